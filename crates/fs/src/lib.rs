@@ -1,0 +1,1 @@
+//! File systems behind the traits of `nomina_kernel::vfs`.

@@ -1,0 +1,1 @@
+//! The syscall table, seccomp filter, Landlock rules and the request path between guests and the supervisor.

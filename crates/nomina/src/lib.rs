@@ -1,0 +1,1 @@
+//! Nomina: run unmodified Linux programs in namespaces of their own, without privilege.

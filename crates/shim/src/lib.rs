@@ -1,0 +1,1 @@
+//! The shim, as an embedded ELF image.
