@@ -1,1 +1,6 @@
 //! The syscall table, seccomp filter, Landlock rules and the request path between guests and the supervisor.
+
+pub mod bpf;
+mod child;
+pub mod landlock;
+pub mod table;
