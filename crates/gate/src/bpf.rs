@@ -232,10 +232,13 @@ fn search(ranges: &[(u32, Vec<Instruction>)]) -> Vec<Instruction> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Label(usize);
 
+/// An instruction and, for jumps, where it goes when its condition holds and when it does not.
+type Unresolved = (Instruction, Option<(Label, Label)>);
+
 /// Instructions whose jumps go to labels further down.
 #[derive(Default)]
 struct Assembler {
-    code: Vec<(Instruction, Option<(Label, Label)>)>,
+    code: Vec<Unresolved>,
     places: HashMap<Label, usize>,
     labels: usize,
 }
@@ -314,7 +317,7 @@ impl Assembler {
 
     /// Resolves the labels; `None` when a conditional jump would be too long.
     fn finish(self) -> Option<Vec<Instruction>> {
-        let resolve = |(at, (instruction, targets)): (usize, &(Instruction, Option<(Label, Label)>))| {
+        let resolve = |(at, (instruction, targets)): (usize, &Unresolved)| {
             let Some((yes, no)) = targets else { return Some(*instruction) };
             let skip = |label: &Label| self.places[label] - at - 1;
             if instruction.code == JUMP {

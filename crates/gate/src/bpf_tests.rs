@@ -252,10 +252,9 @@ fn known_ways_out_are_shut_even_from_shim_text() {
 }
 
 #[test]
-fn no_call_takes_more_than_a_few_dozen_instructions_to_decide_but_long_lists() {
+fn calls_without_conditions_are_decided_in_less_than_twenty_steps() {
     let filter = filter();
     assert!(filter.instructions().len() < 1200, "{}", filter.instructions().len());
-    // Read as: depth of the search and the row's own conditions.
     let jumps_of = |nr| {
         let (mut at, mut count) = (0, 0);
         while filter.instructions[at].code != RETURN {

@@ -34,3 +34,24 @@ pub(crate) fn in_child(trial: impl FnOnce() -> i32) -> Result<i32, Errno> {
         }
     }
 }
+
+/// The image of the smallest static x86-64 program, which exits with `code`: header, one program header, three
+/// instructions. What is tried with it must not depend on a program of the host.
+pub(crate) fn smallest_program(code: u8) -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    let text = [0xb8, 0x3c, 0, 0, 0, 0xbf, code, 0, 0, 0, 0x0f, 0x05]; // mov $60,%eax; mov $code,%edi; syscall
+    let size = HEADERS + text.len() as u64;
+    let mut image = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    image.extend([2, 0, 62, 0, 1, 0, 0, 0]); // ET_EXEC, EM_X86_64, EV_CURRENT
+    for word in [BASE + HEADERS, 64, 0] {
+        image.extend(u64::to_le_bytes(word)); // entry, program headers, no section headers
+    }
+    image.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]); // flags and sizes
+    image.extend([1, 0, 0, 0, 5, 0, 0, 0]); // PT_LOAD, readable and executable
+    for word in [0, BASE, BASE, size, size, 0x1000] {
+        image.extend(u64::to_le_bytes(word));
+    }
+    image.extend(text);
+    image
+}

@@ -153,7 +153,7 @@ mod tests {
     use std::fs::File;
 
     use super::*;
-    use crate::child::in_child;
+    use crate::child::{in_child, smallest_program};
 
     fn set() -> Option<Ruleset> {
         Ruleset::deny_all().inspect_err(|error| eprintln!("skipped: no Landlock here: {error}")).ok()
@@ -246,20 +246,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("nomina-landlock-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
         let path = dir.join("program");
-        // The shortest ELF executable: exit(7), all in the headers.
-        let mut elf = Vec::new();
-        elf.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-        elf.extend([2u8, 0, 62, 0, 1, 0, 0, 0]);
-        elf.extend((0x40_0000u64 + 120).to_le_bytes());
-        elf.extend(64u64.to_le_bytes());
-        elf.extend(0u64.to_le_bytes());
-        elf.extend([0u8, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-        elf.extend([1u8, 0, 0, 0, 5, 0, 0, 0]);
-        for word in [0u64, 0x40_0000, 0x40_0000, 132, 132, 0x1000] {
-            elf.extend(word.to_le_bytes());
-        }
-        elf.extend(b"\xb8\x3c\0\0\0\xbf\x07\0\0\0\x0f\x05"); // mov $60,%eax; mov $7,%edi; syscall
-        std::fs::write(&path, &elf).unwrap();
+        std::fs::write(&path, smallest_program(7)).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let file = File::open(&path).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();

@@ -3,4 +3,5 @@
 pub mod bpf;
 mod child;
 pub mod landlock;
+pub mod probe;
 pub mod table;

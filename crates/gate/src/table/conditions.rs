@@ -201,7 +201,8 @@ pub(super) const FUTEX: &[Test] = &[Test::Masked(
 /// and `FS_IOC_FSSETXATTR` (they change a file of the host user through a read-only descriptor), `FIDEDUPERANGE` (so does
 /// it), `TIOCEXCL` (would lock the host user's terminal beyond the sandbox's end), `TIOCSETD` (loads line disciplines),
 /// `TIOCCONS`, `TIOCGPTPEER` and `NS_GET_*` (a descriptor with reach), `SIOC*` of network devices, and whatever block
-/// devices, consoles and others understand.
+/// devices, consoles and others understand. `TIOCSPGRP` is limited by the kernel to the caller's controlling terminal and
+/// the groups of its session; a sandbox that must not take the foreground from the user's shell gets a session of its own.
 pub(super) const IOCTL: &[Case] = &[
     Case {
         when: &[Test::In(
