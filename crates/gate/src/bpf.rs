@@ -16,9 +16,7 @@
 //! The instruction pointer that the kernel reports is the address behind the `syscall` instruction.
 
 use std::collections::HashMap;
-use std::io;
 use std::ops::Range;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 use nomina_kernel::Errno;
 
@@ -155,39 +153,12 @@ impl Filter {
         &self.instructions
     }
 
-    /// Puts the calling thread, and all it makes or executes from now on, under the filter, and returns the listener of its
-    /// notifications. `SECCOMP_FILTER_FLAG_NEW_LISTENER` is added to `flags`. Allocates nothing, so it may be called after
-    /// `fork`.
-    ///
-    /// # Errors
-    /// `seccomp(2)`: `EACCES` unless `no_new_privs` was set, `EINVAL` for flags the kernel does not know, `EBUSY` when an
-    /// outer filter has a listener already, `ENOMEM` when filters add up to more than 32768 instructions.
-    pub fn install_with_listener(&self, flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
-        let fd = self.seccomp(flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
-        // SAFETY: the kernel just returned this descriptor and nobody else has it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
-
-    /// As [`Filter::install_with_listener`], but gate calls fail with `ENOSYS`.
-    ///
-    /// # Errors
-    /// As [`Filter::install_with_listener`].
-    pub fn install(&self) -> Result<(), Errno> {
-        self.seccomp(0).map(drop)
-    }
-
-    fn seccomp(&self, flags: libc::c_ulong) -> Result<i32, Errno> {
-        let program = libc::sock_fprog {
-            len: self.instructions.len() as u16,
-            filter: self.instructions.as_ptr().cast_mut().cast(),
-        };
-        // SAFETY: the kernel reads `program` and the instructions it points to, which outlive the call.
-        let result =
-            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &program) };
-        match result {
-            0.. => Ok(result as i32),
-            _ => Err(Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))),
-        }
+    /// The program as the C library spells it, for `struct sock_fprog`.
+    pub fn as_sock_filters(&self) -> &[libc::sock_filter] {
+        let Filter { instructions } = self;
+        // SAFETY: both types are the C structure `sock_filter` (`repr(C)`, same fields in the same order, same size), and
+        // the slice lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(instructions.as_ptr().cast(), instructions.len()) }
     }
 }
 
