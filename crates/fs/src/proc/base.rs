@@ -1,7 +1,7 @@
 //! The directory of a task: `/proc/PID` for a thread group and `/proc/PID/task/TID` for a thread.
 
 use std::any::Any;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use nomina_kernel::vfs::{Attr, DirEntry, Inode, Link, Opened, S_IFDIR, S_IFLNK, S_IFREG, SetAttr};
@@ -22,6 +22,11 @@ enum Scope {
     Thread,
 }
 
+/// Makes the text of a file.
+type Read = fn(&TaskFile) -> Result<Vec<u8>>;
+/// Takes what was written to a file.
+type Write = fn(&TaskFile, &[u8]) -> Result<()>;
+
 /// A row of the table of files: `struct pid_entry`.
 struct Entry {
     name: &'static str,
@@ -29,24 +34,19 @@ struct Entry {
     scope: Scope,
     /// Whether opening needs `ptrace_may_access`.
     guarded: bool,
-    read: fn(&TaskFile) -> Result<Vec<u8>>,
-    write: Option<fn(&TaskFile, &[u8]) -> Result<()>>,
+    read: Read,
+    write: Option<Write>,
 }
 
-const fn file(name: &'static str, mode: u32, read: fn(&TaskFile) -> Result<Vec<u8>>) -> Entry {
+const fn file(name: &'static str, mode: u32, read: Read) -> Entry {
     Entry { name, mode, scope: Scope::Both, guarded: false, read, write: None }
 }
 
-const fn writable(
-    name: &'static str,
-    mode: u32,
-    read: fn(&TaskFile) -> Result<Vec<u8>>,
-    write: fn(&TaskFile, &[u8]) -> Result<()>,
-) -> Entry {
+const fn writable(name: &'static str, mode: u32, read: Read, write: Write) -> Entry {
     Entry { name, mode, scope: Scope::Both, guarded: false, read, write: Some(write) }
 }
 
-const fn guarded(name: &'static str, mode: u32, read: fn(&TaskFile) -> Result<Vec<u8>>) -> Entry {
+const fn guarded(name: &'static str, mode: u32, read: Read) -> Entry {
     Entry { name, mode, scope: Scope::Both, guarded: true, read, write: None }
 }
 

@@ -14,22 +14,32 @@ use super::base::task_attr;
 use super::generic::{dirent, generated_attr, hash_ino, wants_write};
 use super::source::TaskKey;
 
-/// Names and what they hold in a new network namespace.
-const FILES: [(&str, &str); 15] = [
+/// All files.
+const FILES: [&str; 15] = [
+    "arp",
+    "dev",
+    "if_inet6",
+    "igmp",
+    "ipv6_route",
+    "netlink",
+    "packet",
+    "raw",
+    "raw6",
+    "route",
+    "tcp",
+    "tcp6",
+    "udp",
+    "udp6",
+    "unix",
+];
+
+/// Those whose lines are not padded.
+const HEADINGS: [(&str, &str); 6] = [
     ("arp", "IP address       HW type     Flags       HW address            Mask     Device\n"),
     ("dev", DEV),
-    ("if_inet6", ""),
     ("igmp", "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"),
-    ("ipv6_route", ""),
     ("netlink", "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"),
     ("packet", "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"),
-    ("raw", UDP),
-    ("raw6", UDP6),
-    ("route", ROUTE),
-    ("tcp", TCP),
-    ("tcp6", TCP6),
-    ("udp", UDP),
-    ("udp6", UDP6),
     ("unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"),
 ];
 
@@ -38,16 +48,25 @@ Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0
 ";
-const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                 \
-                     \x20                                     \n";
-const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode        \
-                   \x20                                            \n";
-const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue \
-                    tr tm->when retrnsmt   uid  timeout inode\n";
-const UDP: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref \
-                   pointer drops             \n";
-const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue \
-                    tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
+const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
+const INET: &str =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+const INET6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue \
+                     tr tm->when retrnsmt   uid  timeout inode";
+
+/// Text of a file in a new network namespace.
+fn empty(name: &str) -> String {
+    // Linux pads lines of these tables to a fixed width.
+    match name {
+        "raw" => format!("{INET} ref pointer drops\n"),
+        "raw6" | "udp6" => format!("{INET6} ref pointer drops\n"),
+        "route" => format!("{ROUTE:<127}\n"),
+        "tcp" => format!("{INET:<149}\n"),
+        "tcp6" => format!("{INET6}\n"),
+        "udp" => format!("{:<127}\n", format!(" {INET} ref pointer drops")),
+        _ => HEADINGS.iter().find(|(n, _)| *n == name).map_or("", |(_, text)| text).into(),
+    }
+}
 
 /// The directory.
 pub(crate) struct NetDir {
@@ -68,13 +87,13 @@ impl Inode for NetDir {
     }
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         self.fs.source.owner(self.task).ok_or(Errno::ENOENT)?;
-        let (name, empty) = FILES.into_iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let name = FILES.into_iter().find(|n| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
         let ino = hash_ino(self.ino, name.as_bytes());
-        Ok(Arc::new(NetFile { fs: self.fs.clone(), task: self.task, ino, name, empty }))
+        Ok(Arc::new(NetFile { fs: self.fs.clone(), task: self.task, ino, name }))
     }
     fn readdir(&self) -> Result<Vec<DirEntry>> {
         self.fs.source.owner(self.task).ok_or(Errno::ENOENT)?;
-        let entry = |(name, _): (&'static str, _)| dirent(hash_ino(self.ino, name.as_bytes()), S_IFREG, name);
+        let entry = |name: &'static str| dirent(hash_ino(self.ino, name.as_bytes()), S_IFREG, name);
         Ok(FILES.into_iter().map(entry).collect())
     }
     fn open(&self, flags: u32) -> Result<Opened> {
@@ -87,7 +106,6 @@ struct NetFile {
     task: TaskKey,
     ino: u64,
     name: &'static str,
-    empty: &'static str,
 }
 
 impl Inode for NetFile {
@@ -105,6 +123,6 @@ impl Inode for NetFile {
             return Err(Errno::EACCES);
         }
         self.fs.source.owner(self.task).ok_or(Errno::ESRCH)?;
-        Ok(Opened::Text(self.fs.source.net(self.task, self.name).unwrap_or_else(|| self.empty.into())))
+        Ok(Opened::Text(self.fs.source.net(self.task, self.name).unwrap_or_else(|| empty(self.name).into())))
     }
 }

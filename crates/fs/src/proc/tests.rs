@@ -189,6 +189,11 @@ impl ProcSource for Model {
 
 fn proc() -> (Arc<ProcFs>, Arc<Model>) {
     let child = Command::new("sleep").arg("60").spawn().unwrap();
+    // Until it sleeps its memory and state change.
+    let stat = format!("/proc/{}/stat", child.id());
+    while !std::fs::read_to_string(&stat).unwrap().contains("(sleep) S") {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     let model = Arc::new(Model {
         child: Mutex::new(child),
         gone: Mutex::new(false),
