@@ -11,18 +11,18 @@ const SIGSYS_BIT: u64 = 1 << (libc::SIGSYS - 1);
 
 pub(crate) fn stat(file: &TaskFile) -> Result<Vec<u8>> {
     let info = file.info()?;
-    translate_stat(&file.host("stat")?, &info).ok_or(Errno::EIO)
+    translate_stat(&file.host_of(&info, "stat")?, &info, file.permitted()).ok_or(Errno::EIO)
 }
 
 pub(crate) fn status(file: &TaskFile) -> Result<Vec<u8>> {
     let info = file.info()?;
-    Ok(translate_status(&file.host("status")?, &info))
+    Ok(translate_status(&file.host_of(&info, "status")?, &info))
 }
 
 /// The text of `sched` starts with the name and the number.
 pub(crate) fn sched(file: &TaskFile) -> Result<Vec<u8>> {
     let info = file.info()?;
-    let text = file.host("sched")?;
+    let text = file.host_of(&info, "sched")?;
     let end = text.iter().position(|b| *b == b'\n').ok_or(Errno::EIO)?;
     let open = text[..end].windows(2).rposition(|w| w == b" (").ok_or(Errno::EIO)?;
     let comm = info.comm.as_deref().unwrap_or(&text[..open]);
@@ -30,8 +30,8 @@ pub(crate) fn sched(file: &TaskFile) -> Result<Vec<u8>> {
     Ok([comm, head.as_bytes(), &text[end..]].concat())
 }
 
-/// Rewrites the line of `stat`. `None` when it has no name in parentheses or too few fields.
-pub(crate) fn translate_stat(host: &[u8], info: &TaskInfo) -> Option<Vec<u8>> {
+/// Rewrites the line of `stat`. Addresses and the exit status are shown to those who may trace only. `None` when it has no name in parentheses or too few fields.
+pub(crate) fn translate_stat(host: &[u8], info: &TaskInfo, permitted: bool) -> Option<Vec<u8>> {
     // The name may hold anything, parentheses and spaces too: it ends at the last one.
     let open = host.iter().position(|b| *b == b'(')?;
     let close = host.iter().rposition(|b| *b == b')')?;
@@ -56,7 +56,12 @@ pub(crate) fn translate_stat(host: &[u8], info: &TaskInfo) -> Option<Vec<u8>> {
         set(22, start.to_string());
     }
     set(38, info.exit_signal.to_string());
-    set(52, info.exit_code.to_string());
+    set(52, if permitted { info.exit_code } else { 0 }.to_string());
+    if !permitted {
+        // As `do_task_stat`: 1 for the bounds of the code, 0 for everything else that is an address.
+        (26..=27).for_each(|nr| set(nr, "1".into()));
+        (28..=30).chain(45..=51).for_each(|nr| set(nr, "0".into()));
+    }
     // The old masks have 31 bits.
     for nr in [32, 34] {
         if let Ok(mask) = fields[nr - 3].parse::<u64>() {

@@ -66,7 +66,7 @@ static ENTRIES: [Entry; 37] = [
     writable("gid_map", 0o644, |f| id_map(f, IdMapKind::Gid), |f, t| set_id_map(f, IdMapKind::Gid, t)),
     guarded("io", 0o400, |f| f.host("io")),
     file("limits", 0o444, limits),
-    writable("loginuid", 0o644, |_| Ok(u32::MAX.to_string().into()), |_, _| Err(Errno::EPERM)),
+    writable("loginuid", 0o644, loginuid, set_loginuid),
     guarded("maps", 0o444, task_mmu::maps),
     file("mountinfo", 0o444, |f| f.fs.source.mounts(f.task, MountTable::Info)),
     file("mounts", 0o444, |f| f.fs.source.mounts(f.task, MountTable::Mounts)),
@@ -83,7 +83,9 @@ static ENTRIES: [Entry; 37] = [
     ),
     file("sched", 0o444, array::sched),
     file("schedstat", 0o444, |f| f.host("schedstat")),
-    file("sessionid", 0o444, |_| Ok(u32::MAX.to_string().into())),
+    file("sessionid", 0o444, |f| {
+        f.fs.source.audit(f.task).map(|(_, s)| s.to_string().into()).ok_or(Errno::ESRCH)
+    }),
     writable("setgroups", 0o644, setgroups, set_setgroups),
     guarded("smaps", 0o444, task_mmu::smaps),
     guarded("smaps_rollup", 0o444, task_mmu::smaps_rollup),
@@ -142,6 +144,9 @@ impl TaskDir {
     }
 
     fn has(&self, entry: &Entry) -> bool {
+        if matches!(entry.name, "loginuid" | "sessionid") && self.fs.source.audit(self.task).is_none() {
+            return false;
+        }
         match entry.scope {
             Scope::Both => true,
             Scope::Group => !self.thread,
@@ -354,7 +359,11 @@ impl TaskFile {
     /// The host's file of this task. `ESRCH` when the host's process is gone: the check after reading makes sure that
     /// the text is not that of another process which got the number.
     pub(crate) fn host(&self, name: &str) -> Result<Vec<u8>> {
-        let info = self.info()?;
+        self.host_of(&self.info()?, name)
+    }
+
+    /// The same for a caller who has asked the model already.
+    pub(crate) fn host_of(&self, info: &TaskInfo, name: &str) -> Result<Vec<u8>> {
         let path = if self.thread {
             format!("/proc/{}/task/{}/{name}", info.host_pid, info.host_tid)
         } else {
@@ -364,9 +373,14 @@ impl TaskFile {
         if self.fs.source.host_exists(self.task) { Ok(text) } else { Err(Errno::ESRCH) }
     }
 
+    /// Whether the viewer may see where things are in the task's memory.
+    pub(crate) fn permitted(&self) -> bool {
+        self.fs.source.may_access(current(), self.task)
+    }
+
     fn check(&self) -> Result<()> {
         self.fs.source.owner(self.task).ok_or(Errno::ESRCH)?;
-        if self.entry.guarded && !self.fs.source.may_access(current(), self.task) {
+        if self.entry.guarded && !self.permitted() {
             return Err(Errno::EACCES);
         }
         Ok(())
@@ -420,6 +434,15 @@ fn comm(file: &TaskFile) -> Result<Vec<u8>> {
         Some(comm) => Ok([&comm[..], b"\n"].concat()),
         None => file.host("comm"),
     }
+}
+
+fn loginuid(file: &TaskFile) -> Result<Vec<u8>> {
+    file.fs.source.audit(file.task).map(|(uid, _)| uid.to_string().into()).ok_or(Errno::ESRCH)
+}
+
+fn set_loginuid(file: &TaskFile, text: &[u8]) -> Result<()> {
+    let uid = std::str::from_utf8(text).ok().and_then(|t| t.trim().parse().ok()).ok_or(Errno::EINVAL)?;
+    file.fs.source.set_loginuid(file.task, uid, current())
 }
 
 /// At most 15 bytes count (`TASK_COMM_LEN` without the NUL).

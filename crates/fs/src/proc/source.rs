@@ -62,7 +62,8 @@ pub struct TaskInfo {
     pub pgrp: i32,
     /// Session, 0 when outside.
     pub session: i32,
-    /// Device number of the controlling terminal as `stat` prints it (`major << 8 | minor` in old encoding), or 0.
+    /// Device number of the controlling terminal as `stat` prints it (`new_encode_dev`: minor bits 0–7, major bits 8–19,
+    /// the rest of the minor above), or 0.
     pub tty_nr: i32,
     /// Foreground process group of that terminal, or -1.
     pub tpgid: i32,
@@ -307,6 +308,15 @@ pub trait ProcSource: Send + Sync {
             &format!("/proc/{}/oom_score_adj", info.host_pid),
             value.to_string().as_bytes(),
         )
+    }
+    /// Login user and session of the audit system. `None`, as on a kernel without one, means that the files `loginuid` and
+    /// `sessionid` do not exist, which `pam_loginuid(8)` takes for an answer.
+    fn audit(&self, _task: TaskKey) -> Option<(u32, u32)> {
+        None
+    }
+    /// Writes the login user. `EPERM`.
+    fn set_loginuid(&self, _task: TaskKey, _uid: u32, _viewer: Option<TaskKey>) -> Result<()> {
+        Err(Errno::EPERM)
     }
     /// Path of the task's cgroup as `/proc/PID/cgroup` shows it.
     fn cgroup(&self, _task: TaskKey) -> Vec<u8> {

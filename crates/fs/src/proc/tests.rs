@@ -370,6 +370,9 @@ fn links_of_a_task_one_may_not_trace_are_refused() {
         assert_eq!(walk(&fs, "1/environ").unwrap().open(0).err(), Some(Errno::EACCES));
         assert_eq!(walk(&fs, "1/maps").unwrap().open(0).err(), Some(Errno::EACCES));
         assert!(walk(&fs, "1/status").unwrap().open(0).is_ok());
+        let stat = text(&fs, "1/stat");
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        assert_eq!((fields[26 - 3], fields[28 - 3], fields[48 - 3]), ("1", "0", "0"), "{stat}");
         assert!(walk(&fs, "7/maps").unwrap().open(0).is_ok());
     });
 }
@@ -543,7 +546,7 @@ fn hostile_names_do_not_exist() {
         assert_eq!(fs.root().lookup(name).err(), Some(Errno::ENOENT), "{name:?}");
     }
     let task = walk(&fs, "1").unwrap();
-    for name in [&b"attr/current"[..], b"mem", b"pagemap", b"children", b"", b"\xff", b"fd/0"] {
+    for name in [&b"attr/current"[..], b"mem", b"pagemap", b"children", b"loginuid", b"", b"\xff", b"fd/0"] {
         assert_eq!(task.lookup(name).err(), Some(Errno::ENOENT), "{name:?}");
     }
     assert_eq!(walk(&fs, "1/task/7").err(), Some(Errno::ENOENT), "a thread of another group");
