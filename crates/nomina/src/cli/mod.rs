@@ -67,6 +67,31 @@ impl Failure {
     }
 }
 
+/// A wrong option in one line: what clap says in several, without the usage that `--help` shows better. `None` for help
+/// and version.
+fn usage(error: &clap::Error) -> Option<String> {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion) {
+        return None;
+    }
+    let text = error.render().to_string();
+    let mut line = String::new();
+    for part in text.lines().map(str::trim).take_while(|part| !part.starts_with("Usage:")) {
+        let (separator, part) = match (part.strip_prefix("error: "), part.strip_prefix("tip: ")) {
+            (Some(what), _) => ("", what),
+            (_, Some(tip)) => ("; ", tip),
+            _ if part.is_empty() || part.starts_with("For more information") => continue,
+            _ => (" ", part),
+        };
+        line.push_str(separator);
+        line.push_str(part);
+    }
+    if !line.contains("; ") {
+        line.push_str("; see --help");
+    }
+    Some(line)
+}
+
 /// Parses the arguments, does the work, prints the error if there is one.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -74,7 +99,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // `--help` and `--version` are errors to clap, but they go to standard output and are none.
             let code = if error.use_stderr() { OWN_ERROR } else { 0 };
-            let _ = error.print();
+            match usage(&error) {
+                Some(line) => eprintln!("nomina: {line}"),
+                // Help: clap pages, wraps and colours it.
+                None => drop(error.print()),
+            }
             return ExitCode::from(code);
         }
     };
@@ -104,6 +133,31 @@ mod tests {
     #[test]
     fn the_definition_of_the_options_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn refused(words: &[&str]) -> String {
+        usage(&Cli::try_parse_from(words).unwrap_err()).unwrap()
+    }
+
+    #[test]
+    fn a_wrong_option_is_one_line_that_says_what_to_do() {
+        assert_eq!(
+            refused(&["nomina", "run", "--bnd", "/usr"]),
+            "unexpected argument '--bnd' found; a similar argument exists: '--bind'; to pass '--bnd' as a value, use \
+             '-- --bnd'"
+        );
+        assert_eq!(
+            refused(&["nomina", "run", "--json"]),
+            "the following required arguments were not provided: --stats; see --help"
+        );
+        assert!(refused(&["nomina", "run", "-u", "alice"]).ends_with("as `id -u NAME` prints them"));
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for word in ["--help", "--version"] {
+            assert!(usage(&Cli::try_parse_from(["nomina", word]).unwrap_err()).is_none());
+        }
     }
 
     #[test]
