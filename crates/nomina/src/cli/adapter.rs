@@ -56,6 +56,7 @@ pub struct Finished {
 
 /// Runs a sandbox to its end; `note` gets the remarks that come before its start.
 pub fn run(builder: SandboxBuilder, note: impl Fn(&str)) -> Result<Finished, SpawnError> {
+    builder.check_streams()?;
     let plan = builder.plan(&HostFacts::current()?)?;
     plan.notes.iter().for_each(|text| note(text));
     Err(SpawnError::NotBuilt("supervisor"))

@@ -8,10 +8,10 @@ mod environ;
 mod identity;
 mod places;
 mod plan;
+mod stdio;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,6 +19,7 @@ use std::str::FromStr;
 pub use identity::Identity;
 pub use places::{HIDDEN_PLACES, Hidden, HiddenPlace};
 pub use plan::{DirPlan, Disposal, HostFacts, Layer, MountKind, MountPlan, OverlayPlan, Plan};
+pub use stdio::Stdio;
 
 /// The longest host name: `__NEW_UTS_LEN` (`sethostname(2)`).
 pub const HOST_NAME_MAX: usize = 64;
@@ -143,25 +144,6 @@ pub enum Net {
     /// None: sockets other than `AF_UNIX` are refused.
     #[default]
     None,
-}
-
-/// A standard stream of the first program.
-#[derive(Debug, Default)]
-pub enum Stdio {
-    /// The caller's own.
-    #[default]
-    Inherit,
-    /// `/dev/null`.
-    Null,
-    /// This descriptor. A regular file, pipe, stream socket or terminal; never a directory: what the descriptor reaches,
-    /// the program reaches.
-    Fd(OwnedFd),
-}
-
-impl From<OwnedFd> for Stdio {
-    fn from(fd: OwnedFd) -> Self {
-        Self::Fd(fd)
-    }
 }
 
 /// Description of a sandbox. Start with [`super::Sandbox::builder`].
@@ -293,7 +275,17 @@ impl SandboxBuilder {
         self
     }
 
-    /// Checks everything against the host and says what is to be done. Changes nothing.
+    /// Checks that none of the three standard streams reaches further than a stream.
+    ///
+    /// # Errors
+    /// [`ConfigError::Stream`] for the first that does.
+    pub fn check_streams(&self) -> Result<(), ConfigError> {
+        self.stdin.check("stdin", rustix::stdio::stdin())?;
+        self.stdout.check("stdout", rustix::stdio::stdout())?;
+        self.stderr.check("stderr", rustix::stdio::stderr())
+    }
+
+    /// Checks everything else against the host and says what is to be done. Changes nothing.
     ///
     /// # Errors
     /// The first thing that cannot be, as a [`ConfigError`].
@@ -404,6 +396,16 @@ pub enum ConfigError {
     #[error("{what}: contains a NUL byte, which no program can be given; remove it")]
     Nul {
         /// Which string.
+        what: &'static str,
+    },
+    /// A standard stream that would be a way out.
+    #[error(
+        "{which}: {what} reaches the host beyond the stream; redirect it to a file, a pipe or a terminal"
+    )]
+    Stream {
+        /// Which of the three.
+        which: &'static str,
+        /// What it is.
         what: &'static str,
     },
     /// The current directory is gone.
