@@ -5,8 +5,13 @@
 //! Everything a guest can influence enters the supervisor through [`listener`], [`region`] and [`sock`].
 
 mod arch;
+pub mod bpf;
+mod child;
 pub mod guardian;
+pub mod landlock;
 pub mod launch;
 pub mod listener;
+pub mod probe;
 pub mod region;
 pub mod sock;
+pub mod table;
