@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
+use nomina_gate::probe::{Finding, Status, probe, worst};
 use serde::Serialize;
 
 use super::Failure;
-use super::adapter::{self, Finding, Status};
 
 /// Say what this host offers and what to do about what it lacks
 #[derive(Args, Debug)]
@@ -27,7 +27,7 @@ struct Report<'f> {
 
 /// Probes and prints.
 pub fn doctor(args: &DoctorArgs) -> Result<u8, Failure> {
-    let findings = adapter::probe()?;
+    let findings = probe();
     if args.json {
         let mut out = io::stdout().lock();
         let report = Report { usable: usable(&findings), verdict: verdict(&findings), findings: &findings };
@@ -53,7 +53,7 @@ fn count(findings: &[Finding], status: Status) -> usize {
 }
 
 fn usable(findings: &[Finding]) -> bool {
-    count(findings, Status::Missing) == 0
+    worst(findings) < Status::Missing
 }
 
 fn verdict(findings: &[Finding]) -> String {

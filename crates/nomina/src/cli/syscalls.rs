@@ -4,8 +4,9 @@ use std::io::{self, Write};
 
 use clap::Args;
 
+use nomina_gate::table::{Row, SYSCALLS};
+
 use super::Failure;
-use super::adapter::{self, SyscallRow};
 
 /// List all system calls: which run natively, which Nomina serves, which it refuses, and why
 #[derive(Args, Debug)]
@@ -24,7 +25,7 @@ pub struct SyscallsArgs {
 
 /// Prints the table.
 pub fn syscalls(args: &SyscallsArgs) -> Result<u8, Failure> {
-    let rows = select(adapter::syscalls()?, &args.names)?;
+    let rows = select(&args.names)?;
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &rows).map_err(io::Error::from)?;
@@ -35,27 +36,28 @@ pub fn syscalls(args: &SyscallsArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn select(rows: Vec<SyscallRow>, names: &[String]) -> Result<Vec<SyscallRow>, Failure> {
+fn select(names: &[String]) -> Result<Vec<&'static Row>, Failure> {
     if names.is_empty() {
-        return Ok(rows);
+        return Ok(SYSCALLS.iter().collect());
     }
     names
         .iter()
         .map(|name| {
-            rows.iter()
-                .find(|row| row.name == *name || row.number.to_string() == *name)
-                .cloned()
+            SYSCALLS
+                .iter()
+                .find(|row| row.name == *name || row.nr.to_string() == *name)
                 .ok_or_else(|| Failure::UnknownSyscall(name.clone()))
         })
         .collect()
 }
 
-fn write_table(rows: &[SyscallRow], mut out: impl Write) -> io::Result<()> {
-    let width = |column: fn(&SyscallRow) -> &str| rows.iter().map(|row| column(row).len()).max().unwrap_or(0);
-    let (names, classes) = (width(|row| &row.name), width(|row| &row.class));
+fn write_table(rows: &[&Row], mut out: impl Write) -> io::Result<()> {
+    let names = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let classes = rows.iter().map(|row| row.class.word().len()).max().unwrap_or(0);
     for row in rows {
-        write!(out, "{:>4}  {:names$}  {:classes$}  {}", row.number, row.name, row.class, row.reason)?;
-        if row.conditions.is_empty() { writeln!(out)? } else { writeln!(out, " [{}]", row.conditions)? }
+        write!(out, "{:>4}  {:names$}  {:classes$}  {}", row.nr, row.name, row.class.word(), row.reason)?;
+        let conditions = row.conditions();
+        if conditions.is_empty() { writeln!(out)? } else { writeln!(out, " [{conditions}]")? }
     }
     Ok(())
 }
@@ -64,36 +66,38 @@ fn write_table(rows: &[SyscallRow], mut out: impl Write) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn rows() -> Vec<SyscallRow> {
-        let row = |number, name: &str, class: &str, conditions: &str| SyscallRow {
-            number,
-            name: name.into(),
-            class: class.into(),
-            conditions: conditions.into(),
-            reason: "because".into(),
-        };
-        vec![
-            row(0, "read", "native", ""),
-            row(257, "openat", "trap", ""),
-            row(3, "close", "native-if", "fd < 1024"),
-        ]
+    fn table(names: &[&str]) -> String {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut out = Vec::new();
+        write_table(&select(&names).unwrap(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn the_table_is_aligned() {
-        let mut out = Vec::new();
-        write_table(&rows(), &mut out).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "   0  read    native     because\n 257  openat  trap       because\n\
-             \x20  3  close   native-if  because [fd < 1024]\n"
-        );
+    fn the_columns_are_aligned() {
+        let text = table(&["read", "openat"]);
+        let class_column: Vec<usize> = text
+            .lines()
+            .map(|line| line.find(if line.contains("read ") { "native" } else { "shim" }).unwrap())
+            .collect();
+        assert_eq!(class_column[0], class_column[1], "{text}");
+    }
+
+    #[test]
+    fn conditions_stand_behind_the_reason() {
+        assert!(table(&["accept"]).trim_end().ends_with("[arg1 = NULL]"));
+        assert!(!table(&["read"]).contains('['));
     }
 
     #[test]
     fn rows_are_chosen_by_name_or_number_and_others_are_errors() {
-        let chosen = select(rows(), &["close".into(), "257".into()]).unwrap();
-        assert_eq!(chosen.iter().map(|row| row.number).collect::<Vec<_>>(), [3, 257]);
-        assert!(matches!(select(rows(), &["nope".into()]), Err(Failure::UnknownSyscall(_))));
+        let chosen = select(&["close".into(), "257".into()]).unwrap();
+        assert_eq!(chosen.iter().map(|row| row.nr).collect::<Vec<_>>(), [3, 257]);
+        assert!(matches!(select(&["nope".into()]), Err(Failure::UnknownSyscall(_))));
+    }
+
+    #[test]
+    fn without_a_name_the_table_is_whole() {
+        assert_eq!(select(&[]).unwrap().len(), SYSCALLS.len());
     }
 }
