@@ -37,10 +37,15 @@ pub(crate) fn copy_mounts(
 
 /// Whether the root directory of `fs` is not the root of the mount namespace (`current_chrooted`).
 pub(crate) fn is_chrooted(mounts: &MntNamespace, fs: &FsStruct) -> bool {
-    mounts.is_chrooted(fs)
+    root_path(mounts).is_none_or(|root| root != fs.root)
 }
 
-/// The root of the topmost mount: where root and working directory go on entering the namespace.
-pub(crate) fn root_path(mounts: &MntNamespace) -> Path {
-    mounts.root_path()
+/// The root of the topmost mount: where root and working directory go on entering the namespace. `None` when even the
+/// root has been unmounted lazily.
+pub(crate) fn root_path(mounts: &MntNamespace) -> Option<Path> {
+    let mut path = Path::mount_root(&mounts.root()?);
+    while let Some(above) = path.mnt.lookup_mnt(&path.dentry) {
+        path = Path::mount_root(&above);
+    }
+    Some(path)
 }
