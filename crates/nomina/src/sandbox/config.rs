@@ -335,7 +335,7 @@ pub enum ConfigError {
         /// The path as given.
         path: PathBuf,
     },
-    /// Something over `/`, or `/` written through.
+    /// Something over `/`.
     #[error(
         "{option} /: cannot stand for the whole root; use --root for another one, and name directories to write through"
     )]
@@ -349,6 +349,14 @@ pub enum ConfigError {
         /// The option.
         option: &'static str,
         /// The path inside.
+        path: PathBuf,
+    },
+    /// A bind that has the host's processes or devices in it.
+    #[error("{option} {}: the host's /, /proc, /sys and /dev cannot be shown; name directories below / instead", path.display())]
+    KernelFiles {
+        /// The option.
+        option: &'static str,
+        /// The path as given.
         path: PathBuf,
     },
     /// Two mounts at one place.

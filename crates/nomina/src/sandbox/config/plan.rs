@@ -178,7 +178,7 @@ pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan
     if lower.starts_with(&layer.dir) {
         return Err(ConfigError::RootInLayer { root: lower, layer: layer.dir });
     }
-    let hidden = if on_host { hidden_below(&lower, &host.homes, host.uid) } else { Vec::new() };
+    let mut hidden = if on_host { hidden_below(&lower, &host.homes, host.uid) } else { Vec::new() };
 
     let mut mounts = own_mounts();
     let mut notes = Vec::new();
@@ -188,10 +188,12 @@ pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan
         let kind = MountKind::Overlay(overlay(&layer, &name, host.cwd.clone(), Vec::new()));
         mounts.push(MountPlan { dst: host.cwd.clone(), kind });
     } else if on_host && shown == Shown::No && builder.workdir.is_none() {
-        notes.push(format!(
-            "current directory {}: stays hidden, as home directories do; show it with --rw . or --bind .:ro",
-            host.cwd.display()
-        ));
+        let why = if is_own(&host.cwd) {
+            "is the host's own"
+        } else {
+            "stays hidden, as home directories do; show it with --rw . or --bind .:ro"
+        };
+        notes.push(format!("current directory {}: {why}", host.cwd.display()));
     }
     mounts.extend(asked);
     // Stable, so that the order of what was asked for stays among mounts of the same depth.
@@ -210,6 +212,10 @@ pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan
         argv => argv.to_vec(),
     };
 
+    if on_host {
+        // Below our own mounts, so that nothing depends on those staying where they are.
+        hidden.extend(OWN.map(|path| Hidden { path: path.into(), mode: 0o555, shown_when_current: false }));
+    }
     Ok(Plan {
         root: overlay(&layer, Path::new("root"), lower, hidden),
         layer,
@@ -254,6 +260,13 @@ fn check_strings(builder: &SandboxBuilder) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Where every sandbox has mounts of Nomina's.
+const OWN: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+fn is_own(path: &Path) -> bool {
+    OWN.iter().any(|own| path.starts_with(own))
+}
+
 /// What every sandbox has.
 fn own_mounts() -> Vec<MountPlan> {
     [
@@ -274,7 +287,7 @@ fn asked_mounts(builder: &SandboxBuilder, cwd: &Path) -> Result<Vec<MountPlan>, 
         if dst == Path::new("/") {
             return Err(ConfigError::WholeRoot { option });
         }
-        if ["/proc", "/sys", "/dev"].iter().any(|own| dst.starts_with(own)) {
+        if is_own(&dst) {
             return Err(ConfigError::Reserved { option, path: dst });
         }
         if mounts.iter().any(|other| other.dst == dst) {
@@ -310,6 +323,10 @@ fn host_mount(
     let failed = |error| ConfigError::HostPath { option, path: path.to_owned(), error };
     let src = fs::canonicalize(cwd.join(path)).map_err(failed)?;
     let directory = fs::metadata(&src).map_err(failed)?.is_dir();
+    // The host's proc names every process of the host, and its files look like regular ones.
+    if src == Path::new("/") || is_own(&src) {
+        return Err(ConfigError::KernelFiles { option, path: path.to_owned() });
+    }
     Ok(MountKind::Host { src, read_only, directory })
 }
 
@@ -442,6 +459,9 @@ enum Shown {
 
 fn current_dir(host: &HostFacts, hidden: &[Hidden], asked: &[MountPlan]) -> Shown {
     let cwd = &host.cwd;
+    if is_own(cwd) {
+        return Shown::No;
+    }
     let over = asked.iter().filter(|mount| cwd.starts_with(&mount.dst));
     if let Some(mount) = over.max_by_key(|mount| mount.dst.components().count()) {
         return match (&mount.kind, cwd.strip_prefix(&mount.dst)) {

@@ -79,6 +79,18 @@ fn standing_in_the_home_directory_or_above_does_not_show_it_and_is_remarked() {
 }
 
 #[test]
+fn the_hosts_processes_and_devices_are_neither_shown_nor_underneath() {
+    let mut place = place();
+    place.host.cwd = "/proc/self".into();
+    let plan = place.plan(Sandbox::builder()).unwrap();
+    assert_eq!(plan.mounts, own_mounts());
+    assert_eq!(plan.notes.len(), 1);
+    for own in OWN {
+        assert!(plan.root.hidden.iter().any(|hidden| hidden.path == Path::new(own)), "{own}");
+    }
+}
+
+#[test]
 fn the_home_directory_is_shown_when_asked_for() {
     let mut place = place();
     place.host.cwd = place.path("home");
@@ -133,7 +145,12 @@ fn mounts_that_cannot_be_are_refused() {
     let refused = |builder| place.plan(builder).unwrap_err();
     let builder = Sandbox::builder;
     assert!(matches!(refused(builder().rw("missing")), ConfigError::HostPath { option: "rw", .. }));
-    assert!(matches!(refused(builder().rw("/")), ConfigError::WholeRoot { .. }));
+    assert!(matches!(refused(builder().rw("/")), ConfigError::KernelFiles { .. }));
+    assert!(matches!(
+        refused(builder().bind(bind("/proc/self", Some("/a"), true))),
+        ConfigError::KernelFiles { .. }
+    ));
+    assert!(matches!(refused(builder().bind(bind("/usr", Some("/"), true))), ConfigError::WholeRoot { .. }));
     assert!(matches!(refused(builder().tmpfs("/")), ConfigError::WholeRoot { .. }));
     assert!(matches!(refused(builder().tmpfs("a")), ConfigError::InnerPath { .. }));
     assert!(matches!(refused(builder().tmpfs("/a/../b")), ConfigError::InnerPath { .. }));
