@@ -159,7 +159,7 @@ impl Kernel {
                 if !private_fs && self.fs_users(caller) != 1 {
                     return Err(Errno::EINVAL);
                 }
-                set.root = Some(crate::mnt_ns::root_path(ns.mounts()));
+                set.root = Some(crate::mnt_ns::root_path(ns.mounts()).ok_or(Errno::EINVAL)?);
                 set.nsproxy.mnt = ns.clone();
             }
             NsRef::User(_) => return Err(Errno::EINVAL),
