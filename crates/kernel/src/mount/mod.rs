@@ -152,7 +152,12 @@ fn key(dentry: &Arc<Dentry>) -> usize {
 
 impl Mount {
     /// A mount of `sb` from `root` downwards that is nowhere yet: `vfs_create_mount`.
-    pub fn new(table: &Arc<MountTable>, sb: Arc<ActiveSuper>, root: Arc<Dentry>, flags: MountFlags) -> Arc<Mount> {
+    pub fn new(
+        table: &Arc<MountTable>,
+        sb: Arc<ActiveSuper>,
+        root: Arc<Dentry>,
+        flags: MountFlags,
+    ) -> Arc<Mount> {
         Arc::new(Mount {
             id: table.next_mount.fetch_add(1, Ordering::Relaxed),
             root,

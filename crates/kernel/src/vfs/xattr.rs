@@ -1,8 +1,8 @@
 //! Extended attributes of an object found: `fs/xattr.c`, `xattr(7)`.
 
+use super::Path;
 use super::inode::{S_IFDIR, S_IFREG};
 use super::permission::{MAY_READ, MAY_WRITE, WalkCred, path_permission};
-use super::Path;
 use crate::errno::{Errno, Result};
 
 /// `XATTR_NAME_MAX`
@@ -78,7 +78,12 @@ pub fn vfs_listxattr(path: &Path, cred: &WalkCred<'_>) -> Result<Vec<u8>> {
     if cred.sys_admin {
         return Ok(names);
     }
-    Ok(names.split_inclusive(|&byte| byte == 0).filter(|name| !name.starts_with(b"trusted.")).flatten().copied().collect())
+    Ok(names
+        .split_inclusive(|&byte| byte == 0)
+        .filter(|name| !name.starts_with(b"trusted."))
+        .flatten()
+        .copied()
+        .collect())
 }
 
 /// `setxattr(2)` with `XATTR_CREATE` (1) and `XATTR_REPLACE` (2).
