@@ -47,7 +47,8 @@ impl TestFs {
             lookups: AtomicU64::new(0),
             getattrs: AtomicU64::new(0),
         });
-        let root = fs.inode(NewInode { mode: S_IFDIR | 0o755, uid: 0, gid: 0, rdev: 0 }, Body::Dir(BTreeMap::new()));
+        let root =
+            fs.inode(NewInode { mode: S_IFDIR | 0o755, uid: 0, gid: 0, rdev: 0 }, Body::Dir(BTreeMap::new()));
         *fs.root.lock().unwrap() = Some(root);
         fs
     }
@@ -196,7 +197,11 @@ impl Inode for TestInode {
         }
     }
     fn open(&self, flags: u32) -> Result<Opened> {
-        Ok(if self.file_type == S_IFDIR { Opened::Directory } else { Opened::Text(format!("{flags:o}").into()) })
+        Ok(if self.file_type == S_IFDIR {
+            Opened::Directory
+        } else {
+            Opened::Text(format!("{flags:o}").into())
+        })
     }
     fn create(&self, name: &[u8], new: NewInode, flags: u32) -> Result<(Arc<dyn Inode>, Opened)> {
         let inode = self.make(name, new, Body::Other)?;

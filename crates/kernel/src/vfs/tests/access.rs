@@ -50,7 +50,8 @@ fn chown_drops_file_capabilities() {
     let world = World::populated();
     chmod(&world, "/f", 0o755);
     let f = world.path("/f");
-    vfs_setxattr(&f, &ROOT, b"security.capability", b"caps", 0).unwrap();
+    let caps = [0u8, 0, 0, 2].into_iter().chain([0; 16]).collect::<Vec<u8>>();
+    vfs_setxattr(&f, &ROOT, b"security.capability", &caps, 0).unwrap();
     attr::vfs_chown(&f, &ROOT, Some(1), None).unwrap();
     assert_eq!(vfs_getxattr(&f, &ROOT, b"security.capability"), Err(Errno::ENODATA));
 }
@@ -117,7 +118,8 @@ fn extended_attributes_have_name_spaces_with_rules_of_their_own() {
     let world = World::populated();
     let (f, t) = (world.path("/f"), world.path("/t"));
     let link = world.lookup("/l", LookupFlags::default()).unwrap();
-    let set = |path: &Path, cred: &WalkCred<'_>, name: &str| vfs_setxattr(path, cred, name.as_bytes(), b"v", 0);
+    let set =
+        |path: &Path, cred: &WalkCred<'_>, name: &str| vfs_setxattr(path, cred, name.as_bytes(), b"v", 0);
     assert_eq!(set(&f, &ROOT, ""), Err(Errno::ERANGE));
     assert_eq!(set(&f, &ROOT, &format!("user.{}", "x".repeat(251))), Err(Errno::ERANGE));
     assert_eq!(set(&f, &ROOT, "other.x"), Err(Errno::EOPNOTSUPP));
@@ -125,7 +127,11 @@ fn extended_attributes_have_name_spaces_with_rules_of_their_own() {
     assert_eq!(vfs_setxattr(&f, &ROOT, b"user.x", b"", 4), Err(Errno::EINVAL));
     assert_eq!(set(&f, &USER, "user.x"), Err(Errno::EACCES));
     assert_eq!(set(&f, &USER, "trusted.x"), Err(Errno::EPERM));
-    assert_eq!(set(&f, &USER, "security.capability"), Err(Errno::EPERM));
+    assert_eq!(set(&f, &USER, "security.capability"), Err(Errno::EINVAL));
+    let caps = [0u8, 0, 0, 2].into_iter().chain([0; 16]).collect::<Vec<u8>>();
+    assert_eq!(vfs_setxattr(&f, &USER, b"security.capability", &caps, 0), Err(Errno::EPERM));
+    assert_eq!(set(&f, &USER, "other.x"), Err(Errno::EACCES));
+    assert_eq!(vfs_getxattr(&f, &USER, b"other.x"), Err(Errno::EOPNOTSUPP));
     assert_eq!(set(&f, &USER, "security.other"), Err(Errno::EPERM));
     assert_eq!(set(&f, &USER, "system.posix_acl_access"), Err(Errno::EPERM));
     assert_eq!(set(&link, &ROOT, "user.x"), Err(Errno::EPERM));

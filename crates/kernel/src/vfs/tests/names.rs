@@ -67,7 +67,9 @@ fn a_read_only_mount_refuses_after_existence_for_creation_and_before_it_for_remo
 #[test]
 fn mknod_checks_type_before_the_path_and_privilege_after_it() {
     let world = World::populated();
-    let mknod = |cred: &WalkCred<'_>, name: &str, mode| namei::mknod(&world.at.walk(cred), name.as_bytes(), mode, 0x105);
+    let mknod = |cred: &WalkCred<'_>, name: &str, mode| {
+        namei::mknod(&world.at.walk(cred), name.as_bytes(), mode, 0x105)
+    };
     assert_eq!(mknod(&ROOT, "missing/x", S_IFDIR), Err(Errno::EPERM));
     assert_eq!(mknod(&ROOT, "missing/x", S_IFLNK), Err(Errno::EINVAL));
     assert_eq!(mknod(&USER, "/f", S_IFCHR | 0o600), Err(Errno::EEXIST));
@@ -144,7 +146,11 @@ fn in_a_sticky_directory_only_owners_remove() {
     vfs_chown(&world, "/t/users", 1000);
     world.mkdir("/t/dir", 0o777).unwrap();
     assert_eq!(unlink(&world, &USER, "/t/roots"), Err(Errno::EPERM));
-    assert_eq!(rmdir(&world, &USER, "/t/roots"), Err(Errno::EPERM), "before it matters that it is no directory");
+    assert_eq!(
+        rmdir(&world, &USER, "/t/roots"),
+        Err(Errno::EPERM),
+        "before it matters that it is no directory"
+    );
     assert_eq!(rmdir(&world, &USER, "/t/dir"), Err(Errno::EPERM));
     let ctx = world.ctx(&USER);
     assert_eq!(namei::rename(&ctx, b"/t/roots", &ctx, b"/t/x", NONE), Err(Errno::EPERM));

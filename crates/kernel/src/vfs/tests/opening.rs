@@ -121,8 +121,16 @@ fn read_only_and_nodev_mounts_refuse_what_they_should() {
     mount::remount_flags(&world.ns, &world.at.root, MountFlags::READONLY | MountFlags::NODEV).unwrap();
     assert_eq!(refused(open_as(&world, &ROOT, "null", 0)), Errno::EACCES);
     assert_eq!(refused(open_as(&world, &ROOT, "f", O_WRONLY)), Errno::EROFS);
-    assert_eq!(refused(open_as(&world, &USER, "f", O_WRONLY)), Errno::EACCES, "the mode is asked before the mount");
-    assert_eq!(refused(open_as(&world, &USER, "f", O_TRUNC)), Errno::EROFS, "but truncation asks the mount first");
+    assert_eq!(
+        refused(open_as(&world, &USER, "f", O_WRONLY)),
+        Errno::EACCES,
+        "the mode is asked before the mount"
+    );
+    assert_eq!(
+        refused(open_as(&world, &USER, "f", O_TRUNC)),
+        Errno::EROFS,
+        "but truncation asks the mount first"
+    );
     assert_eq!(refused(open_as(&world, &ROOT, "new", O_CREAT)), Errno::EROFS);
     assert_eq!(refused(open_as(&world, &ROOT, "/a", O_TMPFILE | 2)), Errno::EROFS);
     assert!(open_as(&world, &ROOT, "f", O_CREAT).is_ok(), "what exists need not be created");

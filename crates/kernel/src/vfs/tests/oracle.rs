@@ -90,9 +90,15 @@ fn compare(seed: u64, dir: &OsStr) {
     for _ in 0..400 {
         let (x, y) = (random.name(), random.name());
         let (call, theirs, ours) = match random.below(12) {
-            0 | 1 => ("mkdir", host(fs::create_dir(real(&x)), ok), model(namei::mkdir(&ctx, x.as_bytes(), 0o755), ok)),
+            0 | 1 => (
+                "mkdir",
+                host(fs::create_dir(real(&x)), ok),
+                model(namei::mkdir(&ctx, x.as_bytes(), 0o755), ok),
+            ),
             2 => ("rmdir", host(fs::remove_dir(real(&x)), ok), model(namei::rmdir(&ctx, x.as_bytes()), ok)),
-            3 => ("unlink", host(fs::remove_file(real(&x)), ok), model(namei::unlink(&ctx, x.as_bytes()), ok)),
+            3 => {
+                ("unlink", host(fs::remove_file(real(&x)), ok), model(namei::unlink(&ctx, x.as_bytes()), ok))
+            }
             4 => {
                 // Targets that stay below: links are walked relative to where they are.
                 let target = ["a", "b/", "a/b", "./c", "c/.", "b"][random.below(6)];
@@ -114,7 +120,11 @@ fn compare(seed: u64, dir: &OsStr) {
             }
             9 => {
                 let ours = namei::stat(&ctx, x.as_bytes(), LookupFlags::FOLLOW);
-                ("stat", host(fs::metadata(real(&x)), |found| kind(found.mode())), model(ours, |found| kind(found.mode)))
+                (
+                    "stat",
+                    host(fs::metadata(real(&x)), |found| kind(found.mode())),
+                    model(ours, |found| kind(found.mode)),
+                )
             }
             10 => {
                 let theirs = host(fs::read_link(real(&x)), |text| text.to_string_lossy().into());

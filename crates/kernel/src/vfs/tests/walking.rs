@@ -259,7 +259,10 @@ fn names_follow_renames_and_tell_when_they_are_gone() {
     at.pwd = c;
     assert_eq!(refused(namei::mkdir(&at.walk(&ROOT), b"x", 0o755)), Errno::ENOENT);
     assert_eq!(refused(namei::path_lookup(&at.walk(&ROOT), b"x", FOLLOW)), Errno::ENOENT);
-    assert_eq!(refused(namei::open(&at.walk(&ROOT), b"x", 0o101, 0o644, LookupFlags::default())), Errno::ENOENT);
+    assert_eq!(
+        refused(namei::open(&at.walk(&ROOT), b"x", 0o101, 0o644, LookupFlags::default())),
+        Errno::ENOENT
+    );
     assert!(namei::path_lookup(&at.walk(&ROOT), b".", FOLLOW).is_ok());
     assert!(namei::path_lookup(&at.walk(&ROOT), b"..", FOLLOW).is_ok());
 }
