@@ -16,9 +16,9 @@ mod fifo;
 pub mod handle;
 pub mod host;
 mod names;
-mod store;
 pub mod overlay;
 pub mod override_stat;
+mod store;
 pub mod tmpfs;
 
 pub use override_stat::IdMap;

@@ -148,7 +148,8 @@ impl OverlaySb {
         }));
         let place = Place { parent: None, name: Box::default(), upper: true, gone: None };
         let upper_fd = FdSlot::pinned(upper.clone());
-        let root = Node::new(&fs, S_IFDIR, place, Some(Dir { lower, lower_id, upper_fd, state: Mutex::default() }));
+        let root =
+            Node::new(&fs, S_IFDIR, place, Some(Dir { lower, lower_id, upper_fd, state: Mutex::default() }));
         let _ = fs.root.set(Arc::downgrade(&root));
         let sb = OverlaySb { fs, root, fs_type: options.fs_type, dev: upper_id.0 };
         if !filled && !marked {
@@ -167,13 +168,8 @@ impl OverlaySb {
         let Some(fd) = fs.lower.as_ref().and_then(|lower| lower.slot.get()) else { return Ok(()) };
         let stat = At::new(&*fd, b"").statx()?;
         let (attr, _) = fs.attr(At::new(&*fd, b""), &stat, false)?;
-        let over = Override {
-            uid: attr.uid,
-            gid: attr.gid,
-            mode: attr.mode & 0o7777,
-            kind: Some(S_IFDIR),
-            rdev: 0,
-        };
+        let over =
+            Override { uid: attr.uid, gid: attr.gid, mode: attr.mode & 0o7777, kind: Some(S_IFDIR), rdev: 0 };
         fs.store.place(upper, &upper.statx()?, false, &fs.map, &over)?;
         upper.set_times(Some(accessed(&stat)), Some(modified(&stat)))
     }

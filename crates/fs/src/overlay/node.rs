@@ -289,6 +289,7 @@ impl Node {
         let place = Place { parent: Some(self.arc()?), name: name.into(), upper, gone: None };
         let node = Node::new(&self.fs, kind, place, child);
         node.adjust(&mut attr, upper);
+        let redirected = node.dir.as_ref().and_then(|d| d.lower.as_ref()).filter(|_| upper).map(|l| l.path());
         let node = self.with_state(|state| {
             if let Some(known) = state.names.as_mut().and_then(|names| names.get_mut(name)) {
                 *known = Entry { kind: dtype(kind), ino: attr.ino };
@@ -301,6 +302,11 @@ impl Node {
                 }
             }
         })?;
+        if let Some(path) = redirected
+            && dir.lower.as_ref().is_none_or(|here| here.child(name).path() != path)
+        {
+            self.fs.note_moved(path, &node);
+        }
         fresh::set(node.id, attr);
         Ok(node)
     }
@@ -368,7 +374,9 @@ impl Node {
             out.push(DirEntry { ino: entry.ino, kind: entry.kind, name: name.to_vec() });
         }
         let hides_upper = |entry: &DirEntry| {
-            entry.kind == libc::DT_DIR && entry.ino == self.fs.upper_id.1 && self.lower_has(&entry.name) == Ok(false)
+            entry.kind == libc::DT_DIR
+                && entry.ino == self.fs.upper_id.1
+                && self.lower_has(&entry.name) == Ok(false)
         };
         for mut entry in self.lower_entries()? {
             if names.contains_key(entry.name.as_slice()) || hides_upper(&entry) {
