@@ -1,13 +1,14 @@
 //! Overlay: a read-only host directory (*lower*) under a private writable one (*upper*), copied up on the first change.
 //!
-//! In Linux this is overlayfs. The on-disk format of the upper directory is overlayfs's with the `userxattr` option, as
-//! an ordinary user can write it:
+//! In Linux this is overlayfs. The on-disk format of the upper directory is the one overlayfs reads from a *lower* layer
+//! with the `userxattr` option (`lowerdir=OURS:LOWER`), as an ordinary user can write it:
 //!
 //! - a **whiteout** is a zero-size regular file with `user.overlay.whiteout` in a directory with
 //!   `user.overlay.opaque=x` (Linux 6.7; device 0/0, the older form, takes privilege);
 //! - an **opaque** directory has `user.overlay.opaque=y`: nothing of the lower directory shows through;
 //! - a **renamed directory** that shows a lower one keeps showing it: `user.overlay.redirect` holds the lower path, so
-//!   that renaming a large directory costs as much as a small one and never fails with `EXDEV`.
+//!   that renaming a large directory costs as much as a small one and never fails with `EXDEV` (overlayfs follows
+//!   redirects only without `userxattr`).
 //!
 //! Owners, modes, device numbers and types that an ordinary user cannot give a file are in
 //! `user.containers.override_stat` ([`crate::override_stat`]). FIFOs, sockets, device nodes and symbolic links of other

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use nomina_kernel::vfs::{NewInode, S_IFBLK, S_IFCHR, S_IFIFO, S_IFLNK, S_IFSOCK, SetTime, Timespec};
+use nomina_kernel::vfs::{NewInode, S_IFBLK, S_IFCHR, S_IFIFO, S_IFSOCK, SetTime, Timespec};
 
 use super::*;
 

@@ -32,7 +32,7 @@ fn all_tests_pass_for_an_ordinary_user() {
 
 /// Closes a lower file or directory to everybody but root; for root nothing is closed.
 fn close(path: PathBuf) -> bool {
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o0)).unwrap();
     !rustix::process::geteuid().is_root()
 }
 
@@ -90,4 +90,30 @@ fn files_of_other_users_keep_their_owners_when_copied_up() {
     let after = guest.walk("passwd").unwrap().getattr().unwrap();
     assert_eq!((before.uid, before.gid, before.mode), (after.uid, after.gid, after.mode));
     assert_eq!(guest.read("passwd").unwrap(), text);
+}
+
+/// A kernel overlay with our upper directory as a layer must show the same names. Needs a mount: as root only.
+#[test]
+fn the_kernels_overlayfs_reads_our_whiteouts_and_opaque_directories() {
+    let trees = Trees::new();
+    trees.file("d/gone", "x").file("d/stays", "x").file("o/hidden", "x");
+    let guest = trees.mount();
+    guest.unlink("d/gone").unwrap();
+    guest.unlink("o/hidden").unwrap();
+    guest.rmdir("o").unwrap();
+    guest.mkdir("o").unwrap();
+    guest.write("o/new", "n").unwrap();
+    std::fs::create_dir(trees.dir.path().join("merged")).unwrap();
+    let script = "mount -t overlay -o userxattr,lowerdir=upper:lower none merged || exit 77
+                  cd merged && find . | LC_ALL=C sort | tr '\\n' ' '";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .current_dir(trees.dir.path())
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        eprintln!("skipped: no mount allowed here, or a kernel before 6.7");
+        return;
+    }
+    assert_eq!(String::from_utf8_lossy(&output.stdout), ". ./d ./d/stays ./o ./o/new ");
 }
