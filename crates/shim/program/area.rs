@@ -32,7 +32,7 @@ pub struct Area {
     pub tid: Cell<i32>,
     /// Own process id in the own pid namespace.
     pub pid: Cell<i32>,
-    /// Token of `op::CLONE` until the supervisor knows the thread.
+    /// Token of `op::CLONE`, by which the supervisor tells the thread from one that had its host tid before; 0 after exec.
     pub token: Cell<u64>,
     /// Signal handlers, shared as `CLONE_SIGHAND` says.
     pub sighand: Cell<*const Sighand>,

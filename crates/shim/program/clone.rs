@@ -264,6 +264,7 @@ fn introduce(area: &Area, child: &Child) {
     area.set_slot(child.slot);
     area.tid.set(child.tid);
     area.pid.set(child.tgid);
+    area.token.set(child.token);
     attach(area, child.token);
 }
 
@@ -272,7 +273,6 @@ fn attach(area: &Area, token: u64) {
     if gate(GATE_ATTACH, token) < 0 {
         sys::exit_group(137);
     }
-    area.token.set(0);
     adopt_orphans(area.tid.get());
 }
 

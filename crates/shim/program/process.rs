@@ -8,6 +8,7 @@ use crate::masked::copy_reply;
 use crate::slot::{out, request};
 use crate::sys::{err, nr, sys, syscall};
 use crate::uaccess::{get_user, put_user};
+use crate::wait::CHILDREN;
 use crate::window::window;
 
 const TIOCGPGRP: u64 = 0x540f;
@@ -15,6 +16,8 @@ const TIOCSPGRP: u64 = 0x5410;
 const TIOCGSID: u64 = 0x5429;
 const F_GETLK: u64 = 5;
 const F_OFD_GETLK: u64 = 36;
+/// `CLONE_FS`, `CLONE_FILES`, `CLONE_SYSVSEM`.
+const UNSHARE_NATIVE: u64 = 0x200 | 0x400 | 0x4_0000;
 const SIGEV_THREAD_ID: i32 = 4;
 /// What the supervisor sees of the memory an `ioctl(2)` points to.
 const IOCTL_WINDOW: u64 = 64;
@@ -22,6 +25,31 @@ const IOCTL_WINDOW: u64 = 64;
 const PRCTL_STORE: u64 = 1;
 /// `out[0]` of a `prctl(2)` reply: make the call natively too.
 const PRCTL_NATIVE: u64 = 2;
+
+/// `unshare(2)`: namespaces in the model, the rest in the host.
+pub fn unshare(area: &Area, flags: u64) -> i64 {
+    let ret = request(area, nr::UNSHARE as u32, &[flags, 0, 0, 0, 0, 0]);
+    if ret >= 0 && flags & UNSHARE_NATIVE != 0 {
+        // SAFETY: the caller's own kernel objects.
+        return unsafe { sys!(nr::UNSHARE, flags & UNSHARE_NATIVE) };
+    }
+    ret
+}
+
+/// Calls on a thread by its id, where 0 is the caller: native for the caller, otherwise the supervisor's.
+pub fn of_thread(area: &Area, number: u64, args: &[u64; 6], index: usize) -> Result<i64, i64> {
+    let tid = args[index] as i32;
+    if tid == 0 || tid == area.tid.get() {
+        let mut call = *args;
+        call[index] = 0;
+        // SAFETY: the guest's own arguments, about the guest's own thread.
+        return Ok(unsafe { syscall(number, call) });
+    }
+    match crate::marshal::kinds(number) {
+        Some(kinds) => crate::marshal::generic(area, number, kinds, args),
+        None => Ok(request(area, number as u32, args)),
+    }
+}
 
 /// `setsid(2)`: in the model, then in the host.
 pub fn setsid(area: &Area) -> i64 {
@@ -37,8 +65,15 @@ pub fn setsid(area: &Area) -> i64 {
 pub fn setpgid(area: &Area, pid: u64, group: u64) -> i64 {
     let ret = request(area, nr::SETPGID as u32, &[pid, group, 0, 0, 0, 0]);
     if ret == 0 {
+        // The supervisor learns the host pid of a child only from the child itself; the parent may be faster.
+        let known = |number: u64, guest: u64| match number {
+            0 => CHILDREN.host(guest as i32).map_or(0, |host| host as u64),
+            host => host,
+        };
+        let host_pid = known(out(area, 0), pid);
+        let host_group = known(out(area, 1), if group as i32 == 0 { pid } else { group });
         // SAFETY: touches no memory.
-        unsafe { sys!(nr::SETPGID, out(area, 0), out(area, 1)) };
+        unsafe { sys!(nr::SETPGID, host_pid, host_group) };
     }
     ret
 }
@@ -52,11 +87,11 @@ pub fn ioctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
             if group < 0 {
                 return Err(err::EINVAL);
             }
-            let host = request(area, op::XLATE, &[xlate::PGRP_TO_HOST, group as u64, 0, 0, 0, 0]);
-            if host < 0 {
-                return Err(host);
-            }
-            let host = host as i32;
+            let host = match request(area, op::XLATE, &[xlate::PGRP_TO_HOST, group as u64, 0, 0, 0, 0]) {
+                // As in `setpgid`: a leader that has not introduced itself yet.
+                error @ ..=0 => CHILDREN.host(group).ok_or(if error == 0 { err::ESRCH } else { error })?,
+                host => host as i32,
+            };
             // A background process is stopped here, so its mask counts.
             let call = [fd, command, &raw const host as u64, 0, 0, 0];
             let ret = window(area, area.guest_mask(), nr::IOCTL, call);

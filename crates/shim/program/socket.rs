@@ -87,3 +87,16 @@ pub fn getsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     }
     Ok(ret)
 }
+
+/// `setsockopt(2)` of options that are not plainly the descriptor's: the value travels as argument 3.
+pub fn setsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [_, _, _, value, len, _] = *args;
+    let len = len as i32;
+    if len < 0 {
+        return Err(err::EINVAL);
+    }
+    let mut ask = *args;
+    ask[3] = if value == 0 { SPAN_NULL } else { Arena::new(area).bytes(value, len as u64)? };
+    ask[4] = len as u64;
+    Ok(request(area, nr::SETSOCKOPT as u32, &ask))
+}

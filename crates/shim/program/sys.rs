@@ -38,6 +38,18 @@ pub mod nr {
     pub const WAIT4: u64 = 61;
     pub const FCNTL: u64 = 72;
     pub const GETRLIMIT: u64 = 97;
+    pub const GETPRIORITY: u64 = 140;
+    pub const SETPRIORITY: u64 = 141;
+    pub const SCHED_SETPARAM: u64 = 142;
+    pub const SCHED_GETPARAM: u64 = 143;
+    pub const SCHED_SETSCHEDULER: u64 = 144;
+    pub const SCHED_GETSCHEDULER: u64 = 145;
+    pub const SCHED_RR_GET_INTERVAL: u64 = 148;
+    pub const SCHED_SETAFFINITY: u64 = 203;
+    pub const SCHED_GETAFFINITY: u64 = 204;
+    pub const SCHED_SETATTR: u64 = 314;
+    pub const SCHED_GETATTR: u64 = 315;
+    pub const SETSOCKOPT: u64 = 54;
     pub const SETPGID: u64 = 109;
     pub const SETSID: u64 = 112;
     pub const RT_SIGPENDING: u64 = 127;
@@ -55,6 +67,7 @@ pub mod nr {
     pub const WAITID: u64 = 247;
     pub const PSELECT6: u64 = 270;
     pub const PPOLL: u64 = 271;
+    pub const UNSHARE: u64 = 272;
     pub const SET_ROBUST_LIST: u64 = 273;
     pub const GET_ROBUST_LIST: u64 = 274;
     pub const EPOLL_PWAIT: u64 = 281;

@@ -33,13 +33,26 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     let registers = &context.mcontext;
     let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
     let result = match marshal::kinds(number) {
-        Some(kinds) if number != nr::PRLIMIT64 => marshal::generic(area, number, kinds, &args),
+        Some(kinds) if !has_own_code(number) => marshal::generic(area, number, kinds, &args),
         _ => special(area, context, number, &args),
     };
     let result = match result {
         Ok(value) | Err(value) => value,
     };
     signal::finish(area, context, number, result);
+}
+
+/// Whether a call with generic arguments is answered here in some cases.
+fn has_own_code(number: u64) -> bool {
+    matches!(
+        number,
+        nr::PRLIMIT64
+            | nr::UNSHARE
+            | nr::GETPRIORITY
+            | nr::SETPRIORITY
+            | nr::SCHED_SETAFFINITY
+            | nr::SCHED_GETAFFINITY
+    )
 }
 
 /// System calls with code of their own.
@@ -83,6 +96,19 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::RECVFROM => socket::recvfrom(area, args),
         nr::SENDTO => socket::sendto(area, args),
         nr::GETSOCKOPT => socket::getsockopt(area, args),
+        nr::SETSOCKOPT => socket::setsockopt(area, args),
+        nr::UNSHARE => Ok(process::unshare(area, a)),
+        nr::GETPRIORITY | nr::SETPRIORITY if a as u32 == 0 => process::of_thread(area, number, args, 1),
+        nr::GETPRIORITY | nr::SETPRIORITY => Ok(slot::request(area, number as u32, args)),
+        nr::SCHED_SETPARAM
+        | nr::SCHED_GETPARAM
+        | nr::SCHED_SETSCHEDULER
+        | nr::SCHED_GETSCHEDULER
+        | nr::SCHED_RR_GET_INTERVAL
+        | nr::SCHED_SETAFFINITY
+        | nr::SCHED_GETAFFINITY
+        | nr::SCHED_SETATTR
+        | nr::SCHED_GETATTR => process::of_thread(area, number, args, 0),
         nr::SETSID => Ok(process::setsid(area)),
         nr::SETPGID => Ok(process::setpgid(area, a, b)),
         nr::IOCTL => process::ioctl(area, args),

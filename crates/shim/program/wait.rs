@@ -35,7 +35,8 @@ impl Children {
         self.entries[at].store(u64::from(guest as u32) << 32 | u64::from(host as u32), Ordering::Relaxed);
     }
 
-    fn host(&self, guest: i32) -> Option<i32> {
+    /// The host pid of a child, if it is one of the latest.
+    pub fn host(&self, guest: i32) -> Option<i32> {
         let next = self.next.load(Ordering::Relaxed);
         (1..=self.entries.len()).find_map(|back| {
             let at = next.wrapping_sub(back) % self.entries.len();
