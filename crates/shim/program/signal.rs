@@ -21,6 +21,7 @@ use crate::sighand::{
 use crate::slot::{out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
+use crate::wait::CHILDREN;
 
 const EFLAGS_TF: u64 = 0x100;
 const EFLAGS_DF: u64 = 0x400;
@@ -116,8 +117,10 @@ pub fn translate_info(area: &Area, info: &mut SigInfo) {
         {
             if info.pid() != 0 {
                 let host = info.pid() as u64;
-                let pid = request(area, op::XLATE, &[xlate::FROM_HOST, host, 0, 0, 0, 0]).max(0);
-                info.set_pid(pid as i32);
+                let seen = request(area, op::XLATE, &[xlate::FROM_HOST, host, 0, 0, 0, 0]) as i32;
+                // A child that has been reaped before its signal is delivered has no number any more.
+                let pid = if seen > 0 { Some(seen) } else { CHILDREN.guest(info.pid()) };
+                info.set_pid(pid.unwrap_or(0));
                 info.set_uid(out(area, 0) as i32);
             }
         }

@@ -18,6 +18,9 @@ const CLD_EXITED: i32 = 1;
 const CLD_DUMPED: i32 = 3;
 const RUSAGE_SIZE: usize = 144;
 
+/// Marks an entry whose zombie is gone: no wait may find it any more.
+const REAPED: u64 = 1 << 63;
+
 /// The latest children of this address space, as guest and host pid, so that a wait for one needs no question.
 pub struct Children {
     entries: [AtomicU64; 64],
@@ -45,11 +48,20 @@ impl Children {
         })
     }
 
+    /// The guest pid of a child, even if it has been reaped meanwhile: its SIGCHLD may be delivered later.
+    pub fn guest(&self, host: i32) -> Option<i32> {
+        let next = self.next.load(Ordering::Relaxed);
+        (1..=self.entries.len()).find_map(|back| {
+            let at = next.wrapping_sub(back) % self.entries.len();
+            let entry = self.entries[at].load(Ordering::Relaxed);
+            (entry != 0 && entry as u32 as i32 == host).then_some(((entry & !REAPED) >> 32) as i32)
+        })
+    }
+
     fn forget(&self, host: i32) {
         for entry in &self.entries {
-            let was = entry.load(Ordering::Relaxed);
-            if was != 0 && was as u32 as i32 == host {
-                let _ = entry.compare_exchange(was, 0, Ordering::Relaxed, Ordering::Relaxed);
+            if entry.load(Ordering::Relaxed) as u32 as i32 == host {
+                entry.fetch_or(REAPED, Ordering::Relaxed);
             }
         }
     }
