@@ -1,2 +1,185 @@
-#![no_std]
 //! Layout of the messages between the shim and the supervisor.
+//!
+//! The shim (in every guest address space, untrusted) asks the supervisor through the *gate*: a system call number that
+//! Linux does not have, [`GATE_NR`], which the seccomp filter turns into a user notification. The words of a request do
+//! not travel in registers but in a [`Slot`]: a piece of a shared *region*, one region per guest address space, one slot per
+//! thread. Host handles travel as `SCM_RIGHTS` on a hidden socket, [`FD_SOCK`].
+//!
+//! # A request
+//! The shim fills `nr` (a Linux system call number or one of the [`op`]s), `args` and `data`, then either, when
+//! `channel` is [`CHANNEL_WATCHED`], moves it to [`CHANNEL_REQUEST`] and spins until it is [`CHANNEL_DONE`], or makes the gate
+//! call [`GATE_CALL`]. Pointers of the guest never travel: [`ARGS`] says for each system call which arguments
+//! are strings and buffers; their bytes are copied into `data` and the argument becomes a [`span`].
+//!
+//! # A reply
+//! `ret` is what the system call returns (negative errno on failure); `flags` says what the shim must do with it
+//! ([`reply`]); `out` has further numbers, described at each operation.
+#![no_std]
+
+mod args;
+
+pub use args::{ARGS, ArgSpec, Kind, arg_spec};
+
+use core::sync::atomic::AtomicU32;
+
+/// Where the shim is linked: below the area where Linux maps libraries and inside the range that sanitizers' shadow
+/// memory leaves to applications.
+pub const SHIM_BASE: u64 = 0x7e90_0000_0000;
+/// First address behind the shim's text and data.
+pub const SHIM_END: u64 = SHIM_BASE + 0x10_0000;
+/// The system call number of the gate.
+pub const GATE_NR: u32 = 0x4e4f;
+
+/// Lowest of the descriptors that belong to the shim.
+pub const HIDDEN_FD_BASE: u32 = 1024;
+/// How many descriptors, from [`HIDDEN_FD_BASE`] on, belong to the shim. All of them are always open, so that a guest
+/// whose `RLIMIT_NOFILE` is 1024 (natively 1024 plus this) meets `EMFILE` exactly where Linux has it.
+pub const HIDDEN_FDS: u32 = 8;
+/// The sealed memfd of the shim, what `execveat` runs.
+pub const FD_SHIM: i32 = 1024;
+/// The hidden socket (`SOCK_SEQPACKET`), over which the supervisor sends handles.
+pub const FD_SOCK: i32 = 1025;
+
+/// Gate call: serve the request in the caller's slot. Second argument: the token of [`op::CLONE`], by which a thread that
+/// is not known yet is recognised. Returns 0 when served, negative errno otherwise.
+pub const GATE_CALL: u64 = 1;
+/// Gate call: first call of a new image after `execveat`. On return 0 one message is on [`FD_SOCK`]: a [`StartInfo`] with
+/// the region, the executable and, if [`StartInfo::has_interp`], the interpreter.
+pub const GATE_START: u64 = 2;
+/// Gate call: a new process made with [`op::CLONE`] introduces itself. Second argument: the token.
+pub const GATE_ATTACH: u64 = 3;
+
+/// Size of a slot in bytes.
+pub const SLOT_SIZE: usize = 16384;
+/// Size of [`Slot::data`].
+pub const SLOT_DATA: usize = SLOT_SIZE - 128;
+/// Slots of a region, and so the limit of threads in an address space.
+pub const REGION_SLOTS: usize = 1024;
+/// Size of a region in bytes (a sparse memfd).
+pub const REGION_SIZE: usize = SLOT_SIZE * REGION_SLOTS;
+
+/// [`Slot::channel`]: nobody watches; use the gate.
+pub const CHANNEL_ASLEEP: u32 = 0;
+/// [`Slot::channel`]: the supervisor spins on this word; a request may be posted.
+pub const CHANNEL_WATCHED: u32 = 1;
+/// [`Slot::channel`]: the shim has posted a request and spins.
+pub const CHANNEL_REQUEST: u32 = 2;
+/// [`Slot::channel`]: the reply is there. The shim stores nothing: the supervisor goes on to `WATCHED` or `ASLEEP` by
+/// storing [`CHANNEL_DONE_WATCHED`] or [`CHANNEL_DONE`].
+pub const CHANNEL_DONE: u32 = 3;
+/// [`Slot::channel`]: the reply is there and the supervisor still watches. Equals a watched channel for the next request.
+pub const CHANNEL_DONE_WATCHED: u32 = 4;
+
+/// One thread's shared page set.
+#[repr(C, align(4096))]
+pub struct Slot {
+    /// State of the spinning channel.
+    pub channel: AtomicU32,
+    /// Number of descriptors sent with the reply.
+    pub nfds: u32,
+    /// System call number or operation.
+    pub nr: u32,
+    /// Reply flags.
+    pub flags: u32,
+    /// Arguments: values or [`span`]s.
+    pub args: [u64; 6],
+    /// Result.
+    pub ret: i64,
+    /// Further results.
+    pub out: [u64; 7],
+    /// Strings and buffers.
+    pub data: [u8; SLOT_DATA],
+}
+
+const _: () = assert!(core::mem::size_of::<Slot>() == SLOT_SIZE);
+const _: () = assert!(core::mem::offset_of!(Slot, data) == 128);
+
+/// A stretch of [`Slot::data`] as an argument: offset in the low, length in the high 32 bits. Strings are without their NUL.
+pub const fn span(offset: u32, len: u32) -> u64 {
+    offset as u64 | (len as u64) << 32
+}
+
+/// The argument that stands for a null pointer.
+pub const SPAN_NULL: u64 = u64::MAX;
+
+/// Flags of a reply.
+pub mod reply {
+    /// The result is a descriptor: the first one sent; the call returns the number it gets.
+    pub const FD: u32 = 1;
+    /// Receive descriptors with close-on-exec.
+    pub const CLOEXEC: u32 = 2;
+    /// The operation would block: wait (interruptibly) until the descriptor sent is readable, close it, ask again.
+    pub const WAIT: u32 = 4;
+    /// Ask again after `sched_yield`.
+    pub const RETRY: u32 = 8;
+}
+
+/// Operations that are not Linux system calls.
+pub mod op {
+    /// First number of the operations.
+    pub const BASE: u32 = 0x8000;
+    /// Before a native clone. args: clone flags, exit signal, `set_tid` (0: none). ret: the new pid as the caller
+    /// sees it. out: [0] token, [1] tid in the child's own namespace, [2] tgid in the child's own namespace, [3] slot
+    /// index in the child's region. Descriptors: region (unless CLONE_VM), then socket (unless CLONE_FILES).
+    pub const CLONE: u32 = 0x8000;
+    /// The native clone failed. args: token.
+    pub const CLONE_FAILED: u32 = 0x8001;
+    /// Before a native exec. args: dirfd, path span, `execveat` flags. ret 0. out: [0] number of strings that replace
+    /// `argv[0]` (0: none, not a script), which stand in `data` from 0 on, each ended by NUL.
+    pub const EXEC: u32 = 0x8002;
+    /// The native exec failed; forget what [`EXEC`] prepared.
+    pub const EXEC_FAILED: u32 = 0x8003;
+    /// The calling thread is about to exit. args: exit code. Its slot must not be used afterwards.
+    pub const THREAD_EXIT: u32 = 0x8004;
+    /// Translates a number. args: kind ([`super::xlate`]), number. ret: the number asked for, or negative errno.
+    pub const XLATE: u32 = 0x8005;
+    /// A native wait consumed the zombie `args[0]` (host pid). ret: its pid as the caller sees it.
+    pub const REAP: u32 = 0x8006;
+}
+
+/// Kinds of [`op::XLATE`].
+pub mod xlate {
+    /// Guest pid (caller's namespace) of a child to host pid; `ECHILD` if it is no child.
+    pub const CHILD_TO_HOST: u64 = 0;
+    /// Host pid or tid to the number the caller sees; 0 when it sees none. out[0]: uid as the caller sees it.
+    pub const FROM_HOST: u64 = 1;
+    /// Guest process group to host process group; `ESRCH`.
+    pub const PGRP_TO_HOST: u64 = 2;
+    /// Host process group or session to guest number; 0 when it sees none.
+    pub const PGRP_FROM_HOST: u64 = 3;
+    /// Guest tid of a thread of the caller's own process to host tid; `ESRCH`.
+    pub const THREAD_TO_HOST: u64 = 4;
+}
+
+/// `si_code` of signals that the supervisor sends for a guest's `kill`, `tkill` and `tgkill`: an ordinary process may not
+/// send `SI_USER` with another's pid. `si_pid` and `si_uid` are as the receiver sees them, `si_value` (`sival_int`) is the
+/// code the guest must see ([`SI_USER`] or [`SI_TKILL`]).
+pub const SI_NOMINA: i32 = -0x4e;
+/// `kill(2)`.
+pub const SI_USER: i32 = 0;
+/// `tkill(2)`, `tgkill(2)`.
+pub const SI_TKILL: i32 = -6;
+
+/// What a new image learns at [`GATE_START`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct StartInfo {
+    /// Own tid in the own pid namespace.
+    pub tid: i32,
+    /// Own tgid in the own pid namespace.
+    pub pid: i32,
+    /// Index of the slot in the region.
+    pub slot: u32,
+    /// AT_SECURE.
+    pub secure: u32,
+    /// AT_UID, AT_EUID, AT_GID, AT_EGID.
+    pub ids: [u32; 4],
+    /// Whether an interpreter was sent.
+    pub has_interp: u32,
+    /// Bit mask of signals that are ignored although the image cannot change it (unused bits 0).
+    pub reserved: u32,
+    /// The name for `PR_SET_NAME`, NUL-terminated.
+    pub comm: [u8; 16],
+    /// AT_EXECFN, NUL-terminated.
+    pub execfn: [u8; 4096],
+}

@@ -138,6 +138,8 @@ pub enum Opened {
     Text(Vec<u8>),
     /// A file whose writes must reach [`Inode::write_text`]; reading gives the text.
     Control(Vec<u8>),
+    /// A device node with this number: the caller's device table opens it.
+    Device(u64),
     /// Opening would block until there is a peer (a FIFO): wait for the peer, then ask again.
     WouldBlock,
 }
@@ -255,7 +257,8 @@ pub trait Inode: Send + Sync {
         Err(Errno::EROFS)
     }
     /// `renameat2(2)` from here to `new_dir`, a directory of the same file system (`EXDEV` otherwise), with
-    /// `RENAME_NOREPLACE` (1), `RENAME_EXCHANGE` (2), `RENAME_WHITEOUT` (4).
+    /// `RENAME_NOREPLACE` (1), `RENAME_EXCHANGE` (2), `RENAME_WHITEOUT` (4). Inodes that were found below the old name
+    /// stay valid and stand for the object under its new name.
     fn rename(&self, _old: &[u8], _new_dir: &Arc<dyn Inode>, _new: &[u8], _flags: u32) -> Result<()> {
         Err(Errno::EROFS)
     }

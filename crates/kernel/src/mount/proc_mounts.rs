@@ -1,0 +1,145 @@
+//! `/proc/PID/{mountinfo,mounts,mountstats}`: `fs/proc_namespace.c`, `proc_pid_mountinfo(5)`.
+
+use super::{MntNamespace, Mount, MountFlags};
+use crate::vfs::d_path::{dentry_path, path_below};
+use crate::vfs::{Path, SuperFlags};
+
+/// Appends `text` with the bytes in `special` as octal escapes: `seq_escape`.
+fn mangle(out: &mut Vec<u8>, text: &[u8], special: &[u8]) {
+    for &byte in text {
+        if special.contains(&byte) {
+            out.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
+const PATH_SPECIAL: &[u8] = b" \t\n\\";
+const SOURCE_SPECIAL: &[u8] = b" \t\n\\#";
+
+fn mount_options(flags: MountFlags) -> String {
+    let mut text = String::new();
+    for (flag, name) in [
+        (MountFlags::NOSUID, ",nosuid"),
+        (MountFlags::NODEV, ",nodev"),
+        (MountFlags::NOEXEC, ",noexec"),
+        (MountFlags::NOATIME, ",noatime"),
+        (MountFlags::NODIRATIME, ",nodiratime"),
+        (MountFlags::RELATIME, ",relatime"),
+        (MountFlags::NOSYMFOLLOW, ",nosymfollow"),
+    ] {
+        if flags.contains(flag) {
+            text.push_str(name);
+        }
+    }
+    text
+}
+
+fn super_options(mount: &Mount) -> String {
+    let flags = mount.sb().flags();
+    let mut text = String::new();
+    for (flag, name) in [
+        (SuperFlags::SYNCHRONOUS, ",sync"),
+        (SuperFlags::DIRSYNC, ",dirsync"),
+        (SuperFlags::MANDLOCK, ",mand"),
+        (SuperFlags::LAZYTIME, ",lazytime"),
+    ] {
+        if flags.contains(flag) {
+            text.push_str(name);
+        }
+    }
+    text
+}
+
+fn fs_options(mount: &Mount) -> String {
+    let options = mount.sb().ops().show_options();
+    if options.is_empty() || options.starts_with(',') { options } else { format!(",{options}") }
+}
+
+fn source(mount: &Mount) -> Vec<u8> {
+    let source = mount.sb().ops().source();
+    if source.is_empty() { b"none".to_vec() } else { source }
+}
+
+/// Major and minor number of a `dev_t`.
+fn major_minor(dev: u64) -> (u64, u64) {
+    (dev >> 8 & 0xfff | dev >> 32 & !0xfff, dev & 0xff | dev >> 12 & !0xff)
+}
+
+/// The mounts of a namespace that can be reached from `root`, with their paths below it.
+fn reachable(ns: &MntNamespace, root: &Path) -> impl Iterator<Item = (std::sync::Arc<Mount>, Vec<u8>)> {
+    ns.mounts().into_iter().filter_map(move |mount| {
+        let path = path_below(&Path::mount_root(&mount), root)?;
+        Some((mount, path))
+    })
+}
+
+/// `/proc/PID/mountinfo` of a task in `ns` with root directory `root`.
+pub fn show_mountinfo(ns: &MntNamespace, root: &Path) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (mount, path) in reachable(ns, root) {
+        let parent = mount.parent_and_mountpoint().map_or(mount.id(), |(parent, _)| parent.id());
+        let (major, minor) = major_minor(mount.sb().ops().dev());
+        out.extend_from_slice(format!("{} {parent} {major}:{minor} ", mount.id()).as_bytes());
+        mangle(&mut out, &dentry_path(mount.root()), PATH_SPECIAL);
+        out.push(b' ');
+        mangle(&mut out, &path, PATH_SPECIAL);
+        let flags = mount.flags();
+        out.extend_from_slice(if flags.contains(MountFlags::READONLY) { b" ro" } else { b" rw" });
+        out.extend_from_slice(mount_options(flags).as_bytes());
+        let propagation = mount.propagation();
+        if let Some(group) = propagation.shared {
+            out.extend_from_slice(format!(" shared:{group}").as_bytes());
+        }
+        if let Some(group) = propagation.master {
+            out.extend_from_slice(format!(" master:{group}").as_bytes());
+        }
+        if flags.contains(MountFlags::UNBINDABLE) {
+            out.extend_from_slice(b" unbindable");
+        }
+        out.extend_from_slice(b" - ");
+        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        out.push(b' ');
+        mangle(&mut out, &source(&mount), SOURCE_SPECIAL);
+        let readonly = mount.sb().flags().contains(SuperFlags::RDONLY);
+        out.extend_from_slice(if readonly { b" ro" } else { b" rw" });
+        out.extend_from_slice(super_options(&mount).as_bytes());
+        out.extend_from_slice(fs_options(&mount).as_bytes());
+        out.push(b'\n');
+    }
+    out
+}
+
+/// `/proc/PID/mounts`, in the format of `fstab(5)`.
+pub fn show_mounts(ns: &MntNamespace, root: &Path) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (mount, path) in reachable(ns, root) {
+        mangle(&mut out, &source(&mount), SOURCE_SPECIAL);
+        out.push(b' ');
+        mangle(&mut out, &path, PATH_SPECIAL);
+        out.push(b' ');
+        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        out.extend_from_slice(if mount.is_readonly() { b" ro" } else { b" rw" });
+        out.extend_from_slice(super_options(&mount).as_bytes());
+        out.extend_from_slice(mount_options(mount.flags()).as_bytes());
+        out.extend_from_slice(fs_options(&mount).as_bytes());
+        out.extend_from_slice(b" 0 0\n");
+    }
+    out
+}
+
+/// `/proc/PID/mountstats`.
+pub fn show_mountstats(ns: &MntNamespace, root: &Path) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (mount, path) in reachable(ns, root) {
+        out.extend_from_slice(b"device ");
+        mangle(&mut out, &source(&mount), SOURCE_SPECIAL);
+        out.extend_from_slice(b" mounted on ");
+        mangle(&mut out, &path, PATH_SPECIAL);
+        out.extend_from_slice(b" with fstype ");
+        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        out.push(b'\n');
+    }
+    out
+}
