@@ -1,0 +1,303 @@
+//! What one system call costs: the child that measures inside, and the parent that gathers.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{CString, OsString, c_int, c_void},
+    hint::black_box,
+    io::{self, BufRead, BufReader},
+    process::{ExitCode, Stdio},
+    ptr,
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    time::Instant,
+};
+
+use crate::{
+    report::Report,
+    systems::{System, WorkDir},
+};
+
+/// Runs the child several times in every system, round by round, and reports medians of ns per call.
+///
+/// # Errors
+/// Only of our own pipes; a system in which the child fails gets a note.
+pub fn measure(systems: &[System], work: &WorkDir, quick: bool, report: &mut Report) -> io::Result<()> {
+    let rounds = if quick { 1 } else { 5 };
+    let mut order = Vec::new();
+    let mut all: BTreeMap<(String, &str), Vec<f64>> = BTreeMap::new();
+    for round in 0..rounds {
+        for s in systems {
+            let argv: Vec<OsString> =
+                vec!["./bench".into(), "child".into(), if quick { "quick" } else { "full" }.into()];
+            let mut child = s.command(work, &argv).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+            let out = child.stdout.take().map(BufReader::new);
+            for line in out.into_iter().flat_map(BufRead::lines) {
+                let line = line?;
+                let Some((name, ns)) = line.rsplit_once('\t') else { continue };
+                let Ok(ns) = ns.parse::<f64>() else { continue };
+                if !order.contains(&name.to_owned()) {
+                    order.push(name.to_owned());
+                }
+                all.entry((name.to_owned(), s.name)).or_default().push(ns);
+            }
+            let status = child.wait()?;
+            if !status.success() {
+                report.note(format!("{}: measuring calls ended with {status} in round {}", s.name, round + 1));
+            }
+        }
+    }
+    for name in order {
+        for s in systems {
+            if let Some(v) = all.remove(&(name.clone(), s.name)) {
+                report.add(&name, "ns", s.name, v);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(r: c_int, what: &str) -> c_int {
+    if r < 0 {
+        eprintln!("nomina-bench: {what}: {}", io::Error::last_os_error());
+        std::process::exit(1);
+    }
+    r
+}
+
+fn open(path: &str, flags: c_int) -> c_int {
+    let p = CString::new(path).unwrap_or_default();
+    // SAFETY: p is a terminated string that outlives the call.
+    check(unsafe { libc::open(p.as_ptr(), flags, 0o600) }, path)
+}
+
+/// Times a closure in batches of `n` and prints the fastest third's median: what a call costs when nothing interferes.
+fn time(name: &str, n: u32, mut f: impl FnMut()) {
+    f();
+    let mut batches: Vec<f64> = (0..7)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..n {
+                f();
+            }
+            start.elapsed().as_nanos() as f64 / f64::from(n)
+        })
+        .collect();
+    batches.sort_by(f64::total_cmp);
+    println!("{name}\t{:.1}", batches[batches.len() / 3]);
+}
+
+/// The measuring process: one line per call, its name and nanoseconds.
+pub fn child(quick: bool) -> ExitCode {
+    let n = |full: u32| if quick { full / 10 + 1 } else { full };
+    handles(&n);
+    names(&n);
+    processes(&n);
+    ExitCode::SUCCESS
+}
+
+fn handles(n: &dyn Fn(u32) -> u32) {
+    let (zero, null) = (open("/dev/zero", libc::O_RDONLY), open("/dev/null", libc::O_WRONLY));
+    let file = open("bench-file", libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC);
+    let mut buf = [1u8; 1024];
+    let p = buf.as_mut_ptr().cast::<c_void>();
+    // SAFETY (the block below): every pointer is to buf, which is at least as long as the length beside it.
+    unsafe {
+        check(libc::write(file, p, 1024) as c_int, "write");
+    }
+    // SAFETY: takes no arguments.
+    time("getppid", n(50_000), || unsafe {
+        black_box(libc::syscall(libc::SYS_getppid));
+    });
+    // SAFETY: buf holds one byte.
+    time("read 1 B of /dev/zero", n(50_000), || unsafe {
+        black_box(libc::read(zero, p, 1));
+    });
+    // SAFETY: buf holds 1024 bytes.
+    time("pread 1 KiB of a file", n(50_000), || unsafe {
+        black_box(libc::pread(file, p, 1024, 0));
+    });
+    // SAFETY: buf holds 1024 bytes.
+    time("write 1 KiB to /dev/null", n(50_000), || unsafe {
+        black_box(libc::write(null, p, 1024));
+    });
+    ping_pong(n(4_000));
+    futex(n(4_000));
+    time("mmap, touch, munmap 64 KiB", n(3_000), || {
+        // SAFETY: a fresh anonymous mapping, touched within its length and unmapped whole.
+        unsafe {
+            let m = libc::mmap(ptr::null_mut(), 65536, 3, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+            if m == libc::MAP_FAILED {
+                check(-1, "mmap");
+            }
+            for i in 0..16 {
+                m.cast::<u8>().add(i * 4096).write_volatile(1);
+            }
+            libc::munmap(m, 65536);
+        }
+    });
+}
+
+fn pipe() -> [c_int; 2] {
+    let mut fds = [0; 2];
+    // SAFETY: fds has room for the two descriptors.
+    check(unsafe { libc::pipe(fds.as_mut_ptr()) }, "pipe");
+    fds
+}
+
+fn wait(pid: c_int) {
+    let mut status = 0;
+    // SAFETY: status is a valid place for the result.
+    check(unsafe { libc::waitpid(pid, &mut status, 0) }, "waitpid");
+}
+
+/// A byte to another process and back: two writes, two reads, two switches.
+fn ping_pong(n: u32) {
+    let (there, back) = (pipe(), pipe());
+    let mut b = 0u8;
+    let p = ptr::from_mut(&mut b).cast::<c_void>();
+    // SAFETY: this process has one thread, and the child only reads, writes and exits.
+    let pid = check(unsafe { libc::fork() }, "fork");
+    if pid == 0 {
+        // SAFETY: p points to one byte; descriptors are ours.
+        unsafe {
+            libc::close(there[1]);
+            while libc::read(there[0], p, 1) == 1 {
+                libc::write(back[1], p, 1);
+            }
+            libc::_exit(0);
+        }
+    }
+    // SAFETY: p points to one byte.
+    time("pipe ping-pong, two processes", n, || unsafe {
+        libc::write(there[1], p, 1);
+        libc::read(back[0], p, 1);
+    });
+    // SAFETY: plain descriptors of ours.
+    unsafe {
+        libc::close(there[1]);
+        libc::close(there[0]);
+        libc::close(back[0]);
+        libc::close(back[1]);
+    }
+    wait(pid);
+}
+
+fn futex_call(word: &AtomicU32, op: c_int, value: u32) {
+    // SAFETY: the word outlives the call; no timeout is given.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, value, ptr::null::<libc::timespec>(), 0, 0) };
+}
+
+/// Two threads that wake each other, and a wake nobody waits for.
+fn futex(n: u32) {
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    const STOP: u32 = u32::MAX;
+    let other = std::thread::spawn(|| {
+        loop {
+            match TURN.load(SeqCst) {
+                STOP => return,
+                1 => {
+                    TURN.store(0, SeqCst);
+                    futex_call(&TURN, libc::FUTEX_WAKE, 1);
+                }
+                v => futex_call(&TURN, libc::FUTEX_WAIT, v),
+            }
+        }
+    });
+    time("futex ping-pong, two threads", n, || {
+        TURN.store(1, SeqCst);
+        futex_call(&TURN, libc::FUTEX_WAKE, 1);
+        while TURN.load(SeqCst) != 0 {
+            futex_call(&TURN, libc::FUTEX_WAIT, 1);
+        }
+    });
+    TURN.store(STOP, SeqCst);
+    futex_call(&TURN, libc::FUTEX_WAKE, 1);
+    if other.join().is_err() {
+        eprintln!("nomina-bench: the futex thread panicked");
+    }
+    let word = AtomicU32::new(0);
+    time("futex wake of nobody", n * 10, || futex_call(&word, libc::FUTEX_WAKE, 1));
+}
+
+fn names(n: &dyn Fn(u32) -> u32) {
+    let (there, missing) = (c"bench-file", c"bench-missing");
+    let fd = open("bench-file", libc::O_RDONLY);
+    // SAFETY: an all-zero stat is a valid value of the plain structure.
+    let mut st: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY (next three): paths are terminated, st is a valid place.
+    time("stat", n(5_000), || unsafe {
+        black_box(libc::stat(there.as_ptr(), &mut st));
+    });
+    // SAFETY: see above.
+    time("stat of nothing (ENOENT)", n(5_000), || unsafe {
+        black_box(libc::stat(missing.as_ptr(), &mut st));
+    });
+    // SAFETY: see above.
+    time("stat /usr/lib/os-release", n(5_000), || unsafe {
+        black_box(libc::stat(c"/usr/lib/os-release".as_ptr(), &mut st));
+    });
+    // SAFETY: see above.
+    time("fstat", n(5_000), || unsafe {
+        black_box(libc::fstat(fd, &mut st));
+    });
+    time("open and close", n(3_000), || {
+        // SAFETY: the path is terminated; the descriptor is closed once.
+        unsafe {
+            libc::close(libc::open(there.as_ptr(), libc::O_RDONLY));
+        }
+    });
+    let _ = std::fs::create_dir("bench-dir");
+    for i in 0..100 {
+        let _ = std::fs::write(format!("bench-dir/entry{i}"), "");
+    }
+    time("readdir, 100 entries", n(300), || {
+        black_box(std::fs::read_dir("bench-dir").map_or(0, Iterator::count));
+    });
+    time("create and unlink", n(500), || {
+        // SAFETY: the path is terminated; the descriptor is closed once.
+        unsafe {
+            libc::close(libc::open(c"bench-new".as_ptr(), libc::O_CREAT | libc::O_RDWR, 0o600));
+            libc::unlink(c"bench-new".as_ptr());
+        }
+    });
+}
+
+fn processes(n: &dyn Fn(u32) -> u32) {
+    time("fork and wait", n(200), || {
+        // SAFETY: the child only exits.
+        let pid = check(unsafe { libc::fork() }, "fork");
+        if pid == 0 {
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(0) };
+        }
+        wait(pid);
+    });
+    let argv = [c"true".as_ptr().cast_mut(), ptr::null_mut()];
+    let env = [ptr::null_mut()];
+    time("fork, exec /bin/true, wait", n(100), || {
+        // SAFETY: between fork and exec the child calls only execve and _exit; arrays are terminated.
+        let pid = check(unsafe { libc::fork() }, "fork");
+        if pid == 0 {
+            // SAFETY: as above.
+            unsafe {
+                libc::execve(c"/bin/true".as_ptr(), argv.as_ptr().cast(), env.as_ptr().cast());
+                libc::_exit(127);
+            }
+        }
+        wait(pid);
+    });
+    time("posix_spawn /bin/true, wait", n(100), || {
+        let mut pid = 0;
+        // SAFETY: null attributes and actions are allowed; arrays are terminated.
+        let r = unsafe {
+            libc::posix_spawn(&mut pid, c"/bin/true".as_ptr(), ptr::null(), ptr::null(), argv.as_ptr(), env.as_ptr())
+        };
+        if r == 0 {
+            wait(pid);
+        } else {
+            check(-1, "posix_spawn");
+        }
+    });
+    time("thread create and join", n(500), || {
+        let _ = std::thread::spawn(|| {}).join();
+    });
+}

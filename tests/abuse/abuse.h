@@ -1,0 +1,125 @@
+/* Shared by the abuse programs: guest code that means harm. Each prints lines starting with ESCAPED when it reached
+ * what it must not reach; anything else it prints is for the person who reads a failure. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Where the shim and its regions live. */
+#define SHIM_LOW 0x7e9000000000ul
+#define SHIM_HIGH 0x7ea000000000ul
+/* The call number of the gate. */
+#define GATE 0x4e4f
+
+static inline long raw6(long n, long a, long b, long c, long d, long e, long f)
+{
+	long r;
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+	__asm__ volatile("syscall" : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
+	return r;
+}
+
+static uint64_t rng_state = 88172645463325252ull;
+static inline uint64_t rng(void)
+{
+	rng_state ^= rng_state << 13;
+	rng_state ^= rng_state >> 7;
+	rng_state ^= rng_state << 17;
+	return rng_state;
+}
+
+static inline void msleep(long ms)
+{
+	struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
+	nanosleep(&t, NULL);
+}
+
+/* Waits for a child at most that long, then kills it. */
+static inline int reap_within(pid_t p, int ms)
+{
+	int st = 0;
+	for (int i = 0; i < ms; i += 2) {
+		pid_t r = waitpid(p, &st, WNOHANG | __WALL);
+		if (r == p || (r == -1 && errno == ECHILD)) return st;
+		msleep(2);
+	}
+	kill(p, SIGKILL);
+	waitpid(p, &st, __WALL);
+	return -1;
+}
+
+/* Does a descriptor reach the host's secret? argv of every program: TOKEN [what to reach ...] */
+static inline int holds_token(int fd, const char *token)
+{
+	char b[512];
+	long n = pread(fd, b, sizeof b - 1, 0);
+	if (n <= 0) return 0;
+	b[n] = 0;
+	return strstr(b, token) != NULL;
+}
+
+/* Runs of mapped pages between SHIM_LOW and SHIM_HIGH, found with mincore, which needs no /proc. */
+struct run {
+	uintptr_t start, end;
+};
+static inline int mapped_runs(struct run *out, int max)
+{
+	/* The range is 64 GiB: step by 2 MiB first, then by page where something was found or /proc/self/maps says so. */
+	int n = 0;
+	unsigned char v;
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
+	while (f && fgets(line, sizeof line, f) && n < max) {
+		unsigned long a, b;
+		if (sscanf(line, "%lx-%lx", &a, &b) == 2 && a >= SHIM_LOW && a < SHIM_HIGH) out[n++] = (struct run){ a, b };
+	}
+	if (f) fclose(f);
+	for (uintptr_t base = SHIM_LOW; base < SHIM_HIGH && n < max; base += 1ul << 21) {
+		/* Only the first GiB page by page, the rest by its first pages. */
+		uintptr_t limit = base < SHIM_LOW + (1ul << 30) ? base + (1ul << 21) : base + 4096 * 2;
+		for (uintptr_t p = base; p < limit && n < max; p += 4096) {
+			int known = 0;
+			for (int i = 0; i < n; i++)
+				if (p >= out[i].start && p < out[i].end) {
+					p = out[i].end - 4096;
+					known = 1;
+					break;
+				}
+			if (known) continue;
+			if (mincore((void *)p, 4096, &v) == 0) {
+				uintptr_t e = p + 4096;
+				while (e < SHIM_HIGH && mincore((void *)e, 4096, &v) == 0) e += 4096;
+				out[n++] = (struct run){ p, e };
+				p = e - 4096;
+			}
+		}
+	}
+	return n;
+}
+
+static sigjmp_buf abuse_jump;
+static inline void abuse_fault(int s)
+{
+	siglongjmp(abuse_jump, s);
+}

@@ -1,0 +1,154 @@
+"""Guests that mean harm: the host stays as it was, and the supervisor goes on answering others."""
+
+import contextlib
+import os
+import pathlib
+import secrets
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+from harness import Settings, alive, case, check, equal
+
+
+class Host:
+    """What must stay out of reach: a secret in the home directory, a file, a process, four sockets."""
+
+    def __init__(self, t):
+        self.token = secrets.token_hex(12)
+        home = pathlib.Path(os.path.expanduser("~"))
+        self.secret = home / f".nomina-secret-{self.token[:6]}"
+        self.secret.write_text(self.token + "\n")
+        self.secret.chmod(0o600)
+        # Beside the working directory, not below it: visible inside at most as a copy.
+        self.outside = pathlib.Path(Settings.work) / f"outside-{self.token[:6]}"
+        self.outside.mkdir()
+        self.canary = self.outside / "canary"
+        self.canary.write_text("canary\n")
+        self.process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        self.path = str(self.outside / "s")
+        self.abstract = f"nomina-host-{self.token}"
+        self.heard = []
+        self.sockets = []
+        for kind, address in (
+            (socket.SOCK_STREAM, self.path),
+            (socket.SOCK_STREAM, "\0" + self.abstract),
+            (socket.SOCK_DGRAM, self.path + ".dgram"),
+            (socket.SOCK_DGRAM, "\0" + self.abstract + "-dgram"),
+        ):
+            s = socket.socket(socket.AF_UNIX, kind)
+            s.bind(address)
+            s.settimeout(0.2)
+            if kind == socket.SOCK_STREAM:
+                s.listen()
+            self.sockets.append((s, kind, address))
+        self.stop = False
+        self.thread = threading.Thread(target=self.listen, daemon=True)
+        self.thread.start()
+
+    def listen(self):
+        while not self.stop:
+            for s, kind, address in self.sockets:
+                with contextlib.suppress(TimeoutError, OSError):
+                    s.settimeout(0.05)
+                    got = s.accept() if kind == socket.SOCK_STREAM else s.recv(100)
+                    self.heard.append((address, got))
+
+    def arguments(self):
+        return [self.token, self.secret, self.canary, self.process.pid, self.path, self.abstract]
+
+    def verify(self):
+        time.sleep(0.3)
+        equal(self.heard, [], "a host socket heard from the sandbox")
+        equal(self.canary.read_text(), "canary\n", "the canary file")
+        equal(self.canary.stat().st_mode & 0o777, 0o644, "the canary's mode")
+        equal(sorted(x.name for x in self.outside.iterdir()), ["canary", "s", "s.dgram"], "the canary's directory")
+        equal(self.secret.read_text(), self.token + "\n", "the secret")
+        check(alive(self.process.pid), "the host process was ended")
+        equal(os.getpriority(os.PRIO_PROCESS, self.process.pid), 0, "the host process's priority")
+
+    def close(self):
+        self.stop = True
+        self.thread.join()
+        self.process.kill()
+        self.process.wait()
+        for s, _, _ in self.sockets:
+            s.close()
+        self.secret.unlink(missing_ok=True)
+        shutil.rmtree(self.outside, ignore_errors=True)
+
+
+def abuse(program, arguments=None, times=1, opts=(), codes=(0,), timeout=150):
+    def run(t):
+        host = Host(t)
+        try:
+            shutil.copy(Settings.built / "abuse" / program, t.dir)
+            args = " ".join(f"'{a}'" for a in (host.arguments() if arguments is None else arguments))
+            # The program, then another guest of the same sandbox: the supervisor must still answer it.
+            script = f"for i in $(seq {times}); do ./{program} {args} $i; echo code $?; done; sh -c 'echo still alive; ls / >/tmp/l; cat /etc/hostname; cat /tmp/l | wc -l'; echo end"
+            r = t.sh(script, opts, timeout=timeout)
+            r.has("still alive", "end\n").lacks("ESCAPED", host.token, "panicked", "Bad system call (core")
+            found = [int(l.split()[1]) for l in r.lines() if l.startswith("code ")]
+            check(len(found) == times and all(c in codes for c in found), f"codes {found}: {r.describe()}")
+            host.verify()
+        finally:
+            host.close()
+
+    return run
+
+
+case(timeout=240, name="abuse.every_syscall_with_hostile_arguments")(abuse("every_syscall", [0, 24], 2, timeout=220))
+case(timeout=240, name="abuse.every_syscall_as_an_ordinary_user")(abuse("every_syscall", [0, 24], 1, ["--user", "1000:1000"], timeout=220))
+case(timeout=60, name="abuse.foreign_system_call_tables")(abuse("foreign_abi"))
+case(timeout=240, name="abuse.jumping_into_the_shim")(abuse("jump_shim", timeout=220))
+case(timeout=120, name="abuse.flipping_the_shared_page")(abuse("flip_page"))
+case(timeout=240, name="abuse.forged_requests")(abuse("forge_gate", timeout=220))
+case(timeout=90, name="abuse.directory_handles_dots_and_races")(abuse("pass_dirs"))
+case(timeout=90, name="abuse.directory_handles_with_rw")(abuse("pass_dirs", opts=["--rw", "."]))
+case(timeout=60, name="abuse.host_processes_sockets_terminals")(abuse("reach_host"))
+
+
+@case(timeout=60)
+def a_guest_cannot_type_into_the_callers_terminal(t):
+    """TIOCSTI on the terminal that was passed through."""
+    code = "import fcntl,termios\nfor fd in range(3):\n  try:\n    fcntl.ioctl(fd, termios.TIOCSTI, b'x'); print('ESCAPED', fd)\n  except OSError as e: print('refused', e.errno)\n"
+    t.write("sti.py", code)
+    argv = t.argv(["/usr/bin/python3", "sti.py"])
+    r = t.native(["script", "-qec", " ".join(map(str, argv)), "/dev/null"]).ok()
+    r.has("refused").lacks("ESCAPED")
+
+
+@case(timeout=60)
+def two_sandboxes_do_not_meet(t):
+    """Abstract sockets, /tmp, processes and shared memory are per sandbox."""
+    p = t.spawn(t.argv(["/usr/bin/python3", "-c", "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0meet'); s.listen(); open('/tmp/meet','w'); open('/dev/shm/meet','w'); print('up', flush=True); time.sleep(30)"]))
+    equal(p.stdout.readline(), b"up\n")
+    r = t.run(["/usr/bin/python3", "-c", "import socket,os\ntry:\n  socket.socket(socket.AF_UNIX).connect('\\0meet'); print('MET')\nexcept ConnectionRefusedError: print('refused')\nprint(os.path.exists('/tmp/meet'), os.path.exists('/dev/shm/meet'), len([d for d in os.listdir('/proc') if d.isdigit()]))"]).ok()
+    equal(r.lines(), ["refused", "False False 1"])
+
+
+@case(timeout=90)
+def exhausting_descriptors_and_memory_hurts_only_the_guest(t):
+    r = t.sh(r"""
+/usr/bin/python3 -c "
+import os
+fds = []
+try:
+    while True: fds.append(os.open('/', os.O_RDONLY))
+except OSError as e: print('EMFILE', e.errno)
+" 
+(ulimit -v 200000; /usr/bin/python3 -c "x = 'a' * (1 << 30)" 2>&1 | tail -1)
+for i in $(seq 30); do mkdir -p /tmp/deep/$(printf 'd%.0s/' $(seq 200)) ; done
+/usr/bin/python3 -c "
+import os
+os.chdir('/tmp')
+for i in range(3000):
+    os.mkdir('d'); os.chdir('d')
+print('deep')
+"
+for i in $(seq 5000); do : > /tmp/many$i; done; ls /tmp | wc -l
+sh -c 'echo still alive'
+""").ok()
+    r.has("EMFILE 24", "MemoryError", "deep", "still alive")

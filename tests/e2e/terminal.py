@@ -1,0 +1,177 @@
+"""An interactive bash in a terminal, driven through tmux."""
+
+import os
+import subprocess
+import time
+
+from harness import Settings, case, check, wait_until
+
+
+class Tmux:
+    def __init__(self, t, command, opts=()):
+        self.t = t
+        self.name = f"nomina-{os.getpid()}-{t.dir.name}"
+        self.env = {**os.environ, "TMUX_TMPDIR": str(t.dir), "TERM": "screen", "LANG": "C.UTF-8", "PS1": "$ "}
+        self.env.pop("TMUX", None)
+        quoted = " ".join("'" + str(a).replace("'", "'\\''") + "'" for a in t.argv(command, opts))
+        self.call("new-session", "-d", "-x", "100", "-y", "30", "-c", str(t.dir), quoted + "; echo ended $?; sleep 1000")
+        self.call("set-option", "-g", "status", "off")
+
+    def call(self, *args):
+        r = subprocess.run(["tmux", "-L", self.name, "-f", "/dev/null", *args], env=self.env, capture_output=True, text=True, timeout=20)
+        check(r.returncode == 0, f"tmux {args}: {r.stderr}")
+        return r.stdout
+
+    def keys(self, *keys):
+        self.call("send-keys", *keys)
+
+    def line(self, text):
+        self.call("send-keys", "-l", text)
+        self.call("send-keys", "Enter")
+
+    def screen(self):
+        return self.call("capture-pane", "-p")
+
+    def expect(self, text, timeout=15):
+        try:
+            wait_until(lambda: text in self.screen(), timeout)
+        except Exception:
+            check(False, f"{text!r} is not on the screen:\n{self.screen()}")
+
+    def close(self):
+        subprocess.run(["tmux", "-L", self.name, "kill-server"], env=self.env, capture_output=True, timeout=20)
+
+
+def in_tmux(f):
+    def run(t):
+        tm = Tmux(t, ["bash", "--norc", "-i"], ["--env", "PS1=ready> ", "--env", "TERM=screen"])
+        try:
+            tm.expect("ready>")
+            f(t, tm)
+        finally:
+            tm.close()
+
+    run.__name__, run.__module__, run.__doc__ = f.__name__, f.__module__, f.__doc__
+    return run
+
+
+@case(timeout=90)
+@in_tmux
+def ctrl_c_interrupts_the_foreground(t, tm):
+    tm.line("sleep 1000; echo code $?")
+    time.sleep(0.7)
+    tm.keys("C-c")
+    time.sleep(0.3)
+    tm.line("echo still $((40 + 2))")
+    tm.expect("still 42")
+    tm.line("cat")
+    time.sleep(0.3)
+    tm.keys("C-d")
+    tm.line("tty; stty size; echo A$?A")
+    tm.expect("A0A")
+    check("/dev/pts/" in tm.screen() or "/dev/tty" in tm.screen(), tm.screen())
+    check("no job control" not in tm.screen(), tm.screen())
+
+
+@case(timeout=90)
+@in_tmux
+def ctrl_z_stops_and_fg_and_bg_continue(t, tm):
+    tm.line("sleep 1000")
+    time.sleep(0.7)
+    tm.keys("C-z")
+    tm.expect("Stopped")
+    tm.line("jobs; echo J$(jobs | wc -l)J")
+    tm.expect("J1J")
+    tm.line("bg")
+    tm.expect("&")
+    tm.line("ps -o stat= -C sleep")
+    time.sleep(0.3)
+    tm.line("fg")
+    time.sleep(0.5)
+    tm.keys("C-z")
+    tm.line("kill %1; wait; echo K$(jobs -r | wc -l)K")
+    tm.expect("K0K")
+    tm.line("(sleep 0.3; echo from background) &")
+    tm.expect("from background")
+    tm.line("cat | cat")
+    time.sleep(0.3)
+    tm.keys("C-z")
+    time.sleep(0.3)
+    tm.line("fg")
+    time.sleep(0.3)
+    tm.line("typed")
+    time.sleep(0.3)
+    check(tm.screen().count("typed") >= 2, tm.screen())
+    tm.keys("C-c")
+    tm.line("exit 7")
+    tm.expect("ended 7")
+
+
+@case(timeout=90)
+@in_tmux
+def a_new_window_size_arrives(t, tm):
+    tm.line("trap 'echo WINCH' WINCH; stty size")
+    tm.expect("30 100")
+    tm.call("resize-window", "-x", "80", "-y", "20")
+    time.sleep(0.5)
+    tm.line("stty size")
+    tm.expect("20 80")
+
+
+@case(timeout=90)
+@in_tmux
+def vim_edits_and_less_pages(t, tm):
+    tm.line("clear; vim -u NONE -N /tmp/file")
+    tm.expect("~")
+    tm.keys("i")
+    tm.call("send-keys", "-l", "typed in vim")
+    tm.keys("Escape")
+    time.sleep(0.3)
+    tm.line(":wq")
+    time.sleep(0.5)
+    tm.line("clear; cat /tmp/file; seq 200 > /tmp/n")
+    tm.expect("typed in vim")
+    tm.line("less /tmp/n")
+    tm.expect("/tmp/n")
+    tm.keys("G")
+    tm.expect("200")
+    tm.line("/^77$")
+    tm.expect("77")
+    tm.keys("q")
+    tm.line("clear; echo back $((1 + 1))")
+    tm.expect("back 2")
+    tm.line("clear; vim -u NONE -N /tmp/file")
+    tm.expect("typed in vim")
+    tm.keys("C-z")
+    tm.expect("Stopped")
+    tm.line("fg")
+    tm.expect("typed in vim")
+    tm.line(":q")
+
+
+@case(timeout=90)
+@in_tmux
+def nested_terminals_script_and_top(t, tm):
+    tm.line("script -qc 'stty size; tty; echo in script' /dev/null")
+    tm.expect("in script")
+    tm.line("top -b -n 1 | head -1 | cut -c1-3; echo T$?T")
+    tm.expect("T0T")
+    tm.line("read -s -p 'secret: ' x; echo; echo got ${#x}")
+    tm.expect("secret:")
+    tm.line("hidden")
+    tm.expect("got 6")
+    check("hidden" not in tm.screen(), "echo was on")
+
+
+@case(timeout=60)
+@in_tmux
+def the_terminal_hung_up_ends_the_sandbox(t, tm):
+    tm.line("echo pid is $$; sleep 4242 &")
+    tm.expect("pid is 1")
+    tm.close()
+
+    def gone():
+        r = subprocess.run(["pgrep", "-u", str(os.getuid()), "-f", "sleep 4242"], capture_output=True)
+        return r.returncode != 0
+
+    wait_until(gone, 5, what="end of the guests after the terminal went away")

@@ -1,0 +1,77 @@
+#!/bin/bash
+# Prepares what the end-to-end suite needs from the network, once: a few Debian packages, the source of one, a package
+# repository made of them, and a Rust toolchain an ordinary user can read.
+#
+#   tests/fixtures.sh DIR [OWNER]
+set -euo pipefail
+dir=${1:?usage: fixtures.sh DIR [OWNER]}
+owner=${2:-$(id -un)}
+mkdir -p "$dir/debs" "$dir/source"
+
+# Downloads are kept in a private apt state, so that the machine's own package lists stay as they are.
+apt_private() {
+	mkdir -p "$dir/apt/lists/partial" "$dir/apt/cache/archives/partial"
+	[ -e "$dir/apt/sources.list" ] || {
+		. /etc/os-release
+		echo "deb http://deb.debian.org/debian $VERSION_CODENAME main"
+		echo "deb-src http://deb.debian.org/debian $VERSION_CODENAME main"
+	} >"$dir/apt/sources.list"
+	apt-get -qq -o Dir::Etc::sourcelist="$dir/apt/sources.list" -o Dir::Etc::sourceparts=- \
+		-o Dir::State::lists="$dir/apt/lists" -o Dir::Cache="$dir/apt/cache" -o APT::Sandbox::User= "$@"
+}
+
+if [ ! -e "$dir/complete" ]; then
+	apt_private update
+	# hello: no scripts. ed: update-alternatives in its scripts. cowsay: perl, architecture all.
+	(cd "$dir/debs" && apt_private download hello ed cowsay)
+	(cd "$dir/source" && apt_private source --download-only hello)
+
+	# A package of our own whose scripts leave traces that only a working root can leave.
+	p=$(mktemp -d)
+	mkdir -p "$p/DEBIAN" "$p/usr/bin" "$p/etc"
+	cat >"$p/DEBIAN/control" <<-END
+		Package: nomina-sample
+		Version: 1.0
+		Architecture: all
+		Maintainer: Nomina tests <tests@example.org>
+		Depends: hello
+		Description: shows that maintainer scripts run
+	END
+	cat >"$p/DEBIAN/preinst" <<-'END'
+		#!/bin/sh -e
+		echo "preinst $1" >>/var/log/nomina-sample
+	END
+	cat >"$p/DEBIAN/postinst" <<-'END'
+		#!/bin/sh -e
+		useradd --system --no-create-home nomina-sample
+		mkdir -p /var/lib/nomina-sample
+		echo "postinst $1" >>/var/log/nomina-sample
+		chown nomina-sample:nomina-sample /var/lib/nomina-sample
+		chmod 2750 /var/lib/nomina-sample
+	END
+	cat >"$p/DEBIAN/prerm" <<-'END'
+		#!/bin/sh -e
+		echo "prerm $1" >>/var/log/nomina-sample
+	END
+	chmod 755 "$p"/DEBIAN/p*
+	echo /etc/nomina-sample.conf >"$p/DEBIAN/conffiles"
+	echo setting=1 >"$p/etc/nomina-sample.conf"
+	printf '#!/bin/sh\nexec hello -g "sample runs"\n' >"$p/usr/bin/nomina-sample"
+	chmod 755 "$p/usr/bin/nomina-sample"
+	dpkg-deb --root-owner-group --build "$p" "$dir/debs/nomina-sample_1.0_all.deb" >/dev/null
+	rm -rf "$p"
+	(cd "$dir/debs" && dpkg-scanpackages . /dev/null 2>/dev/null >Packages)
+	rm -rf "$dir/apt"
+	touch "$dir/complete"
+fi
+
+# The toolchain usually lies in a home directory, which the test user may not enter: link it to where it can be read.
+if [ ! -x "$dir/rust/bin/cargo" ]; then
+	sysroot=$(rustc --print sysroot)
+	rm -rf "$dir/rust"
+	mkdir -p "$dir/rust/lib"
+	for part in bin lib; do
+		cp -al "$sysroot/$part" "$dir/rust/" 2>/dev/null || cp -a "$sysroot/$part" "$dir/rust/"
+	done
+fi
+chown "$owner": "$dir" "$dir"/debs "$dir"/source

@@ -1,0 +1,85 @@
+#!/usr/bin/python3
+"""The end-to-end suite: oracle comparisons, programs, abuse. Called by ./test; by hand:
+
+    tests/run.py --nomina target/release/nomina [--lockdown] [-k PATTERN]... [--list]
+    tests/run.py --record        (as root: writes tests/oracle/expected from the host kernel)
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import harness
+import oracle
+
+HERE = pathlib.Path(__file__).resolve().parent
+CFLAGS = ["-O1", "-Wall", "-Wno-nonnull", "-Wno-stringop-overflow", "-Wno-stringop-overread", "-pthread"]
+
+
+def compile_programs(out):
+    """Every C program, once; a program that does not compile stops the suite."""
+    jobs = [(f, out / "oracle" / f.stem, []) for f in sorted((HERE / "oracle").glob("*.c"))]
+    jobs += [(f, out / "abuse" / f.stem, []) for f in sorted((HERE / "abuse").glob("*.c"))]
+    show = HERE / "oracle/helpers/show.c"
+    kinds = (("show", []), ("show_static", ["-static"]), ("show_static_pie", ["-static-pie"]), ("show_nopie", ["-no-pie"]))
+    jobs += [(show, out / "helpers" / n, flags) for n, flags in kinds]
+    jobs += [(HERE / "lockdown.c", out / "lockdown", [])]
+    for source, target, flags in jobs:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        r = subprocess.run(["gcc", *CFLAGS, *flags, "-o", target, source, "-lutil"], capture_output=True, text=True)
+        if r.returncode:
+            sys.exit(f"{source}: does not compile\n{r.stderr}")
+        if r.stderr:
+            print(r.stderr, file=sys.stderr)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--nomina", default=str(HERE.parent / "target/release/nomina"))
+    p.add_argument("--lockdown", action="store_true", help="run every nomina under tests/lockdown.c")
+    p.add_argument("--work", help="directory for scratch files (default: a fresh one)")
+    p.add_argument("--fixtures", default="/var/tmp/nomina-fixtures", help="what tests/fixtures.sh prepared")
+    p.add_argument("-k", action="append", default=[], metavar="PATTERN")
+    p.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
+    p.add_argument("--list", action="store_true")
+    p.add_argument("--record", action="store_true")
+    p.add_argument("--json", help="write the counts and the names of failed cases")
+    a = p.parse_args()
+
+    # Everything is made below /var/tmp: /tmp is often a tmpfs, whose extended attributes and O_TMPFILE differ.
+    work = pathlib.Path(a.work or tempfile.mkdtemp(prefix="nomina-e2e.", dir="/var/tmp"))
+    work.mkdir(parents=True, exist_ok=True)
+    work.chmod(0o755)
+    built = work / "built"
+    s = harness.Settings
+    s.nomina, s.work, s.fixtures, s.built = pathlib.Path(a.nomina).resolve(), work, pathlib.Path(a.fixtures), built
+    try:
+        oracle.register()
+        sys.path.insert(0, str(HERE / "e2e"))
+        for f in sorted((HERE / "e2e").glob("*.py")):
+            __import__(f.stem)
+        if a.list:
+            print("\n".join(c.name for c in harness.CASES))
+            return 0
+        compile_programs(built)
+        if a.record:
+            return oracle.record()
+        s.lockdown = [str(built / "lockdown")] if a.lockdown else []
+        if not os.access(s.nomina, os.X_OK):
+            sys.exit(f"{s.nomina}: no such program; build it first: cargo build --release")
+        if os.geteuid() == 0:
+            sys.exit("the suite shows what an ordinary user can do: run it as one (./test does)")
+        passed, failed = harness.run_all(a.k, a.jobs, a.json)
+        print(f"{'under lockdown' if a.lockdown else 'plain'}: {passed} passed, {failed} failed")
+        return 1 if failed or not passed else 0
+    finally:
+        if not a.work:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
