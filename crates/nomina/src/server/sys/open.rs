@@ -97,6 +97,7 @@ fn do_open(
                 server.controls.open(&text, result.path, ctx.thread, flags)?
             }
         }
+        Opened::Device(_) => return Err(Errno::ENXIO),
         Opened::WouldBlock => {
             if flags & libc::O_NONBLOCK as u32 != 0 {
                 return Err(Errno::ENXIO);
