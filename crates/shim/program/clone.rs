@@ -200,7 +200,8 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
     match native {
         Ok(host) => {
             crate::wait::CHILDREN.insert(pid as i32, host as i32);
-            if args.flags & CLONE_PARENT_SETTID != 0 {
+            // In shared memory it has been stored before: the child may be gone by now, and its word cleared.
+            if !shared && args.flags & CLONE_PARENT_SETTID != 0 {
                 // As in the kernel, a bad pointer is not an error.
                 let _ = put_user_opt(args.parent_tid, pid as i32);
             }
