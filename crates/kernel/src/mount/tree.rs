@@ -265,7 +265,7 @@ pub fn remount_flags(ns: &Arc<MntNamespace>, path: &Path, flags: MountFlags) -> 
     if old.contains(MountFlags::LOCK_ATIME) && old & atime != new & atime {
         return Err(Errno::EPERM);
     }
-    path.mnt.set_flags(old - MountFlags::USER_SETTABLE | new);
+    path.mnt.set_flags((old - MountFlags::USER_SETTABLE) | new);
     Ok(())
 }
 

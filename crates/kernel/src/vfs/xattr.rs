@@ -41,6 +41,8 @@ fn xattr_permission(path: &Path, cred: &WalkCred<'_>, name: &[u8], mask: u32) ->
         return if cred.sys_admin { path_permission(path, cred, mask) } else { Err(refused) };
     }
     if !name.starts_with(b"user.") {
+        // Nobody serves the name space, but that is found out after the mode.
+        path_permission(path, cred, mask)?;
         return Err(Errno::EOPNOTSUPP);
     }
     match path.dentry.file_type() {
@@ -60,6 +62,11 @@ fn xattr_permission(path: &Path, cred: &WalkCred<'_>, name: &[u8], mask: u32) ->
 
 fn check_name(name: &[u8]) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MAX { Err(Errno::ERANGE) } else { Ok(()) }
+}
+
+/// Whether a value is file capabilities of revision 2 or 3 (`capabilities(7)`): `validheader`.
+fn is_vfs_cap_data(value: &[u8]) -> bool {
+    matches!((value.len(), value.get(3)), (20, Some(2)) | (24, Some(3)))
 }
 
 /// `getxattr(2)`.
@@ -88,7 +95,7 @@ pub fn vfs_listxattr(path: &Path, cred: &WalkCred<'_>) -> Result<Vec<u8>> {
 
 /// `setxattr(2)` with `XATTR_CREATE` (1) and `XATTR_REPLACE` (2).
 ///
-/// `EINVAL`: another flag. `ERANGE`: an empty or too long name. `E2BIG`: a value above 64 KiB. `EROFS`. `EPERM`: the name
+/// `EINVAL`: another flag, or malformed file capabilities. `ERANGE`: an empty or too long name. `E2BIG`: a value above 64 KiB. `EROFS`. `EPERM`: the name
 /// space is not the caller's to write, or `user.*` of what is neither file nor directory. `EACCES`: no write permission.
 /// `EEXIST`, `ENODATA`: by the flags.
 pub fn vfs_setxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
@@ -100,6 +107,9 @@ pub fn vfs_setxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8], value: &[u8],
         return Err(Errno::E2BIG);
     }
     path.mnt.want_write()?;
+    if name == b"security.capability" && !is_vfs_cap_data(value) {
+        return Err(Errno::EINVAL);
+    }
     xattr_permission(path, cred, name, MAY_WRITE)?;
     path.inode().setxattr(name, value, flags)
 }

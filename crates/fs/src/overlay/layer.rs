@@ -1,0 +1,277 @@
+//! What all objects of one overlay share: its directories on the host, their cached handles, and the bookkeeping names.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use nomina_kernel::{Errno, Result};
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use crate::at::{ALWAYS, At, errno, id_of};
+use crate::fifo::Fifos;
+use crate::override_stat::IdMap;
+use crate::overlay::node::Node;
+use crate::store::Store;
+
+/// On a zero-size file: the name is deleted (overlayfs with `userxattr`, Linux 6.7).
+pub(crate) const WHITEOUT: &[u8] = b"user.overlay.whiteout";
+/// On a directory: `y`, nothing of the lower directory shows; `x`, some names in it may be whiteouts.
+pub(crate) const OPAQUE: &[u8] = b"user.overlay.opaque";
+/// On a directory: the path of the lower directory it is merged with, which is not the one of the same name.
+pub(crate) const REDIRECT: &[u8] = b"user.overlay.redirect";
+/// On a file: owner and mode were copied up, the data could not be read.
+pub(crate) const NO_DATA: &[u8] = b"user.nomina.nodata";
+/// On the upper root: this directory was filled by us, so that marks can be relied on.
+pub(crate) const UPPER_ROOT: &[u8] = b"user.nomina.upper";
+
+/// Locks a mutex. A panic elsewhere leaves every structure here usable: they are caches of what the host holds.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The `O_PATH` handle of a directory while it is cached.
+#[derive(Default)]
+pub(crate) struct FdSlot {
+    fd: Mutex<Option<Arc<OwnedFd>>>,
+    used: AtomicBool,
+}
+
+impl FdSlot {
+    /// The handle, if cached.
+    pub fn get(&self) -> Option<Arc<OwnedFd>> {
+        let fd = lock(&self.fd).clone();
+        if fd.is_some() {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        fd
+    }
+
+    /// A slot whose handle is never given up.
+    pub fn pinned(fd: Arc<OwnedFd>) -> Arc<FdSlot> {
+        Arc::new(FdSlot { fd: Mutex::new(Some(fd)), used: AtomicBool::new(true) })
+    }
+}
+
+/// Bounds the number of cached directory handles: second chance in the order of opening.
+pub(crate) struct FdCache {
+    limit: usize,
+    queue: Mutex<VecDeque<Weak<FdSlot>>>,
+}
+
+impl FdCache {
+    pub fn new(limit: usize) -> Self {
+        FdCache { limit: limit.max(8), queue: Mutex::default() }
+    }
+
+    /// Caches `fd` in `slot`, giving up the handles longest unused.
+    pub fn put(&self, slot: &Arc<FdSlot>, fd: Arc<OwnedFd>) {
+        let mut queue = lock(&self.queue);
+        if lock(&slot.fd).replace(fd).is_none() {
+            queue.push_back(Arc::downgrade(slot));
+        }
+        let mut chances = queue.len();
+        while queue.len() > self.limit {
+            let Some(weak) = queue.pop_front() else { break };
+            let Some(victim) = weak.upgrade() else { continue };
+            if chances > 0 && victim.used.swap(false, Ordering::Relaxed) {
+                chances -= 1;
+                queue.push_back(weak);
+            } else {
+                lock(&victim.fd).take();
+            }
+        }
+    }
+
+    /// Gives up every handle: the process is out of descriptors.
+    pub fn shrink(&self) {
+        for slot in lock(&self.queue).drain(..).filter_map(|weak| weak.upgrade()) {
+            lock(&slot.fd).take();
+        }
+    }
+}
+
+/// A directory of the lower tree. Its place never changes, whatever guests do.
+pub(crate) struct LowerDir {
+    parent: Option<Arc<LowerDir>>,
+    name: Box<[u8]>,
+    pub slot: Arc<FdSlot>,
+}
+
+impl LowerDir {
+    pub fn root(fd: Arc<OwnedFd>) -> Arc<LowerDir> {
+        Arc::new(LowerDir { parent: None, name: Box::default(), slot: FdSlot::pinned(fd) })
+    }
+
+    pub fn child(self: &Arc<LowerDir>, name: &[u8]) -> Arc<LowerDir> {
+        Arc::new(LowerDir { parent: Some(self.clone()), name: name.into(), slot: Arc::default() })
+    }
+
+    /// Its `O_PATH` handle, opened one name at a time and never through a symbolic link.
+    pub fn fd(&self, fs: &Fs) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.slot.get() {
+            return Ok(fd);
+        }
+        let parent = self.parent.as_ref().ok_or(Errno::EIO)?.fd(fs)?;
+        fs.open_dir(&self.slot, &parent, &self.name)
+    }
+
+    /// Path from the lower root, `/` for the root itself.
+    pub fn path(&self) -> Vec<u8> {
+        match &self.parent {
+            None => b"/".to_vec(),
+            Some(parent) => {
+                let mut path = parent.path();
+                if path.len() > 1 {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(&self.name);
+                path
+            }
+        }
+    }
+}
+
+/// The overlay as its inodes see it. Lock order: `tree`, then a node's `place` (children before parents), then a
+/// directory's `state`, then the tables here.
+pub(crate) struct Fs {
+    pub map: IdMap,
+    pub store: Store,
+    pub work: OwnedFd,
+    pub lower: Option<Arc<LowerDir>>,
+    pub upper_id: (u64, u64),
+    /// Files of the lower tree may carry overrides without marks.
+    pub lower_always: bool,
+    /// Files of the upper tree may carry overrides without marks (it was filled by another tool).
+    pub upper_always: bool,
+    /// Some file of the upper tree may be [`NO_DATA`].
+    pub any_no_data: AtomicBool,
+    /// Names and layers: read to look at them, written to change them. Never held while data is copied.
+    pub tree: RwLock<()>,
+    pub cache: FdCache,
+    pub fifos: Fifos,
+    /// Lower file to its copy, for handles of the lower file that guests still hold.
+    pub copied: Mutex<HashMap<(u64, u64), (u64, u64)>>,
+    /// Lower directories whose place in the overlay is not their own, after a rename.
+    pub moved: Mutex<Vec<(Vec<u8>, Weak<Node>)>>,
+    /// The root, for those who have only a node.
+    pub root: OnceLock<Weak<Node>>,
+    next: AtomicU64,
+}
+
+/// What [`super::OverlayOptions`] decides about an [`Fs`].
+pub(crate) struct FsParts {
+    pub map: IdMap,
+    pub store: Store,
+    pub work: OwnedFd,
+    pub lower: Option<Arc<LowerDir>>,
+    pub upper_id: (u64, u64),
+    pub lower_always: bool,
+    pub upper_always: bool,
+    pub reused: bool,
+    pub max_fds: usize,
+}
+
+impl Fs {
+    pub fn new(parts: FsParts) -> Self {
+        Fs {
+            map: parts.map,
+            store: parts.store,
+            work: parts.work,
+            lower: parts.lower,
+            upper_id: parts.upper_id,
+            lower_always: parts.lower_always,
+            upper_always: parts.upper_always,
+            any_no_data: AtomicBool::new(parts.reused),
+            tree: RwLock::new(()),
+            cache: FdCache::new(parts.max_fds),
+            fifos: Fifos::default(),
+            copied: Mutex::default(),
+            moved: Mutex::default(),
+            root: OnceLock::new(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, ()> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, ()> {
+        self.tree.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens directory `name` below `parent` and caches the handle in `slot`.
+    pub fn open_dir(&self, slot: &Arc<FdSlot>, parent: &OwnedFd, name: &[u8]) -> Result<Arc<OwnedFd>> {
+        let at = At::new(parent, name);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let fd = match at.open(flags) {
+            Err(Errno::EMFILE | Errno::ENFILE) => {
+                self.cache.shrink();
+                at.open(flags)
+            }
+            other => other,
+        };
+        let fd = Arc::new(fd?);
+        self.cache.put(slot, fd.clone());
+        Ok(fd)
+    }
+
+    /// A number no other object of this overlay has.
+    pub fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A name in the work directory that nobody uses.
+    pub fn temp_name(&self) -> Vec<u8> {
+        format!("t{}", self.number()).into_bytes()
+    }
+
+    /// Removes a name of the work directory; what cannot be removed is cleaned at the next start.
+    pub fn discard(&self, name: &[u8]) {
+        if rustix::fs::unlinkat(&self.work, name, AtFlags::empty()).is_err() {
+            let _ = rustix::fs::unlinkat(&self.work, name, AtFlags::REMOVEDIR);
+        }
+    }
+
+    /// Makes a new empty file in the work directory.
+    pub fn temp_file(&self, name: &[u8]) -> Result<OwnedFd> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | ALWAYS;
+        let fd = rustix::fs::openat(&self.work, name, flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
+        self.store.forget(id_of(&At::new(&fd, b"").statx()?));
+        Ok(fd)
+    }
+
+    /// Links the one whiteout inode to a new name in the work directory.
+    pub fn temp_whiteout(&self) -> Result<Vec<u8>> {
+        const NAME: &[u8] = b"whiteout";
+        let temp = self.temp_name();
+        let link = || rustix::fs::linkat(&self.work, NAME, &self.work, &temp, AtFlags::empty()).map_err(errno);
+        match link() {
+            Ok(()) => return Ok(temp),
+            Err(Errno::EMLINK) => self.discard(NAME),
+            Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+        let file = self.temp_file(NAME)?;
+        let id = id_of(&At::new(&file, b"").statx()?);
+        self.store.set(At::new(&file, b""), id, WHITEOUT, b"")?;
+        link()?;
+        Ok(temp)
+    }
+
+    /// The host object behind a FIFO or socket placeholder with inode number `ino`: a real FIFO or socket cannot carry
+    /// the override attribute, so it stands in the work directory.
+    pub fn companion_name(ino: u64) -> Vec<u8> {
+        format!("node-{ino}").into_bytes()
+    }
+
+    /// Name of the real FIFO of a placeholder, made on first use.
+    pub fn fifo(&self, ino: u64) -> Result<Vec<u8>> {
+        let name = Fs::companion_name(ino);
+        match rustix::fs::mkfifoat(self.work.as_fd(), &name, Mode::from_raw_mode(0o600)).map_err(errno) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(name),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Inodes of the overlay: where they are now, what is in a directory, looking up a name.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, Weak};
+
+use nomina_kernel::vfs::{Attr, DirEntry, S_IFDIR, S_IFMT};
+use nomina_kernel::{Errno, Result};
+use rustix::fs::Statx;
+
+use super::fresh;
+use super::layer::{FdSlot, Fs, LowerDir, OPAQUE, REDIRECT, WHITEOUT, lock};
+use crate::at::{At, Spot, check_name, dtype, id_of};
+use crate::override_stat::{MARK, Override, attr_of};
+
+/// `DT_WHT`: the name is deleted.
+pub(crate) const WHT: u8 = 14;
+
+/// One name of an upper directory.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    /// `DT_*` value, [`WHT`], or 0 where not known yet.
+    pub kind: u8,
+    /// Inode number as `stat` gives it, 0 where not known yet.
+    pub ino: u64,
+}
+
+/// Where an inode is.
+pub(crate) struct Place {
+    /// The directory that has it; `None` for the root and for what has no name any more.
+    pub parent: Option<Arc<Node>>,
+    /// Its name there.
+    pub name: Box<[u8]>,
+    /// Whether it exists in the upper tree.
+    pub upper: bool,
+    /// Its `O_PATH` handle once the name is gone.
+    pub gone: Option<Arc<OwnedFd>>,
+}
+
+/// What a directory has besides.
+pub(crate) struct Dir {
+    /// The lower directory that shows through.
+    pub lower: Option<Arc<LowerDir>>,
+    /// Its device and inode number, which `stat` goes on to show after copy-up.
+    pub lower_id: Option<(u64, u64)>,
+    pub upper_fd: Arc<FdSlot>,
+    pub state: Mutex<State>,
+}
+
+/// Names of a directory.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Exactly the names of the upper directory; `None` until read, or where there is none. We are its only writer.
+    pub names: Option<HashMap<Box<[u8]>, Entry>>,
+    /// Children somebody holds.
+    children: HashMap<Box<[u8]>, Weak<Node>>,
+    /// When to look for children nobody holds any more.
+    sweep_at: usize,
+    /// The directory is marked as one with whiteouts.
+    pub marked: bool,
+}
+
+impl State {
+    pub fn child(&self, name: &[u8]) -> Option<Arc<Node>> {
+        self.children.get(name).and_then(Weak::upgrade)
+    }
+
+    pub fn add_child(&mut self, name: &[u8], node: &Arc<Node>) {
+        if self.children.len() >= self.sweep_at.max(32) {
+            self.children.retain(|_, node| node.strong_count() > 0);
+            self.sweep_at = self.children.len() * 2;
+        }
+        self.children.insert(name.into(), Arc::downgrade(node));
+    }
+
+    pub fn remove_child(&mut self, name: &[u8]) {
+        self.children.remove(name);
+    }
+}
+
+/// An inode of the overlay.
+pub struct Node {
+    pub(crate) id: u64,
+    pub(crate) me: Weak<Node>,
+    pub(crate) fs: Arc<Fs>,
+    /// Type bits as guests see them.
+    pub(crate) kind: u32,
+    pub(crate) place: Mutex<Place>,
+    pub(crate) dir: Option<Box<Dir>>,
+}
+
+/// What the host says about an inode now.
+pub(crate) struct Seen {
+    pub attr: Attr,
+    pub stat: Statx,
+    pub over: Option<Override>,
+    pub spot: Spot,
+}
+
+impl Node {
+    pub(crate) fn new(fs: &Arc<Fs>, kind: u32, place: Place, dir: Option<Dir>) -> Arc<Node> {
+        Arc::new_cyclic(|me| Node {
+            id: fs.number(),
+            me: me.clone(),
+            fs: fs.clone(),
+            kind,
+            place: Mutex::new(place),
+            dir: dir.map(Box::new),
+        })
+    }
+
+    /// This node as the shared object it always is.
+    pub(crate) fn arc(&self) -> Result<Arc<Node>> {
+        self.me.upgrade().ok_or(Errno::ESTALE)
+    }
+
+    pub(crate) fn dir(&self) -> Result<&Dir> {
+        self.dir.as_deref().ok_or(Errno::ENOTDIR)
+    }
+
+    pub(crate) fn is_upper(&self) -> bool {
+        lock(&self.place).upper
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        lock(&self.place).gone.is_some()
+    }
+
+    /// Handle of the upper directory. The caller knows that there is one.
+    pub(crate) fn upper_fd(&self) -> Result<Arc<OwnedFd>> {
+        let dir = self.dir()?;
+        if let Some(fd) = dir.upper_fd.get() {
+            return Ok(fd);
+        }
+        let place = lock(&self.place);
+        if let Some(fd) = &place.gone {
+            return Ok(fd.clone());
+        }
+        let parent = place.parent.as_ref().ok_or(Errno::EIO)?.upper_fd()?;
+        self.fs.open_dir(&dir.upper_fd, &parent, &place.name)
+    }
+
+    /// Where the object is on the host, and whether in the upper tree.
+    pub(crate) fn spot(&self) -> Result<(Spot, bool)> {
+        let place = lock(&self.place);
+        let whole = |fd| Spot { fd, name: Box::default() };
+        if let Some(fd) = &place.gone {
+            return Ok((whole(fd.clone()), place.upper));
+        }
+        if let Some(dir) = &self.dir {
+            let slot = match (&dir.lower, place.upper) {
+                (Some(lower), false) => &lower.slot,
+                _ => &dir.upper_fd,
+            };
+            if let Some(fd) = slot.get() {
+                return Ok((whole(fd), place.upper));
+            }
+        }
+        let parent = place.parent.as_ref().ok_or(Errno::EIO)?;
+        let fd = if place.upper {
+            parent.upper_fd()?
+        } else {
+            parent.dir()?.lower.as_ref().ok_or(Errno::ESTALE)?.fd(&self.fs)?
+        };
+        Ok((Spot { fd, name: place.name.clone() }, place.upper))
+    }
+
+    /// Asks the host about the object. The tree is locked.
+    pub(crate) fn see(&self) -> Result<Seen> {
+        let (spot, upper) = self.spot()?;
+        let stat = spot.at().statx()?;
+        let (mut attr, over) = self.fs.attr(spot.at(), &stat, upper)?;
+        self.adjust(&mut attr, upper);
+        Ok(Seen { attr, stat, over, spot })
+    }
+
+    /// What differs between the current host file and the overlay's inode.
+    fn adjust(&self, attr: &mut Attr, upper: bool) {
+        if let Some(dir) = &self.dir
+            && let (Some((dev, ino)), true) = (dir.lower_id, upper)
+        {
+            (attr.dev, attr.ino) = (dev, ino);
+            // As overlayfs: subdirectories of merged directories are not counted.
+            attr.nlink = 1;
+        }
+        if (self.dir.is_some() || !upper) && self.is_gone() {
+            attr.nlink = 0;
+        }
+    }
+
+    /// Runs `f` with the upper names, which are read first where they have not been.
+    pub(crate) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> Result<T> {
+        let dir = self.dir()?;
+        let needs = self.is_upper() && lock(&dir.state).names.is_none();
+        let loaded = if needs { Some(self.load_names()?) } else { None };
+        let mut state = lock(&dir.state);
+        if let (Some((names, marked)), None) = (loaded, &state.names) {
+            state.names = Some(names);
+            state.marked = marked;
+        }
+        Ok(f(&mut state))
+    }
+
+    fn load_names(&self) -> Result<(HashMap<Box<[u8]>, Entry>, bool)> {
+        if self.is_gone() {
+            return Ok((HashMap::new(), false));
+        }
+        let fd = self.upper_fd()?;
+        let at = At::new(&*fd, b"");
+        let merged = self.dir()?.lower.is_some();
+        let marked = merged && {
+            let id = id_of(&at.statx()?);
+            self.fs.store.get(at, id, OPAQUE)?.as_deref() == Some(b"x")
+        };
+        let mut names = HashMap::new();
+        for entry in at.read_dir()? {
+            let mut known = Entry { kind: entry.kind, ino: entry.ino };
+            match entry.kind {
+                libc::DT_REG | libc::DT_UNKNOWN => {
+                    // A regular file may stand for something else: lookup or readdir will see.
+                    known.kind = 0;
+                    if marked {
+                        let file = At::new(&*fd, &entry.name);
+                        let stat = file.statx()?;
+                        if stat.stx_size == 0 && self.fs.store.get(file, id_of(&stat), WHITEOUT)?.is_some() {
+                            known.kind = WHT;
+                        }
+                    }
+                }
+                libc::DT_DIR => known.ino = 0,
+                _ => {}
+            }
+            names.insert(entry.name.into_boxed_slice(), known);
+        }
+        Ok((names, marked))
+    }
+
+    /// Whether the lower directory has `name`.
+    pub(crate) fn lower_has(&self, name: &[u8]) -> Result<bool> {
+        let Some(lower) = &self.dir()?.lower else { return Ok(false) };
+        let found = lower.fd(&self.fs).and_then(|fd| At::new(&*fd, name).statx());
+        match found {
+            Ok(stat) => Ok(id_of(&stat) != self.fs.upper_id),
+            Err(Errno::ENOENT | Errno::EACCES | Errno::ENOTDIR | Errno::ENAMETOOLONG) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether `name` exists here, asking the host rather than a cache about lower names.
+    pub(crate) fn exists(&self, name: &[u8]) -> Result<bool> {
+        let entry = self.with_state(|s| s.names.as_ref().and_then(|n| n.get(name)).copied())?;
+        match entry {
+            Some(entry) => Ok(entry.kind != WHT),
+            None => self.lower_has(name),
+        }
+    }
+
+    /// Looks `name` up. The tree is locked, for reading at least.
+    pub(crate) fn find(&self, name: &[u8]) -> Result<Arc<Node>> {
+        let dir = self.dir()?;
+        check_name(name)?;
+        if self.is_gone() {
+            return Err(Errno::ENOENT);
+        }
+        let (held, entry) = self
+            .with_state(|s| (s.child(name), s.names.as_ref().and_then(|names| names.get(name)).copied()))?;
+        if entry.is_some_and(|e| e.kind == WHT) {
+            return Err(Errno::ENOENT);
+        }
+        if let Some(node) = held {
+            return Ok(node);
+        }
+        let upper = entry.is_some();
+        let fd = if upper {
+            self.upper_fd()?
+        } else {
+            let lower = dir.lower.as_ref().ok_or(Errno::ENOENT)?;
+            lower.fd(&self.fs).map_err(hidden)?
+        };
+        let at = At::new(&*fd, name);
+        let stat = at.statx().map_err(|error| if upper { error } else { hidden(error) })?;
+        if !upper && id_of(&stat) == self.fs.upper_id {
+            // Our own upper directory, seen through the lower tree.
+            return Err(Errno::ENOENT);
+        }
+        let (mut attr, _) = self.fs.attr(at, &stat, upper)?;
+        let kind = attr.mode & S_IFMT;
+        let child = if kind == S_IFDIR { Some(self.child_dir(at, name, &stat, upper)?) } else { None };
+        let place = Place { parent: Some(self.arc()?), name: name.into(), upper, gone: None };
+        let node = Node::new(&self.fs, kind, place, child);
+        node.adjust(&mut attr, upper);
+        let node = self.with_state(|state| {
+            if let Some(known) = state.names.as_mut().and_then(|names| names.get_mut(name)) {
+                *known = Entry { kind: dtype(kind), ino: attr.ino };
+            }
+            match state.child(name) {
+                Some(node) => node,
+                None => {
+                    state.add_child(name, &node);
+                    node
+                }
+            }
+        })?;
+        fresh::set(node.id, attr);
+        Ok(node)
+    }
+
+    /// The directory part of a child found at `at`.
+    fn child_dir(&self, at: At<'_>, name: &[u8], stat: &Statx, upper: bool) -> Result<Dir> {
+        let here = &self.dir()?.lower;
+        let (lower, lower_id) = if !upper {
+            (here.as_ref().map(|l| l.child(name)), Some(id_of(stat)))
+        } else if let Some(path) = self.fs.store.get(at, id_of(stat), REDIRECT)? {
+            self.fs.lower_dir(&path)?
+        } else if self.fs.store.get(at, id_of(stat), OPAQUE)?.as_deref() == Some(b"y") {
+            (None, None)
+        } else if let Some(lower) = here {
+            match lower.fd(&self.fs).and_then(|fd| At::new(&*fd, name).statx()) {
+                Ok(stat) if u32::from(stat.stx_mode) & S_IFMT == S_IFDIR => {
+                    (Some(lower.child(name)), Some(id_of(&stat)))
+                }
+                _ => (None, None),
+            }
+        } else {
+            (None, None)
+        };
+        Ok(Dir { lower, lower_id, upper_fd: Arc::default(), state: Mutex::default() })
+    }
+
+    /// Entries of the lower directory; an unreadable one counts as empty.
+    fn lower_entries(&self) -> Result<Vec<DirEntry>> {
+        let Some(lower) = &self.dir()?.lower else { return Ok(Vec::new()) };
+        let read = lower.fd(&self.fs).and_then(|fd| {
+            let entries = At::new(&*fd, b"").read_dir()?;
+            // A directory that may be listed but not searched shows nothing either: no name in it can be reached.
+            if let Some(first) = entries.first()
+                && At::new(&*fd, &first.name).statx().err() == Some(Errno::EACCES)
+            {
+                return Ok(Vec::new());
+            }
+            Ok(entries)
+        });
+        match read {
+            Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// All entries. The tree is locked.
+    pub(crate) fn entries(&self) -> Result<Vec<DirEntry>> {
+        if self.is_gone() {
+            return Ok(Vec::new());
+        }
+        let names = self.with_state(|state| {
+            state.names.as_ref().map(|n| n.iter().map(|(k, v)| (k.clone(), *v)).collect::<HashMap<_, _>>())
+        })?;
+        let names = names.unwrap_or_default();
+        let mut out: Vec<DirEntry> = Vec::with_capacity(names.len());
+        for (name, entry) in &names {
+            let mut entry = *entry;
+            if entry.kind == WHT {
+                continue;
+            }
+            if entry.kind == 0 || entry.ino == 0 {
+                let node = self.find(name)?;
+                entry = Entry { kind: dtype(node.kind), ino: node.see()?.attr.ino };
+            }
+            out.push(DirEntry { ino: entry.ino, kind: entry.kind, name: name.to_vec() });
+        }
+        let hides_upper = |entry: &DirEntry| {
+            entry.kind == libc::DT_DIR && entry.ino == self.fs.upper_id.1 && self.lower_has(&entry.name) == Ok(false)
+        };
+        for mut entry in self.lower_entries()? {
+            if names.contains_key(entry.name.as_slice()) || hides_upper(&entry) {
+                continue;
+            }
+            if self.fs.lower_always && entry.kind == libc::DT_REG {
+                entry.kind = libc::DT_UNKNOWN;
+            }
+            out.push(entry);
+        }
+        Ok(out)
+    }
+
+    /// Whether a directory has no entry. The tree is locked.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        let whiteouts = self.with_state(|state| {
+            let names = state.names.as_ref()?;
+            names.values().all(|e| e.kind == WHT).then(|| names.keys().cloned().collect::<Vec<_>>())
+        })?;
+        let gone = match (whiteouts, self.is_upper()) {
+            (None, true) => return Ok(false),
+            (gone, _) => gone.unwrap_or_default(),
+        };
+        Ok(self.lower_entries()?.iter().all(|e| gone.iter().any(|name| **name == *e.name)))
+    }
+
+    /// Path in the overlay, starting with `/`; `None` for what has no name any more.
+    pub(crate) fn path(&self) -> Option<Vec<u8>> {
+        let place = lock(&self.place);
+        if place.gone.is_some() {
+            return None;
+        }
+        let Some(parent) = &place.parent else { return Some(b"/".to_vec()) };
+        let mut path = parent.path()?;
+        if path.len() > 1 {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&place.name);
+        Some(path)
+    }
+
+    /// Whether `self` is `other` or inside it.
+    pub(crate) fn is_within(&self, other: &Node) -> bool {
+        if std::ptr::eq(self, other) {
+            return true;
+        }
+        let parent = lock(&self.place).parent.clone();
+        parent.is_some_and(|parent| parent.is_within(other))
+    }
+}
+
+/// What cannot be searched on the host does not exist inside.
+fn hidden(error: Errno) -> Errno {
+    if matches!(error, Errno::EACCES | Errno::ENOTDIR) { Errno::ENOENT } else { error }
+}
+
+impl Fs {
+    /// Attributes and override of the host object at `at`.
+    pub(crate) fn attr(&self, at: At<'_>, stat: &Statx, upper: bool) -> Result<(Attr, Option<Override>)> {
+        let over = if upper {
+            self.store.override_of(at, stat, self.upper_always)?
+        } else {
+            crate::store::Store::Xattr.override_of(at, stat, self.lower_always).unwrap_or(None)
+        };
+        let mut attr = attr_of(stat, over.as_ref(), &self.map);
+        if upper && over.is_none() && !self.upper_always && attr.mode & S_IFMT != libc::S_IFLNK {
+            attr.mode &= !MARK;
+        }
+        Ok((attr, over))
+    }
+
+    /// The lower directory at a path from the lower root, with its device and inode number.
+    #[allow(clippy::type_complexity)]
+    fn lower_dir(&self, path: &[u8]) -> Result<(Option<Arc<LowerDir>>, Option<(u64, u64)>)> {
+        let Some(root) = &self.lower else { return Ok((None, None)) };
+        let mut dir = root.clone();
+        for name in path.split(|&b| b == b'/').filter(|n| !n.is_empty()) {
+            if check_name(name).is_err() {
+                return Ok((None, None));
+            }
+            dir = dir.child(name);
+        }
+        match dir.fd(self).and_then(|fd| At::new(&*fd, b"").statx()) {
+            Ok(stat) => Ok((Some(dir), Some(id_of(&stat)))),
+            // The lower tree has lost it: what was written to the upper directory remains.
+            Err(_) => Ok((None, None)),
+        }
+    }
+}

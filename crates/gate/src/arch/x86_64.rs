@@ -1,0 +1,13 @@
+//! x86-64.
+
+/// `extern "C" fn(nr, a, b, c, d, e) -> i64`: one system call.
+pub(crate) const TRAMPOLINE: &[u8] = &[
+    0x48, 0x89, 0xf8, // mov %rdi,%rax
+    0x48, 0x89, 0xf7, // mov %rsi,%rdi
+    0x48, 0x89, 0xd6, // mov %rdx,%rsi
+    0x48, 0x89, 0xca, // mov %rcx,%rdx
+    0x4d, 0x89, 0xc2, // mov %r8,%r10
+    0x4d, 0x89, 0xc8, // mov %r9,%r8
+    0x0f, 0x05, // syscall
+    0xc3, // ret
+];

@@ -1,0 +1,231 @@
+//! Shared regions: one memfd per guest address space, one slot of it per thread.
+//!
+//! The guest may write every byte of a region at any moment. So nothing here hands out a reference into it: requests are
+//! copied out once, replies are copied in, and the only word read twice is the channel's atomic.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nomina_abi as abi;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// A region and the supervisor's mapping of it.
+pub struct Region {
+    fd: OwnedFd,
+    base: NonNull<u8>,
+}
+
+// SAFETY: the mapping lives as long as the value, and every access goes through raw volatile copies or atomics.
+unsafe impl Send for Region {}
+// SAFETY: as above; concurrent access is as defined as concurrent access by the guest, which can never be excluded.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Makes a region: a sparse memfd whose size is sealed, so that a guest cannot truncate it under the supervisor.
+    ///
+    /// # Errors
+    /// What `memfd_create(2)`, `ftruncate(2)` and `mmap(2)` give.
+    pub fn new() -> io::Result<Arc<Region>> {
+        let fd = rustix::fs::memfd_create("nomina-region", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&fd, abi::REGION_SIZE as u64)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        // SAFETY: a fresh shared mapping of a memfd of that size at an address the kernel chooses.
+        let base = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                abi::REGION_SIZE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                &fd,
+                0,
+            )?
+        };
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Arc::new(Region { fd, base }))
+    }
+
+    /// The memfd, to be sent to the guest.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Slot `index` (below [`abi::REGION_SLOTS`]).
+    pub fn slot(self: &Arc<Self>, index: u32) -> SlotRef {
+        assert!((index as usize) < abi::REGION_SLOTS);
+        SlotRef { region: self.clone(), offset: index as usize * abi::SLOT_SIZE }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: base and length are those of the mapping made in `new`; no SlotRef outlives the Arc.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), abi::REGION_SIZE) };
+    }
+}
+
+/// The words of a request, copied out once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request {
+    /// System call number or operation.
+    pub nr: u32,
+    /// Arguments.
+    pub args: [u64; 6],
+}
+
+/// The words of a reply.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplyWords {
+    /// Result.
+    pub ret: i64,
+    /// Flags, [`abi::reply`].
+    pub flags: u32,
+    /// Descriptors sent.
+    pub nfds: u32,
+    /// Further results.
+    pub out: [u64; 7],
+}
+
+/// One slot of a region.
+#[derive(Clone)]
+pub struct SlotRef {
+    region: Arc<Region>,
+    offset: usize,
+}
+
+impl SlotRef {
+    fn slot(&self) -> *mut abi::Slot {
+        // SAFETY: `offset` is that of a slot inside the mapping (checked in `Region::slot`).
+        unsafe { self.region.base.as_ptr().add(self.offset).cast() }
+    }
+
+    /// The channel word.
+    pub fn channel(&self) -> &AtomicU32 {
+        // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
+        unsafe { &(*self.slot()).channel }
+    }
+
+    /// Copies the request out.
+    pub fn request(&self) -> Request {
+        let slot = self.slot();
+        // SAFETY: both fields are inside the mapping; volatile, since the guest may write at any moment.
+        unsafe {
+            Request {
+                nr: ptr::read_volatile(&raw const (*slot).nr),
+                args: ptr::read_volatile(&raw const (*slot).args),
+            }
+        }
+    }
+
+    /// Copies a span of the data area out; `None` when it is not inside the data area.
+    pub fn bytes(&self, span: u64) -> Option<Vec<u8>> {
+        let (offset, len) = (span as u32 as usize, (span >> 32) as usize);
+        if offset.checked_add(len)? > abi::SLOT_DATA {
+            return None;
+        }
+        let mut copy = vec![0u8; len];
+        // SAFETY: the range was checked to be inside the data area; the copy is ours.
+        unsafe {
+            ptr::copy_nonoverlapping(
+                (&raw const (*self.slot()).data).cast::<u8>().add(offset),
+                copy.as_mut_ptr(),
+                len,
+            );
+        }
+        Some(copy)
+    }
+
+    /// Writes `bytes` into a span of the data area, cut to its length; gives how many were written, or `None` when the
+    /// span is not inside the data area.
+    pub fn write(&self, span: u64, bytes: &[u8]) -> Option<usize> {
+        let (offset, len) = (span as u32 as usize, (span >> 32) as usize);
+        if offset.checked_add(len)? > abi::SLOT_DATA {
+            return None;
+        }
+        let len = len.min(bytes.len());
+        // SAFETY: the range was checked to be inside the data area.
+        unsafe {
+            ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                (&raw mut (*self.slot()).data).cast::<u8>().add(offset),
+                len,
+            );
+        }
+        Some(len)
+    }
+
+    /// Writes the words of the reply.
+    pub fn reply(&self, words: &ReplyWords) {
+        let slot = self.slot();
+        // SAFETY: all fields are inside the mapping.
+        unsafe {
+            ptr::write_volatile(&raw mut (*slot).ret, words.ret);
+            ptr::write_volatile(&raw mut (*slot).flags, words.flags);
+            ptr::write_volatile(&raw mut (*slot).nfds, words.nfds);
+            ptr::write_volatile(&raw mut (*slot).out, words.out);
+        }
+    }
+
+    /// Spins until a request is posted, at most `spins` rounds. True: a request is there (the channel says
+    /// [`abi::CHANNEL_REQUEST`]). False: the channel sleeps again and the shim will use the gate.
+    pub fn watch(&self, spins: u32) -> bool {
+        let channel = self.channel();
+        for _ in 0..spins {
+            if channel.load(Ordering::Acquire) == abi::CHANNEL_REQUEST {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        for watched in [abi::CHANNEL_WATCHED, abi::CHANNEL_DONE_WATCHED] {
+            if channel
+                .compare_exchange(watched, abi::CHANNEL_ASLEEP, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+            {
+                return false;
+            }
+        }
+        // Either a request came in the last moment, or the guest scribbles on the word: the former is served, the
+        // latter goes back to the gate.
+        if channel.load(Ordering::Acquire) == abi::CHANNEL_REQUEST {
+            return true;
+        }
+        channel.store(abi::CHANNEL_ASLEEP, Ordering::Release);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_outside_the_data_area_are_refused() {
+        let slot = Region::new().unwrap().slot(3);
+        assert!(slot.bytes(abi::span(0, abi::SLOT_DATA as u32)).is_some());
+        assert!(slot.bytes(abi::span(1, abi::SLOT_DATA as u32)).is_none());
+        assert!(slot.bytes(abi::span(u32::MAX, 1)).is_none());
+        assert!(slot.bytes(abi::SPAN_NULL).is_none());
+        assert!(slot.write(abi::span(abi::SLOT_DATA as u32, 1), b"x").is_none());
+        assert_eq!(slot.write(abi::span(8, 2), b"xyz"), Some(2));
+        assert_eq!(slot.bytes(abi::span(8, 3)).unwrap(), b"xy\0");
+    }
+
+    #[test]
+    fn a_guest_cannot_shrink_a_region() {
+        let region = Region::new().unwrap();
+        assert_eq!(rustix::fs::ftruncate(region.fd(), 0), Err(rustix::io::Errno::PERM));
+    }
+
+    #[test]
+    fn an_unwatched_channel_falls_asleep() {
+        let slot = Region::new().unwrap().slot(0);
+        slot.channel().store(abi::CHANNEL_WATCHED, Ordering::Release);
+        assert!(!slot.watch(10));
+        assert_eq!(slot.channel().load(Ordering::Acquire), abi::CHANNEL_ASLEEP);
+        slot.channel().store(abi::CHANNEL_REQUEST, Ordering::Release);
+        assert!(slot.watch(10));
+    }
+}

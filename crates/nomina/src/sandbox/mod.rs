@@ -1,0 +1,23 @@
+//! A sandbox: how it is described ([`config`]) and started.
+
+pub mod config;
+mod outcome;
+mod spawn;
+
+pub use config::{
+    Bind, ConfigError, EnvChange, HostFacts, Net, Plan, Root, SandboxBuilder, Stdio, Upper, User,
+};
+pub use outcome::{ExitStatus, SpawnError, StatRow};
+pub use spawn::{Running, stat_row};
+
+/// A group of programs in namespaces of their own.
+#[derive(Debug)]
+pub struct Sandbox;
+
+impl Sandbox {
+    /// Describes a sandbox: everything has a default, so `Sandbox::builder()` alone is a root shell in a private copy of
+    /// the system.
+    pub fn builder() -> SandboxBuilder {
+        SandboxBuilder::default()
+    }
+}

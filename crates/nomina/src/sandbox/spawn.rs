@@ -1,0 +1,580 @@
+//! Starting a sandbox from its plan.
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path as HostPath, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use nomina_fs::IdMap;
+use nomina_fs::dev::DevTmpfs;
+use nomina_fs::devpts::DevPts;
+use nomina_fs::host::HostSb;
+use nomina_fs::overlay::{OverlayOptions, OverlaySb};
+use nomina_fs::proc::ProcFs;
+use nomina_fs::sysfs::SysFs;
+use nomina_gate::bpf::{BuildOptions, Filter};
+use nomina_gate::landlock::Ruleset;
+use nomina_gate::launch::{Control, Launch, LaunchError, shim_memfd};
+use nomina_gate::listener::Listener;
+use nomina_gate::sock;
+use nomina_kernel::cred::Cred;
+use nomina_kernel::errno::Errno;
+use nomina_kernel::kernel::{Kernel, KernelConfig};
+use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount};
+use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
+use nomina_kernel::user_namespace::{Kgid, Kuid, UserNamespace};
+use nomina_kernel::vfs::{
+    ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, WalkContext, WalkCred, namei,
+};
+
+use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
+use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
+use crate::server::proc_source::{NsFs, PidNsView};
+use crate::server::sys::{clone, exec, socket};
+use crate::server::tty::Terminals;
+use crate::server::{Server, controls, handle, pids, reaper, stats, worker};
+
+/// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
+const PROC_DEV: u64 = 0x16;
+const SYSFS_DEV: u64 = 0x17;
+const DEV_DEV: u64 = 0x6;
+const DEVPTS_DEV: u64 = 0x18;
+
+/// A running sandbox. Dropping it ends all of its programs.
+pub struct Running {
+    server: Arc<Server>,
+    control: Option<Control>,
+    pid: i32,
+    layer: Option<PathBuf>,
+}
+
+fn host_error(what: &'static str) -> impl Fn(io::Error) -> SpawnError {
+    move |error| SpawnError::Host { what, error }
+}
+
+fn errno_error(what: &'static str) -> impl Fn(Errno) -> SpawnError {
+    move |errno| SpawnError::Host { what, error: io::Error::from_raw_os_error(errno.0) }
+}
+
+fn launch_error(error: LaunchError) -> SpawnError {
+    SpawnError::Launch(error)
+}
+
+impl SandboxBuilder {
+    /// Starts the sandbox.
+    ///
+    /// The calling process becomes the sandbox's supervisor: it serves the guests from threads of its own, its umask becomes
+    /// 0 and it becomes a child subreaper (`PR_SET_CHILD_SUBREAPER`).
+    ///
+    /// # Errors
+    /// [`SpawnError`]: each message says what failed, where, and what to do.
+    pub fn spawn(self) -> Result<Running, SpawnError> {
+        self.check_streams()?;
+        let plan = self.plan(&HostFacts::current()?)?;
+        self.spawn_plan(plan)
+    }
+
+    /// Starts the sandbox from a plan that [`SandboxBuilder::plan`] made, perhaps shown to somebody before.
+    ///
+    /// # Errors
+    /// As [`SandboxBuilder::spawn`].
+    pub fn spawn_plan(self, plan: Plan) -> Result<Running, SpawnError> {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        nomina_gate::guardian::become_subreaper().map_err(host_error("becoming a subreaper"))?;
+        let layer = Layer::create(&plan)?;
+        let result = start(&self, &plan);
+        match result {
+            Ok((server, control, pid)) => {
+                Ok(Running { server, control: Some(control), pid, layer: layer.keep_until_end() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The layer's directory; removed when it is dropped and was to be thrown away.
+struct Layer(Option<PathBuf>);
+
+impl Layer {
+    fn create(plan: &Plan) -> Result<Layer, SpawnError> {
+        let error = host_error("creating the layer's directory");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&plan.layer.dir).map_err(&error)?;
+        Ok(Layer((plan.layer.disposal == Disposal::Remove).then(|| plan.layer.dir.clone())))
+    }
+
+    fn keep_until_end(mut self) -> Option<PathBuf> {
+        self.0.take()
+    }
+}
+
+impl Drop for Layer {
+    fn drop(&mut self) {
+        if let Some(dir) = self.0.take() {
+            remove_tree(&dir);
+        }
+    }
+}
+
+/// Removes a layer. Directories in it always have owner rwx, since the overlay keeps it so.
+fn remove_tree(dir: &HostPath) {
+    let _ = fs::remove_dir_all(dir);
+}
+
+/// The first program's view: everything mounted.
+struct Mounted {
+    table: Arc<MountTable>,
+    ns: Arc<MntNamespace>,
+    root: Path,
+    overlays: Vec<(Arc<OverlaySb>, Arc<Mount>)>,
+    mounts: Vec<Arc<Mount>>,
+    devpts: Arc<DevPts>,
+    terminals: Arc<Terminals>,
+    proc: Arc<PidNsView>,
+}
+
+fn overlay(plan: &OverlayPlan, ids: IdMap) -> Result<Arc<OverlaySb>, SpawnError> {
+    for dir in [&plan.upper, &plan.work] {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(host_error("creating the layer"))?;
+    }
+    let hide = plan.hidden.iter().map(|hidden| (hidden.path.clone(), hidden.mode)).collect();
+    let options =
+        OverlayOptions { hide, ..OverlayOptions::new(Some(plan.lower.clone()), plan.upper.clone(), plan.work.clone(), ids) };
+    OverlaySb::new(&options).map_err(errno_error("making the copy-on-write layer"))
+}
+
+fn active(sb: Arc<dyn SuperBlock>) -> Arc<ActiveSuper> {
+    ActiveSuper::new(sb, SuperFlags::empty())
+}
+
+/// Walks as root of the sandbox.
+fn with_root_walk<T>(root: &Path, with: impl FnOnce(&WalkContext<'_>) -> nomina_kernel::Result<T>) -> nomina_kernel::Result<T> {
+    let cred = WalkCred::root();
+    with(&WalkContext { root, pwd: root, cred: &cred, umask: 0o022 })
+}
+
+/// Makes a directory and its parents where they are missing.
+fn make_dirs(root: &Path, dir: &HostPath) -> nomina_kernel::Result<()> {
+    let mut path = PathBuf::from("/");
+    for component in dir.components().skip(1) {
+        path.push(component);
+        let made = with_root_walk(root, |walk| namei::mkdir(walk, path.as_os_str().as_bytes(), 0o755));
+        match made {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn make_dir(root: &Path, plan: &DirPlan) -> nomina_kernel::Result<()> {
+    let name = plan.path.as_os_str().as_bytes();
+    let exists = with_root_walk(root, |walk| namei::path_lookup(walk, name, LookupFlags::FOLLOW)).is_ok();
+    if exists {
+        return Ok(());
+    }
+    make_dirs(root, &plan.path)?;
+    with_root_walk(root, |walk| {
+        let path = namei::path_lookup(walk, name, LookupFlags::FOLLOW)?;
+        nomina_kernel::vfs::attr::vfs_chown(&path, walk.cred, Some(plan.uid), Some(plan.gid))?;
+        nomina_kernel::vfs::attr::vfs_chmod(&path, walk.cred, plan.mode)
+    })
+}
+
+fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
+    let table = MountTable::new();
+    let root_overlay = overlay(&plan.root, ids)?;
+    seed(plan, &root_overlay)?;
+    let ns = MntNamespace::new(&table, active(root_overlay.clone()), MountFlags::empty());
+    let root_mount = ns.root().ok_or_else(|| errno_error("mounting the root")(Errno::ENOENT))?;
+    let root = Path::mount_root(&root_mount);
+    let mut overlays = vec![(root_overlay, root_mount.clone())];
+    let mut mounts = Vec::new();
+    for dir in &plan.dirs {
+        make_dir(&root, dir).map_err(errno_error("making a directory inside"))?;
+    }
+    let terminals = Arc::new(Terminals::default());
+    let devpts = DevPts::new(DEVPTS_DEV, terminals.clone());
+    let _ = terminals.devpts.set(Arc::downgrade(&devpts));
+    let proc = PidNsView::new();
+    let mut serial = 0;
+    let mut private = |name: &str| -> Result<Arc<OverlaySb>, SpawnError> {
+        serial += 1;
+        let base = plan.layer.dir.join(format!("{name}{serial}"));
+        // The contents of memory file systems never outlive the sandbox.
+        let _ = fs::remove_dir_all(&base);
+        let (dir, work) = (base.join("upper"), base.join("work"));
+        for dir in [&dir, &work] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(host_error("creating the layer"))?;
+        }
+        let sb = nomina_fs::tmpfs::new(dir, work, ids).map_err(errno_error("making a tmpfs"))?;
+        Ok(sb)
+    };
+    for mount in &plan.mounts {
+        let is_file = matches!(mount.kind, MountKind::Host { directory: false, .. });
+        let made = if is_file {
+            make_dirs(&root, mount.dst.parent().unwrap_or(HostPath::new("/"))).and_then(|()| {
+                let name = mount.dst.as_os_str().as_bytes();
+                match with_root_walk(&root, |walk| namei::mknod(walk, name, libc::S_IFREG | 0o644, 0)) {
+                    Err(Errno::EEXIST) => Ok(()),
+                    other => other,
+                }
+            })
+        } else {
+            make_dirs(&root, &mount.dst)
+        };
+        made.map_err(errno_error("making a mount point inside"))?;
+        let place = with_root_walk(&root, |walk| {
+            namei::path_lookup(walk, mount.dst.as_os_str().as_bytes(), LookupFlags::FOLLOW)
+        })
+        .map_err(errno_error("finding a mount point inside"))?;
+        let standard = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let mut as_overlay = None;
+        let (sb, flags): (Arc<dyn SuperBlock>, MountFlags) = match &mount.kind {
+            MountKind::Proc => (ProcFs::new(PROC_DEV, proc.clone()), standard),
+            MountKind::Sysfs => (SysFs::new(SYSFS_DEV), standard | MountFlags::READONLY),
+            MountKind::Dev => {
+                (DevTmpfs::new(DEV_DEV, private("dev")?, terminals.clone()), MountFlags::NOSUID)
+            }
+            MountKind::Devpts => (devpts.clone(), MountFlags::NOSUID | MountFlags::NOEXEC),
+            MountKind::Tmpfs => {
+                let sb = private("tmpfs")?;
+                as_overlay = Some(sb.clone());
+                (sb, MountFlags::NOSUID | MountFlags::NODEV)
+            }
+            MountKind::Overlay(plan) => {
+                let sb = overlay(plan, ids)?;
+                as_overlay = Some(sb.clone());
+                (sb, MountFlags::empty())
+            }
+            MountKind::Host { src, read_only, .. } => {
+                let sb = HostSb::new(src, ids).map_err(errno_error("opening a directory to bind"))?;
+                let ro = if *read_only { MountFlags::READONLY } else { MountFlags::empty() };
+                (sb, MountFlags::NOSUID | MountFlags::NODEV | ro)
+            }
+        };
+        let is_tmpfs = matches!(mount.kind, MountKind::Tmpfs);
+        let mounted = do_mount(&ns, active(sb), &place, flags).map_err(errno_error("mounting"))?;
+        if is_tmpfs {
+            let top = Path::mount_root(&mounted);
+            nomina_kernel::vfs::attr::vfs_chmod(&top, &WalkCred::root(), 0o1777)
+                .map_err(errno_error("setting the mode of a tmpfs"))?;
+        }
+        if let Some(sb) = as_overlay {
+            overlays.push((sb, mounted.clone()));
+        }
+        mounts.push(mounted);
+    }
+    mounts.push(root_mount);
+    Ok(Mounted { table, ns, root, overlays, mounts, devpts, terminals, proc })
+}
+
+/// Files of the host that an ordinary user cannot read but that programs inside must find: `shadow(5)`, with no password
+/// for anybody, and never the host's even when we could read it.
+fn seed(plan: &Plan, root: &OverlaySb) -> Result<(), SpawnError> {
+    if plan.root.lower != HostPath::new("/") {
+        return Ok(());
+    }
+    for (names, shadow, tail) in [("/etc/passwd", "/etc/shadow", ":*:19000:0:99999:7:::"), ("/etc/group", "/etc/gshadow", ":*::")] {
+        if plan.root.upper.join(&shadow[1..]).exists() {
+            continue;
+        }
+        let Ok(text) = fs::read(names) else { continue };
+        let mut content = Vec::new();
+        for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            content.extend_from_slice(line.split(|&byte| byte == b':').next().unwrap_or_default());
+            content.extend_from_slice(tail.as_bytes());
+            content.push(b'\n');
+        }
+        /// Group `shadow` of Debian.
+        const SHADOW: u32 = 42;
+        root.seed(shadow.as_bytes(), &content, 0o640, 0, SHADOW).map_err(errno_error("writing /etc/shadow"))?;
+    }
+    Ok(())
+}
+
+fn scratch_dir(layer: &HostPath) -> Result<PathBuf, SpawnError> {
+    let error = host_error("creating the directory for handles");
+    let name = format!("nomina-{}-{:x}", std::process::id(), clone::token().unwrap_or(0));
+    // Memory is faster; where /dev/shm is missing, the layer does.
+    for base in [HostPath::new("/dev/shm"), layer] {
+        let dir = base.join(&name);
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(_) if base != layer => {}
+            Err(failed) => return Err(error(failed)),
+        }
+    }
+    Err(error(io::ErrorKind::NotFound.into()))
+}
+
+fn limits() -> [Rlimit; RLIM_NLIMITS] {
+    std::array::from_fn(|resource| {
+        let mut native = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: reads a limit into a local structure.
+        unsafe { libc::getrlimit(resource as _, &raw mut native) };
+        Rlimit { cur: native.rlim_cur, max: native.rlim_max }
+    })
+}
+
+/// Default of `pid_max` and `threads-max`.
+const PID_MAX: i32 = 4_194_304;
+const MAX_THREADS: usize = 32768;
+
+fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control, i32), SpawnError> {
+    let identity = &plan.identity;
+    let ids = IdMap::to(identity.uid, identity.gid);
+    let mounted = mount_all(plan, ids)?;
+    let user_ns = UserNamespace::initial();
+    let groups: Vec<Kgid> = identity.groups.iter().map(|&gid| Kgid(gid)).collect();
+    let (uid, gid) = (Kuid(identity.uid), Kgid(identity.gid));
+    let init_cred = if identity.uid == 0 {
+        Cred { groups: groups.into(), gid, egid: gid, sgid: gid, fsgid: gid, ..Cred::root(user_ns.clone()) }
+    } else {
+        Cred::user(uid, gid, &groups, user_ns.clone())
+    };
+    let nobody = Arc::new(Cred::user(Kuid(65534), Kgid(65534), &[], user_ns));
+
+    // The first program: its working directory must exist.
+    let workdir = plan.workdir.as_os_str().as_bytes();
+    let pwd = with_root_walk(&mounted.root, |walk| {
+        namei::path_lookup(walk, workdir, LookupFlags::FOLLOW | LookupFlags::DIRECTORY)
+    })
+    .map_err(|errno| SpawnError::Workdir { dir: plan.workdir.clone(), reason: errno.message().into() })?;
+    let fs = FsStruct { pwd, ..FsStruct::new(mounted.root.clone()) };
+    let hostname = match &plan.hostname {
+        Some(name) => name.as_bytes().to_vec(),
+        None => rustix::system::uname().nodename().to_bytes().to_vec(),
+    };
+    let max_threads = plan.pids.map_or(MAX_THREADS, |pids| pids as usize + 1);
+    let mut kernel = Kernel::new(KernelConfig {
+        init_cred,
+        hostname,
+        domainname: b"(none)".to_vec(),
+        limits: limits(),
+        max_threads,
+        pid_max: PID_MAX,
+        policy: builder.policy.clone(),
+        fs: fs.clone(),
+        mnt_ns: mounted.ns.clone(),
+        now: 0,
+    });
+    let first = kernel.spawn_first(b"nomina").map_err(errno_error("making the first task"))?;
+    let first_pid_ns = kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
+    let scratch = scratch_dir(&plan.layer.dir)?;
+    let sockets = scratch.join("s");
+    fs::create_dir(&sockets).map_err(host_error("creating the directory for sockets"))?;
+    let ns_sb = active(Arc::new(NsFs));
+    let ns_mnt = Mount::new(&mounted.table, ns_sb.clone(), ns_sb.root().clone(), MountFlags::empty());
+
+    let server = Arc::new(Server {
+        kernel: Mutex::new(kernel),
+        guests: Default::default(),
+        pids: pids::Pids::default(),
+        listener: OnceLock::new(),
+        handles: handle::Handles::new(scratch).map_err(host_error("preparing handles"))?,
+        controls: controls::Controls::default(),
+        unix: socket::UnixNames::new(sockets),
+        ids,
+        nobody,
+        first_fs: fs,
+        overlays: mounted.overlays,
+        mounts: mounted.mounts,
+        ns_mnt,
+        devpts: mounted.devpts,
+        terminals: mounted.terminals.clone(),
+        reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
+        stats: stats::Stats::default(),
+        first_pgrp: OnceLock::new(),
+        first_pid_ns: OnceLock::from(first_pid_ns.clone()),
+        max_threads,
+        ending: AtomicBool::new(false),
+        started: Instant::now(),
+    });
+    let _ = mounted.terminals.server.set(Arc::downgrade(&server));
+    let _ = mounted.proc.server.set(Arc::downgrade(&server));
+    let _ = mounted.proc.ns.set(first_pid_ns);
+
+    // The first thread.
+    let (ours, theirs) = sock::pair().map_err(host_error("making the hidden socket"))?;
+    let space = AddressSpace::new().map_err(host_error("making the shared region"))?;
+    let thread = Arc::new(GuestThread {
+        task: first,
+        host_tid: AtomicI32::new(0),
+        token: clone::token().map_err(errno_error("reading random bytes"))?,
+        process: GuestProcess::first(),
+        files: Arc::new(GuestFiles { socket: ours }),
+        image: Mutex::new(Image { slot: space.region.slot(0), index: 0, space }),
+        pace: AtomicU64::new(0),
+    });
+    server.guests.expect(thread.clone());
+    let program = &plan.argv[0];
+    let (name, prefix) = find_program(&server, &thread, program, &plan.env)?;
+    let mut argv: Vec<&[u8]> = plan.argv.iter().map(|arg| arg.as_bytes()).collect();
+    if !prefix.is_empty() {
+        argv.splice(0..1, prefix.iter().map(Vec::as_slice));
+    }
+    let _ = name;
+    let envp: Vec<Vec<u8>> = plan
+        .env
+        .iter()
+        .map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat())
+        .collect();
+    let nul = |_| SpawnError::Host { what: "building the arguments", error: io::ErrorKind::InvalidInput.into() };
+    let argv: Vec<CString> = nomina_gate::launch::c_strings(argv).map_err(nul)?;
+    let envp: Vec<CString> = nomina_gate::launch::c_strings(envp.iter().map(Vec::as_slice)).map_err(nul)?;
+
+    let shim = shim_memfd(nomina_shim::IMAGE).map_err(host_error("making the shim's memfd"))?;
+    let filter = Filter::build(&BuildOptions::default())
+        .map_err(|error| SpawnError::Host { what: "building the filter", error: io::Error::other(error) })?;
+    let landlock = Ruleset::deny_all()
+        .map_err(|errno| SpawnError::Host { what: "making Landlock rules", error: io::Error::from_raw_os_error(errno.0) })?;
+    let stdio = [&builder.stdin, &builder.stdout, &builder.stderr];
+    let stdio: Vec<OwnedFd> = stdio
+        .into_iter()
+        .enumerate()
+        .map(|(index, stream)| open_stream(stream, index))
+        .collect::<io::Result<_>>()
+        .map_err(host_error("opening the standard streams"))?;
+    let borrowed = [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()];
+    let foreground = is_foreground(&borrowed);
+    if let Some(terminal) = crate::server::tty::first_terminal(&borrowed) {
+        let _ = server.devpts.adopt(terminal, identity.uid, 5);
+    }
+    let mut launched = Launch {
+        shim: shim.as_fd(),
+        filter: filter.as_sock_filters(),
+        landlock: landlock.as_fd(),
+        stdio: borrowed,
+        socket: theirs.as_fd(),
+        argv: &argv,
+        envp: &envp,
+        nofile: limits()[libc::RLIMIT_NOFILE as usize].cur,
+        foreground,
+    }
+    .start()
+    .map_err(launch_error)?;
+    let pid = launched.pid;
+    let (listener, _) = Listener::new(launched.take_listener());
+    let _ = server.listener.set(listener);
+    let tid_error = host_error("binding the first guest");
+    clone::attach(&server, pid, thread.token).ok_or_else(|| tid_error(io::Error::last_os_error()))?;
+    // SAFETY: an integer.
+    let group = unsafe { libc::getpgid(pid) };
+    let _ = server.first_pgrp.set(group);
+    server.pids.alias(1, group);
+    worker::start(&server).map_err(host_error("starting the workers"))?;
+    reaper::start(&server).map_err(host_error("starting the reaper"))?;
+    let control = launched.go().map_err(launch_error)?;
+    Ok((server, control, pid))
+}
+
+fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {
+    let null = || -> io::Result<OwnedFd> { Ok(fs::File::options().read(true).write(true).open("/dev/null")?.into()) };
+    match stream {
+        Stdio::Null => null(),
+        Stdio::Fd(fd) => fd.try_clone(),
+        Stdio::Inherit => {
+            let inherited = match index {
+                0 => io::stdin().as_fd().try_clone_to_owned(),
+                1 => io::stdout().as_fd().try_clone_to_owned(),
+                _ => io::stderr().as_fd().try_clone_to_owned(),
+            };
+            inherited.or_else(|_| null())
+        }
+    }
+}
+
+/// Whether we are the foreground process group of one of these terminals.
+fn is_foreground(fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
+    let own = rustix::process::getpgrp();
+    fds.iter().any(|fd| rustix::termios::tcgetpgrp(fd).is_ok_and(|group| group == own))
+}
+
+/// Looks the program up as `execvp(3)` does, in the PATH of the inside, and prepares its exec.
+fn find_program(
+    server: &Arc<Server>,
+    thread: &Arc<GuestThread>,
+    program: &OsStr,
+    env: &[(std::ffi::OsString, std::ffi::OsString)],
+) -> Result<(Vec<u8>, Vec<Vec<u8>>), SpawnError> {
+    let name = program.as_bytes();
+    let shown = || program.to_string_lossy().into_owned();
+    let failed = |errno: Errno| match errno {
+        Errno::ENOENT | Errno::ENOTDIR => SpawnError::NotFound(shown()),
+        errno => SpawnError::NotExecutable { program: shown(), reason: errno.message().into() },
+    };
+    if name.contains(&b'/') {
+        let prefix = exec::prepare_first(server, thread, name).map_err(failed)?;
+        return Ok((name.to_vec(), prefix));
+    }
+    let path = env.iter().find(|(key, _)| key == "PATH").map_or(&b"/bin:/usr/bin"[..], |(_, value)| value.as_bytes());
+    let mut denied = None;
+    for dir in path.split(|&byte| byte == b':') {
+        let dir = if dir.is_empty() { b"." } else { dir };
+        let candidate = [dir, b"/", name].concat();
+        match exec::prepare_first(server, thread, &candidate) {
+            Ok(prefix) => return Ok((candidate, prefix)),
+            Err(errno @ (Errno::EACCES | Errno::ENOEXEC)) => denied = Some(errno),
+            Err(_) => {}
+        }
+    }
+    Err(failed(denied.unwrap_or(Errno::ENOENT)))
+}
+
+impl Running {
+    /// Waits for the first program's end. Everything else in the sandbox ends with it, since it is init.
+    ///
+    /// # Errors
+    /// When the guardian was killed, and the sandbox with it.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.control.as_ref().and_then(Control::wait);
+        self.end();
+        let status = status.ok_or_else(|| io::Error::other("the sandbox's guardian was killed, and all programs with it"))?;
+        Ok(if libc::WIFEXITED(status) {
+            ExitStatus::Code(libc::WEXITSTATUS(status) as u8)
+        } else {
+            ExitStatus::Signal(libc::WTERMSIG(status) as u8)
+        })
+    }
+
+    /// Host pid of the first program, to send signals to.
+    pub fn first_pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Counts of the requests served so far.
+    pub fn stats(&self) -> Vec<(String, u64, u64, u64)> {
+        self.server.stats.rows().into_iter().map(|row| (row.name, row.calls, row.total_ns, row.enosys)).collect()
+    }
+
+    fn end(&mut self) {
+        self.server.ending.store(true, Ordering::Release);
+        if let Some(control) = self.control.take() {
+            control.finish();
+        }
+        let server = self.server.clone();
+        nomina_gate::guardian::kill_orphans(|pid| server.guests.by_tid(pid).is_some());
+        if let Some(layer) = self.layer.take() {
+            remove_tree(&layer);
+        }
+        server.handles.remove_scratch();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A row of counts for display.
+pub fn stat_row<'n>(row: &'n (String, u64, u64, u64)) -> StatRow<'n> {
+    StatRow { name: &row.0, calls: row.1, total_ns: row.2, enosys: row.3 > 0 }
+}

@@ -1,0 +1,229 @@
+//! The host side of guests: which host thread is which task, and how to reach it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use nomina_gate::region::{Region, SlotRef};
+use nomina_kernel::task::TaskId;
+use nomina_kernel::vfs::Path;
+
+/// A host process of a guest: what shares one pidfd. A new image after exec is the same process.
+pub struct GuestProcess {
+    /// Host pid; 0 until the process has introduced itself.
+    pub host_pid: AtomicI32,
+    /// Its pidfd.
+    pub pidfd: OnceLock<OwnedFd>,
+    /// The model has seen its exit.
+    pub exited: AtomicBool,
+    /// The prepared exec, between [`nomina_abi::op::EXEC`] and [`nomina_abi::GATE_START`].
+    pub exec: Mutex<Option<super::sys::exec::PreparedExec>>,
+    /// Its program's file (`/proc/PID/exe`).
+    pub exe: Mutex<Option<Path>>,
+}
+
+/// Which slots of a region are free.
+#[derive(Default)]
+pub struct SlotAllocator {
+    next: u32,
+    free: Vec<u32>,
+}
+
+impl SlotAllocator {
+    /// An allocator whose slot 0 is taken.
+    pub fn first_taken() -> SlotAllocator {
+        SlotAllocator { next: 1, free: Vec::new() }
+    }
+
+    /// A free slot, if there is one.
+    pub fn alloc(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let next = self.next;
+            ((next as usize) < nomina_abi::REGION_SLOTS).then(|| {
+                self.next += 1;
+                next
+            })
+        })
+    }
+
+    /// Gives a slot back.
+    pub fn free(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+}
+
+/// An address space: the region and which of its slots are in use. Shared by everything made with CLONE_VM.
+pub struct AddressSpace {
+    /// The shared region.
+    pub region: Arc<Region>,
+    /// Its free slots.
+    pub slots: Mutex<SlotAllocator>,
+}
+
+impl AddressSpace {
+    /// A fresh one, slot 0 taken by its first thread.
+    ///
+    /// # Errors
+    /// Those of [`Region::new`].
+    pub fn new() -> io::Result<Arc<AddressSpace>> {
+        Ok(Arc::new(AddressSpace { region: Region::new()?, slots: Mutex::new(SlotAllocator::first_taken()) }))
+    }
+}
+
+/// A descriptor table: the supervisor's end of the hidden socket in it.
+pub struct GuestFiles {
+    /// The supervisor's end.
+    pub socket: OwnedFd,
+}
+
+/// What a thread runs in; replaced at exec.
+#[derive(Clone)]
+pub struct Image {
+    /// Address space.
+    pub space: Arc<AddressSpace>,
+    /// Slot index in it.
+    pub index: u32,
+    /// That slot.
+    pub slot: SlotRef,
+}
+
+/// A guest thread.
+pub struct GuestThread {
+    /// The task of the model.
+    pub task: TaskId,
+    /// Host tid; 0 until it has introduced itself.
+    pub host_tid: AtomicI32,
+    /// What it must say to be believed to be this task.
+    pub token: u64,
+    /// The process.
+    pub process: Arc<GuestProcess>,
+    /// Its descriptor table.
+    pub files: Arc<GuestFiles>,
+    /// Address space and slot.
+    pub image: Mutex<Image>,
+    /// Times of recent requests, for the choice between notification and spinning.
+    pub pace: AtomicU64,
+}
+
+impl GuestProcess {
+    /// The first process.
+    pub fn first() -> Arc<GuestProcess> {
+        GuestProcess::with_exe(None)
+    }
+
+    /// A child that has not introduced itself yet; it runs its parent's program.
+    pub fn child(parent: &GuestProcess) -> Arc<GuestProcess> {
+        GuestProcess::with_exe(parent.exe.lock().unwrap().clone())
+    }
+
+    fn with_exe(exe: Option<Path>) -> Arc<GuestProcess> {
+        Arc::new(GuestProcess {
+            host_pid: AtomicI32::new(0),
+            pidfd: OnceLock::new(),
+            exited: AtomicBool::new(false),
+            exec: Mutex::new(None),
+            exe: Mutex::new(exe),
+        })
+    }
+
+    /// Copies descriptor `fd` of the guest (`pidfd_getfd(2)`).
+    ///
+    /// # Errors
+    /// `EBADF` when the guest has no such descriptor, `ESRCH` when it is gone.
+    pub fn getfd(&self, fd: i32) -> io::Result<OwnedFd> {
+        let pidfd = self.pidfd.get().ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+        if (nomina_abi::HIDDEN_FD_BASE..nomina_abi::HIDDEN_FD_BASE + nomina_abi::HIDDEN_FDS).contains(&(fd as u32)) {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        // SAFETY: three integers; the result, when not negative, is a descriptor that only we own.
+        unsafe {
+            let got = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0);
+            if got < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(got as i32)) }
+        }
+    }
+
+    /// Binds the process to host pid `pid`, which has proved to be a guest by its gate call.
+    pub fn bind(&self, pid: i32) -> io::Result<()> {
+        if self.pidfd.get().is_none() {
+            // SAFETY: two integers; the result, when not negative, is a descriptor that only we own.
+            let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // SAFETY: just opened.
+            let _ = self.pidfd.set(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+            self.host_pid.store(pid, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// All guest threads, by host tid and by task.
+#[derive(Default)]
+pub struct Guests {
+    by_tid: RwLock<HashMap<i32, Arc<GuestThread>>>,
+    by_task: RwLock<HashMap<TaskId, Arc<GuestThread>>>,
+    waiting: Mutex<HashMap<u64, Arc<GuestThread>>>,
+}
+
+impl Guests {
+    /// The thread with host tid `tid`.
+    pub fn by_tid(&self, tid: i32) -> Option<Arc<GuestThread>> {
+        self.by_tid.read().unwrap().get(&tid).cloned()
+    }
+
+    /// The thread that is task `task`.
+    pub fn by_task(&self, task: TaskId) -> Option<Arc<GuestThread>> {
+        self.by_task.read().unwrap().get(&task).cloned()
+    }
+
+    /// Adds a thread that has not introduced itself.
+    pub fn expect(&self, thread: Arc<GuestThread>) {
+        self.by_task.write().unwrap().insert(thread.task, thread.clone());
+        self.waiting.lock().unwrap().insert(thread.token, thread);
+    }
+
+    /// Takes back what [`Guests::expect`] added: the clone failed.
+    pub fn forget(&self, token: u64) -> Option<Arc<GuestThread>> {
+        let thread = self.waiting.lock().unwrap().remove(&token)?;
+        self.by_task.write().unwrap().remove(&thread.task);
+        Some(thread)
+    }
+
+    /// Recognises host thread `tid` by its token.
+    pub fn attach(&self, tid: i32, token: u64) -> Option<Arc<GuestThread>> {
+        let thread = self.waiting.lock().unwrap().remove(&token)?;
+        thread.host_tid.store(tid, Ordering::Release);
+        self.by_tid.write().unwrap().insert(tid, thread.clone());
+        Some(thread)
+    }
+
+    /// Removes a thread that has ended.
+    pub fn remove(&self, thread: &Arc<GuestThread>) {
+        self.by_task.write().unwrap().remove(&thread.task);
+        self.waiting.lock().unwrap().remove(&thread.token);
+        let tid = thread.host_tid.load(Ordering::Acquire);
+        let mut by_tid = self.by_tid.write().unwrap();
+        // The number may belong to somebody else by now.
+        if by_tid.get(&tid).is_some_and(|present| Arc::ptr_eq(present, thread)) {
+            by_tid.remove(&tid);
+        }
+    }
+
+    /// After an exec by another thread than the leader: the host gives the caller the leader's tid.
+    pub fn retid(&self, thread: &Arc<GuestThread>, tid: i32) {
+        let mut by_tid = self.by_tid.write().unwrap();
+        let old = thread.host_tid.swap(tid, Ordering::AcqRel);
+        if by_tid.get(&old).is_some_and(|present| Arc::ptr_eq(present, thread)) {
+            by_tid.remove(&old);
+        }
+        by_tid.insert(tid, thread.clone());
+    }
+
+    /// All threads.
+    pub fn all(&self) -> Vec<Arc<GuestThread>> {
+        self.by_task.read().unwrap().values().cloned().collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! Handles that must not be host handles: open directories, `O_PATH` descriptors and texts made at open time.
+//!
+//! What the guest holds is a *placeholder*: for directories and `O_PATH` an empty host directory that is already removed, so
+//! that no native call can reach anything through it, while `read` answers EISDIR and `lseek` keeps a position shared by
+//! duplicates, as Linux has it; for texts a sealed memfd. The placeholder's device and inode number are the key to the
+//! real object here. An inotify watch tells when the last copy of a placeholder, wherever it was passed, is closed.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nomina_kernel::vfs::{DirEntry, Path};
+use rustix::fs::inotify;
+use rustix::fs::{AtFlags, Mode, OFlags, SealFlags};
+
+/// What a placeholder stands for.
+pub struct Handle {
+    /// The object.
+    pub path: Path,
+    /// Open flags of the guest (`O_PATH`, `O_DIRECTORY` …).
+    pub flags: u32,
+    /// Entries as of the last rewind.
+    pub entries: Mutex<Option<Arc<Vec<DirEntry>>>>,
+}
+
+type Key = (u64, u64);
+
+#[derive(Default)]
+struct Table {
+    by_key: HashMap<Key, Arc<Handle>>,
+    by_watch: HashMap<i32, Key>,
+}
+
+/// All placeholders of a sandbox.
+pub struct Handles {
+    scratch: OwnedFd,
+    scratch_path: PathBuf,
+    inotify: OwnedFd,
+    serial: AtomicUsize,
+    table: Mutex<Table>,
+}
+
+/// How many handles may stand before closed ones are looked for at each new one.
+const SWEEP_FROM: usize = 64;
+
+impl Handles {
+    /// Placeholders are made in `scratch`, a private directory (best on tmpfs).
+    ///
+    /// # Errors
+    /// Those of `open(2)` and `inotify_init1(2)`.
+    pub fn new(scratch: PathBuf) -> io::Result<Handles> {
+        let dir = rustix::fs::open(&scratch, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        Ok(Handles {
+            scratch: dir,
+            scratch_path: scratch,
+            inotify,
+            serial: AtomicUsize::new(0),
+            table: Mutex::default(),
+        })
+    }
+
+    /// Makes a placeholder for a directory or an `O_PATH` handle.
+    ///
+    /// # Errors
+    /// Those of `mkdirat(2)` and `openat(2)`, such as `EMFILE`.
+    pub fn open_path(&self, path: Path, flags: u32) -> io::Result<OwnedFd> {
+        let name = format!("h{}", self.serial.fetch_add(1, Ordering::Relaxed));
+        rustix::fs::mkdirat(&self.scratch, &name, Mode::RWXU)?;
+        let kind = if flags & libc::O_PATH as u32 != 0 { OFlags::PATH } else { OFlags::RDONLY };
+        let fd = rustix::fs::openat(&self.scratch, &name, kind | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let removed = rustix::fs::unlinkat(&self.scratch, &name, AtFlags::REMOVEDIR);
+        let fd = fd?;
+        removed?;
+        self.register(&fd, path, flags)?;
+        Ok(fd)
+    }
+
+    /// Makes a sealed, read-only file with `text`, which answers for `path` in `fstat` and the like.
+    ///
+    /// # Errors
+    /// Those of `memfd_create(2)` and `open(2)`.
+    pub fn open_text(&self, text: &[u8], path: Path, flags: u32) -> io::Result<OwnedFd> {
+        use rustix::fs::MemfdFlags;
+        let memfd = rustix::fs::memfd_create("nomina-text", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let mut at = 0;
+        while at < text.len() {
+            at += rustix::io::write(&memfd, &text[at..])?;
+        }
+        rustix::fs::fcntl_add_seals(
+            &memfd,
+            SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+        )?;
+        let link = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+        let fd = rustix::fs::open(link, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        self.register(&fd, path, flags)?;
+        Ok(fd)
+    }
+
+    /// Lets `fd` answer for `path`.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)` and `inotify_add_watch(2)` (`ENOSPC`: `fs.inotify.max_user_watches`).
+    pub fn register(&self, fd: &OwnedFd, path: Path, flags: u32) -> io::Result<()> {
+        let stat = rustix::fs::fstat(fd)?;
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let watch = inotify::add_watch(&self.inotify, link, inotify::WatchFlags::DELETE_SELF)?;
+        let mut table = self.table.lock().unwrap();
+        if table.by_key.len() >= SWEEP_FROM {
+            self.sweep(&mut table);
+        }
+        let key = (stat.st_dev, stat.st_ino);
+        table.by_watch.insert(watch, key);
+        table.by_key.insert(key, Arc::new(Handle { path, flags, entries: Mutex::new(None) }));
+        Ok(())
+    }
+
+    /// What `fd` stands for, if it is a placeholder.
+    pub fn find(&self, fd: BorrowedFd<'_>) -> Option<Arc<Handle>> {
+        let stat = rustix::fs::fstat(fd).ok()?;
+        self.find_key(stat.st_dev, stat.st_ino)
+    }
+
+    /// As [`Handles::find`], by device and inode number.
+    pub fn find_key(&self, dev: u64, ino: u64) -> Option<Arc<Handle>> {
+        self.table.lock().unwrap().by_key.get(&(dev, ino)).cloned()
+    }
+
+    /// Number of handles that stand.
+    pub fn len(&self) -> usize {
+        let mut table = self.table.lock().unwrap();
+        self.sweep(&mut table);
+        table.by_key.len()
+    }
+
+    /// Forgets what was closed.
+    fn sweep(&self, table: &mut Table) {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
+        while let Ok(event) = reader.next() {
+            if event.events().intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED) {
+                if let Some(key) = table.by_watch.remove(&event.wd()) {
+                    table.by_key.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Removes the scratch directory: the sandbox has ended.
+    pub fn remove_scratch(&self) {
+        let _ = std::fs::remove_dir_all(&self.scratch_path);
+    }
+}

@@ -1,0 +1,134 @@
+//! The supervisor: serves the requests of a sandbox's guests from the model and the file systems.
+//!
+//! One [`Server`] per sandbox. Several workers ([`worker`]) take gate calls from the listener; each request becomes a
+//! [`request::Ctx`], goes through [`dispatch`](sys::dispatch) to the service for its number, and is answered in the caller's
+//! slot. Nothing here blocks: what would, tells the guest what to wait on.
+//!
+//! Locks, outermost first: the kernel model; a task's `fs_struct`; the tables of guests and handles. File system calls
+//! are made with none of them held.
+
+pub mod arch;
+pub mod context;
+pub mod controls;
+pub mod guest;
+pub mod handle;
+pub mod layout;
+pub mod pids;
+pub mod proc_source;
+pub mod reaper;
+pub mod request;
+pub mod stats;
+pub mod sys;
+pub mod tty;
+pub mod worker;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use nomina_fs::IdMap;
+use nomina_fs::devpts::DevPts;
+use nomina_fs::overlay::OverlaySb;
+use nomina_gate::listener::Listener;
+use nomina_kernel::cred::Cred;
+use nomina_kernel::kernel::Kernel;
+use nomina_kernel::mount::Mount;
+use nomina_kernel::pid_namespace::PidNamespace;
+use nomina_kernel::task::TaskId;
+use nomina_kernel::vfs::{Attr, FsStruct, Inode, Path};
+
+use guest::{GuestThread, Guests};
+
+/// A running sandbox.
+pub struct Server {
+    /// The model.
+    pub kernel: Mutex<Kernel>,
+    /// Host threads of guests.
+    pub guests: Guests,
+    /// Host processes behind the model's numbers.
+    pub pids: pids::Pids,
+    /// Where gate calls arrive; set when the first guest is locked down.
+    pub listener: OnceLock<Listener>,
+    /// Directories, `O_PATH` handles and texts in guests' hands.
+    pub handles: handle::Handles,
+    /// Files whose writes come to us.
+    pub controls: controls::Controls,
+    /// Names of unix sockets.
+    pub unix: sys::socket::UnixNames,
+    /// Host owner and sandbox user.
+    pub ids: IdMap,
+    /// Who a task that is gone acts as.
+    pub nobody: Arc<Cred>,
+    /// Root and working directory of the first process at its start.
+    pub first_fs: FsStruct,
+    /// The overlays mounted at the start, to find a file's name by its handle.
+    pub overlays: Vec<(Arc<OverlaySb>, Arc<Mount>)>,
+    /// All mounts made at the start, to find a file's name by the host's.
+    pub mounts: Vec<Arc<Mount>>,
+    /// Where namespaces are files.
+    pub ns_mnt: Arc<Mount>,
+    /// Pseudo terminals.
+    pub devpts: Arc<DevPts>,
+    /// Opens terminals.
+    pub terminals: Arc<tty::Terminals>,
+    /// Exits of guest processes.
+    pub reaper: reaper::Reaper,
+    /// Counts of requests.
+    pub stats: stats::Stats,
+    /// The first guest's host process group, which stands for process group 1.
+    pub first_pgrp: OnceLock<i32>,
+    /// The sandbox's first pid namespace.
+    pub first_pid_ns: OnceLock<Arc<PidNamespace>>,
+    /// Limit of tasks.
+    pub max_threads: usize,
+    /// The sandbox is being taken down.
+    pub ending: AtomicBool,
+    /// Start of the clock for start times.
+    pub started: std::time::Instant,
+}
+
+impl Server {
+    /// Whether the sandbox is being taken down.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Time for the model: nanoseconds since the start.
+    pub fn now(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    /// The named inode of an open file of one of the overlays, so that a change through a handle copies up.
+    pub fn inode_of_handle(&self, fd: &OwnedFd) -> Option<Arc<dyn Inode>> {
+        self.overlays.iter().find_map(|(overlay, _)| overlay.inode_of_handle(fd.as_fd()))
+    }
+
+    /// The mount that a handle's permission checks go by: the root's, whose flags allow writing wherever the handle does.
+    pub fn mount_of_handle(&self, _attr: &Attr, root: &Path) -> Arc<Mount> {
+        root.mnt.clone()
+    }
+
+    /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see.
+    pub fn vnr_of_host(&self, viewer: &GuestThread, host: i32) -> Option<i32> {
+        let thread = self.guests.by_tid(host)?;
+        let kernel = self.kernel.lock().unwrap();
+        match kernel.task_pid_vnr(thread.task, viewer.task) {
+            0 => None,
+            nr => Some(nr),
+        }
+    }
+
+    /// Effective user and group of a guest process.
+    pub fn ids_of_host_pid(&self, host: i32) -> Option<(u32, u32)> {
+        let thread = self.guests.by_tid(host)?;
+        let kernel = self.kernel.lock().unwrap();
+        let cred = kernel.task(thread.task)?.cred();
+        Some((cred.euid.0, cred.egid.0))
+    }
+
+    /// Host pid of the process a task belongs to; `None` while it has not introduced itself.
+    pub fn host_pid_of(&self, task: TaskId) -> Option<i32> {
+        let thread = self.guests.by_task(task)?;
+        Some(thread.process.host_pid.load(Ordering::Acquire)).filter(|&pid| pid != 0)
+    }
+}

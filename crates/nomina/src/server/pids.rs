@@ -1,0 +1,56 @@
+//! Which host process stands for which number of the model.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use nomina_kernel::kernel::Kernel;
+use nomina_kernel::pid::Pid;
+use nomina_kernel::task::TaskId;
+
+#[derive(Default)]
+struct Maps {
+    /// Number in the sandbox's first pid namespace → host pid.
+    host: HashMap<i32, i32>,
+    /// Host pid → number in the sandbox's first pid namespace.
+    guest: HashMap<i32, i32>,
+}
+
+/// Both directions. An entry outlives its process, because process groups and sessions do; a number's next owner replaces it.
+#[derive(Default)]
+pub struct Pids(Mutex<Maps>);
+
+/// The number of `pid` in the sandbox's first pid namespace (level 1: level 0 is the embedder's own).
+fn first_level(pid: &Pid) -> Option<i32> {
+    pid.numbers().get(1).map(|upid| upid.nr)
+}
+
+impl Pids {
+    /// Task `task` runs as host process `host`.
+    pub fn bind(&self, kernel: &Kernel, task: TaskId, host: i32) {
+        if let Some(nr) = kernel.task(task).and_then(|task| first_level(task.pid())) {
+            self.bind_nr(nr, host);
+        }
+    }
+
+    /// Number `nr` of the first pid namespace is host process `host`.
+    pub fn bind_nr(&self, nr: i32, host: i32) {
+        let mut maps = self.0.lock().unwrap();
+        maps.host.insert(nr, host);
+        maps.guest.insert(host, nr);
+    }
+
+    /// A host process group outside that stands for number `nr`.
+    pub fn alias(&self, nr: i32, host: i32) {
+        self.0.lock().unwrap().guest.insert(host, nr);
+    }
+
+    /// The host pid that stands for `pid`, as process, group or session.
+    pub fn to_host(&self, pid: &Pid) -> Option<i32> {
+        self.0.lock().unwrap().host.get(&first_level(pid)?).copied()
+    }
+
+    /// The number in the first pid namespace of host process, group or session `host`.
+    pub fn from_host(&self, host: i32) -> Option<i32> {
+        self.0.lock().unwrap().guest.get(&host).copied()
+    }
+}

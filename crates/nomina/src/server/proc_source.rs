@@ -1,0 +1,564 @@
+//! What proc shows of the sandbox: the model seen from one pid namespace, with the host's files behind it.
+
+use std::any::Any;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, OnceLock, Weak};
+
+use nomina_fs::proc::{
+    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, NsLink as ProcNsLink, ProcSource, TaskInfo, TaskKey,
+    TaskOwner, UtsField,
+};
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::kernel::Kernel;
+use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
+use nomina_kernel::nsfs::{NsLink, NsRef};
+use nomina_kernel::pid::{Pid, PidType};
+use nomina_kernel::pid_namespace::PidNamespace;
+use nomina_kernel::rlimit::Resource;
+use nomina_kernel::task::{Dumpable, TaskId};
+use nomina_kernel::user_namespace::MapKind;
+use nomina_kernel::vfs::{Attr, Inode, Opened, Path, S_IFREG, StatFs, SuperBlock, d_path};
+use rustix::fs::{Mode, OFlags};
+
+use super::Server;
+use super::guest::GuestThread;
+use super::request::host;
+use super::sys::files::HandleInode;
+
+/// A namespace as a file: what `/proc/PID/ns/*` leads to (nsfs).
+pub struct NsInode {
+    /// The namespace, kept alive.
+    pub ns: NsRef,
+}
+
+impl Inode for NsInode {
+    fn getattr(&self) -> Result<Attr> {
+        Ok(Attr { dev: NSFS_DEV, ino: self.ns.common().inum(), mode: S_IFREG | 0o444, nlink: 1, blksize: 4096, ..Attr::default() })
+    }
+    fn file_type(&self) -> u32 {
+        S_IFREG
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn open(&self, _flags: u32) -> Result<Opened> {
+        // A placeholder stands for it in the guest's hands.
+        Ok(Opened::Directory)
+    }
+}
+
+/// `st_dev` of nsfs: an anonymous device number (major 0).
+const NSFS_DEV: u64 = 4;
+
+/// The file system namespaces are files of. It is mounted nowhere.
+pub struct NsFs;
+
+struct NsFsRoot;
+
+impl Inode for NsFsRoot {
+    fn getattr(&self) -> Result<Attr> {
+        Ok(Attr { dev: NSFS_DEV, ino: 1, mode: nomina_kernel::vfs::S_IFDIR | 0o555, nlink: 2, ..Attr::default() })
+    }
+    fn file_type(&self) -> u32 {
+        nomina_kernel::vfs::S_IFDIR
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn open(&self, _flags: u32) -> Result<Opened> {
+        Err(Errno::EACCES)
+    }
+}
+
+impl SuperBlock for NsFs {
+    fn fs_type(&self) -> &'static str {
+        "nsfs"
+    }
+    fn source(&self) -> Vec<u8> {
+        b"nsfs".to_vec()
+    }
+    fn dev(&self) -> u64 {
+        NSFS_DEV
+    }
+    fn root(&self) -> Arc<dyn Inode> {
+        Arc::new(NsFsRoot)
+    }
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(StatFs { magic: 0x6e73_6673, bsize: 4096, namelen: 255, ..StatFs::default() })
+    }
+    fn cacheable(&self) -> bool {
+        false
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The view from one pid namespace.
+pub struct PidNsView {
+    /// The sandbox, told when it exists.
+    pub server: OnceLock<Weak<Server>>,
+    /// The namespace, told when it exists.
+    pub ns: OnceLock<Arc<PidNamespace>>,
+}
+
+impl PidNsView {
+    /// A view that shows nothing until it is told of sandbox and namespace.
+    pub fn new() -> Arc<PidNsView> {
+        Arc::new(PidNsView { server: OnceLock::new(), ns: OnceLock::new() })
+    }
+
+    fn server(&self) -> Option<Arc<Server>> {
+        self.server.get()?.upgrade()
+    }
+
+    fn with<T>(&self, with: impl FnOnce(&Arc<Server>, &Kernel, &PidNamespace) -> Option<T>) -> Option<T> {
+        let (server, ns) = (self.server()?, self.ns.get()?);
+        let kernel = server.kernel.lock().unwrap();
+        with(&server, &kernel, ns)
+    }
+
+    fn need<T>(&self, with: impl FnOnce(&Arc<Server>, &Kernel, &PidNamespace) -> Option<T>) -> Result<T> {
+        self.with(with).ok_or(Errno::ESRCH)
+    }
+
+    fn thread(&self, task: TaskKey) -> Result<(Arc<Server>, Arc<GuestThread>)> {
+        let server = self.server().ok_or(Errno::ESRCH)?;
+        let thread = server.guests.by_task(TaskId(task.0)).ok_or(Errno::ESRCH)?;
+        Ok((server, thread))
+    }
+
+    fn host_pid(&self, task: TaskKey) -> Result<i32> {
+        let (server, thread) = self.thread(task)?;
+        let _ = server;
+        match thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire) {
+            0 => Err(Errno::ESRCH),
+            pid => Ok(pid),
+        }
+    }
+
+    /// The viewer's root directory, or the sandbox's.
+    fn root_of(&self, viewer: Option<TaskKey>) -> Result<Path> {
+        let fs = self.need(|server, kernel, _| {
+            let fs = viewer.and_then(|viewer| kernel.task(TaskId(viewer.0))).and_then(|task| task.fs().cloned());
+            Some(fs.map_or_else(|| Err(server.first_fs.root.clone()), Ok))
+        })?;
+        Ok(match fs {
+            Ok(fs) => fs.lock().unwrap().root.clone(),
+            Err(root) => root,
+        })
+    }
+
+    fn getfd(&self, task: TaskKey, fd: i32) -> Result<OwnedFd> {
+        let (_, thread) = self.thread(task)?;
+        thread.process.getfd(fd).map_err(|error| match host(error) {
+            Errno::EBADF => Errno::ENOENT,
+            errno => errno,
+        })
+    }
+}
+
+fn numbers(pid: &Pid, ns: &PidNamespace) -> Vec<i32> {
+    pid.numbers().iter().skip(ns.level()).map(|upid| upid.nr).collect()
+}
+
+fn ns_link(link: ProcNsLink) -> NsLink {
+    match link {
+        ProcNsLink::Cgroup => NsLink::Cgroup,
+        ProcNsLink::Ipc => NsLink::Ipc,
+        ProcNsLink::Mnt => NsLink::Mnt,
+        ProcNsLink::Net => NsLink::Net,
+        ProcNsLink::Pid => NsLink::Pid,
+        ProcNsLink::PidForChildren => NsLink::PidForChildren,
+        ProcNsLink::Time => NsLink::Time,
+        ProcNsLink::TimeForChildren => NsLink::TimeForChildren,
+        ProcNsLink::User => NsLink::User,
+        ProcNsLink::Uts => NsLink::Uts,
+    }
+}
+
+impl ProcSource for PidNsView {
+    fn thread_groups(&self) -> Vec<i32> {
+        self.with(|_, kernel, ns| Some(kernel.tasks_in_ns(ns).into_iter().map(|(nr, _)| nr).collect()))
+            .unwrap_or_default()
+    }
+
+    fn find(&self, nr: i32) -> Option<TaskKey> {
+        self.with(|_, _, ns| ns.find(nr)?.task(PidType::Pid).map(|task| TaskKey(task.0)))
+    }
+
+    fn self_nr(&self, viewer: TaskKey) -> Option<(i32, i32)> {
+        self.with(|_, kernel, ns| {
+            let task = TaskId(viewer.0);
+            let tid = kernel.task(task)?.pid().nr_ns(ns);
+            let leader = kernel.signal_of(task)?.leader();
+            let tgid = kernel.task(leader)?.pid().nr_ns(ns);
+            (tid != 0 && tgid != 0).then_some((tgid, tid))
+        })
+    }
+
+    fn owner(&self, task: TaskKey) -> Option<TaskOwner> {
+        self.with(|_, kernel, _| {
+            let task = kernel.task(TaskId(task.0))?;
+            let dumpable = task.mm().is_none_or(|mm| mm.dumpable() == Dumpable::User);
+            Some(TaskOwner { uid: task.cred().euid.0, gid: task.cred().egid.0, dumpable })
+        })
+    }
+
+    fn task(&self, key: TaskKey, viewer: Option<TaskKey>) -> Option<TaskInfo> {
+        let (server, thread) = self.thread(key).ok()?;
+        let ns = self.ns.get()?;
+        let host_pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
+        let host_tid = thread.host_tid.load(std::sync::atomic::Ordering::Acquire);
+        let kernel = server.kernel.lock().unwrap();
+        let id = TaskId(key.0);
+        let task = kernel.task(id)?;
+        let signal = kernel.signal_of(id)?;
+        let leader = kernel.task(signal.leader())?;
+        let cred = task.cred();
+        let viewer_cred = viewer
+            .and_then(|viewer| kernel.task(TaskId(viewer.0)))
+            .map_or_else(|| server.nobody.clone(), |task| task.cred().clone());
+        let user_ns = &viewer_cred.user_ns;
+        let uid = |id| user_ns.from_kuid_munged(id);
+        let gid = |id| user_ns.from_kgid_munged(id);
+        let parent = kernel.task(task.real_parent()).and_then(|parent| {
+            let leader = kernel.signal_of(parent.id())?.leader();
+            Some(kernel.task(leader)?.pid().nr_ns(ns))
+        });
+        Some(TaskInfo {
+            pid: task.pid().nr_ns(ns),
+            tgid: leader.pid().nr_ns(ns),
+            ppid: parent.unwrap_or(0),
+            tracer: 0,
+            pgrp: signal.pid(PidType::Pgid).nr_ns(ns),
+            session: signal.pid(PidType::Sid).nr_ns(ns),
+            tty_nr: host_tty(host_pid).0,
+            tpgid: {
+                let group = host_tty(host_pid).1;
+                match server.pids.from_host(group).and_then(|nr| server.first_pid_ns.get()?.find(nr)) {
+                    Some(pid) => pid.nr_ns(ns),
+                    None => -1,
+                }
+            },
+            host_pid,
+            host_tid,
+            comm: None,
+            state: None,
+            uids: [uid(cred.uid), uid(cred.euid), uid(cred.suid), uid(cred.fsuid)],
+            gids: [gid(cred.gid), gid(cred.egid), gid(cred.sgid), gid(cred.fsgid)],
+            groups: cred.groups.iter().map(|&group| gid(group)).collect(),
+            caps: [
+                cred.cap_inheritable.bits(),
+                cred.cap_permitted.bits(),
+                cred.cap_effective.bits(),
+                cred.cap_bset.bits(),
+                cred.cap_ambient.bits(),
+            ],
+            no_new_privs: task.no_new_privs(),
+            seccomp: (0, 0),
+            nstgid: numbers(leader.pid(), ns),
+            nspid: numbers(task.pid(), ns),
+            nspgid: numbers(signal.pid(PidType::Pgid), ns),
+            nssid: numbers(signal.pid(PidType::Sid), ns),
+            threads: signal.threads().len(),
+            exit_signal: task.exit_signal().unwrap_or(-1),
+            umask: task.fs().and_then(|fs| fs.try_lock().ok().map(|fs| fs.umask)),
+            starttime: None,
+            exit_code: 0,
+        })
+    }
+
+    fn threads(&self, task: TaskKey) -> Vec<i32> {
+        let numbers = self.with(|_, kernel, ns| {
+            let threads = kernel.threads_of(TaskId(task.0)).iter();
+            let mut numbers: Vec<i32> = threads.filter_map(|&t| Some(kernel.task(t)?.pid().nr_ns(ns))).collect();
+            numbers.sort_unstable();
+            Some(numbers)
+        });
+        numbers.unwrap_or_default()
+    }
+
+    fn children(&self, task: TaskKey) -> Vec<i32> {
+        self.with(|_, kernel, ns| {
+            let children = kernel.task(TaskId(task.0))?.children().iter();
+            Some(children.filter_map(|&child| Some(kernel.task(child)?.pid().nr_ns(ns))).filter(|&nr| nr != 0).collect())
+        })
+        .unwrap_or_default()
+    }
+
+    fn host_exists(&self, task: TaskKey) -> bool {
+        let Ok((_, thread)) = self.thread(task) else { return false };
+        thread.process.pidfd.get().is_some_and(super::reaper::is_zombie_or_alive)
+    }
+
+    fn may_access(&self, viewer: Option<TaskKey>, task: TaskKey) -> bool {
+        let Some(viewer) = viewer else { return true };
+        self.with(|_, kernel, _| {
+            Some(kernel.ptrace_may_access_fs(TaskId(viewer.0), TaskId(task.0)))
+        })
+        .unwrap_or(false)
+    }
+
+    fn link_text(&self, task: TaskKey, link: MagicLink, viewer: Option<TaskKey>) -> Result<Vec<u8>> {
+        match link {
+            MagicLink::Ns(link) => {
+                self.server().ok_or(Errno::ESRCH)?;
+                let text = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), ns_link(link))))?;
+                Ok(text?.link_text().into_bytes())
+            }
+            MagicLink::Fd(fd) => {
+                let server = self.server().ok_or(Errno::ESRCH)?;
+                let copy = self.getfd(task, fd)?;
+                if let Some(handle) = server.handles.find(copy.as_fd()) {
+                    if let Some(ns) = handle.path.inode().as_any().downcast_ref::<NsInode>() {
+                        return Ok(ns.ns.link_text().into_bytes());
+                    }
+                    return Ok(d_path::d_path(&handle.path, &self.root_of(viewer)?));
+                }
+                let text = host_link(&copy)?;
+                if !text.starts_with(b"/") || text.starts_with(b"/memfd:") {
+                    return Ok(text);
+                }
+                let (path, deleted) = match text.strip_suffix(b" (deleted)") {
+                    Some(path) => (path, true),
+                    None => (&text[..], false),
+                };
+                let mut shown = server.guest_path(path, &self.root_of(viewer)?).unwrap_or_else(|| path.to_vec());
+                if deleted {
+                    shown.extend_from_slice(b" (deleted)");
+                }
+                Ok(shown)
+            }
+            _ => Ok(d_path::d_path(&self.link_target(task, link)?, &self.root_of(viewer)?)),
+        }
+    }
+
+    fn link_target(&self, task: TaskKey, link: MagicLink) -> Result<Path> {
+        let server = self.server().ok_or(Errno::ESRCH)?;
+        let fs = || -> Result<_> {
+            let fs = self.need(|_, kernel, _| kernel.task(TaskId(task.0))?.fs().cloned())?;
+            let fs = fs.lock().unwrap();
+            Ok(fs.clone())
+        };
+        match link {
+            MagicLink::Exe => {
+                let (_, thread) = self.thread(task)?;
+                let exe = thread.process.exe.lock().unwrap().clone();
+                exe.ok_or(Errno::ENOENT)
+            }
+            MagicLink::Cwd => Ok(fs()?.pwd),
+            MagicLink::Root => Ok(fs()?.root),
+            MagicLink::Fd(fd) => {
+                let copy = self.getfd(task, fd)?;
+                if let Some(handle) = server.handles.find(copy.as_fd()) {
+                    return Ok(handle.path.clone());
+                }
+                let inode = HandleInode::new(&server, copy)?;
+                Ok(Path::anonymous(&server.first_fs.root.mnt, Arc::new(inode)))
+            }
+            MagicLink::Ns(link) => {
+                let ns = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), ns_link(link))))??;
+                Ok(server.ns_path(ns))
+            }
+        }
+    }
+
+    fn fds(&self, task: TaskKey) -> Result<Vec<i32>> {
+        let pid = self.host_pid(task)?;
+        let hidden = nomina_abi::HIDDEN_FD_BASE..nomina_abi::HIDDEN_FD_BASE + nomina_abi::HIDDEN_FDS;
+        let mut fds: Vec<i32> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .map_err(host)?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|fd| !hidden.contains(&(*fd as u32)))
+            .collect();
+        fds.sort_unstable();
+        if self.host_exists(task) { Ok(fds) } else { Err(Errno::ESRCH) }
+    }
+
+    fn fd_mode(&self, task: TaskKey, fd: i32) -> Result<FdMode> {
+        let copy = self.getfd(task, fd)?;
+        let flags = rustix::fs::fcntl_getfl(&copy).map_err(host)?;
+        let access = flags & OFlags::RWMODE;
+        let path = flags.contains(OFlags::PATH);
+        Ok(FdMode { read: !path && access != OFlags::WRONLY, write: !path && access != OFlags::RDONLY })
+    }
+
+    fn set_comm(&self, task: TaskKey, comm: &[u8], viewer: Option<TaskKey>) -> Result<()> {
+        let server = self.server().ok_or(Errno::ESRCH)?;
+        let mut kernel = server.kernel.lock().unwrap();
+        let id = TaskId(task.0);
+        if !viewer.is_some_and(|viewer| kernel.threads_of(TaskId(viewer.0)).contains(&id)) {
+            return Err(Errno::EINVAL);
+        }
+        kernel.task_mut(id).ok_or(Errno::ESRCH)?.set_comm(comm);
+        Ok(())
+    }
+
+    fn guest_path(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let server = self.server()?;
+        server.guest_path(path, &server.first_fs.root)
+    }
+
+    fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>> {
+        let (ns, fs) = self.need(|_, kernel, _| {
+            let task = kernel.task(TaskId(task.0))?;
+            Some((task.nsproxy()?.mnt_ns().mounts().clone(), task.fs()?.clone()))
+        })?;
+        let root = fs.lock().unwrap().root.clone();
+        Ok(match table {
+            MountTable::Info => show_mountinfo(&ns, &root),
+            MountTable::Mounts => show_mounts(&ns, &root),
+            MountTable::Stats => show_mountstats(&ns, &root),
+        })
+    }
+
+    fn limits(&self, task: TaskKey) -> Result<[(u64, u64); 16]> {
+        let pid = self.host_pid(task)?;
+        let mut limits = [(0, 0); 16];
+        for (resource, limit) in limits.iter_mut().enumerate() {
+            let mut native = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: reads a guest's limit into a local structure.
+            if unsafe { libc::prlimit(pid, resource as _, std::ptr::null(), &raw mut native) } != 0 {
+                return Err(host(std::io::Error::last_os_error()));
+            }
+            *limit = (native.rlim_cur, native.rlim_max);
+            if resource == libc::RLIMIT_NOFILE as usize {
+                let hidden = u64::from(nomina_abi::HIDDEN_FDS);
+                *limit = (native.rlim_cur.saturating_sub(hidden), native.rlim_max.saturating_sub(hidden));
+            }
+        }
+        let nproc = self.need(|_, kernel, _| kernel.rlimit(TaskId(task.0), Resource::Nproc).ok())?;
+        limits[libc::RLIMIT_NPROC as usize] = (nproc.cur, nproc.max);
+        Ok(limits)
+    }
+
+    fn id_map(&self, task: TaskKey, kind: IdMapKind, viewer: Option<TaskKey>) -> Result<Vec<IdMapExtent>> {
+        let text = self.need(|server, kernel, _| {
+            let ns = kernel.task(TaskId(task.0))?.cred().user_ns.clone();
+            let viewer_ns = viewer
+                .and_then(|viewer| kernel.task(TaskId(viewer.0)))
+                .map_or_else(|| server.nobody.user_ns.clone(), |task| task.cred().user_ns.clone());
+            let kind = if kind == IdMapKind::Gid { MapKind::Gid } else { MapKind::Uid };
+            Some(ns.show_map(kind, &viewer_ns))
+        })?;
+        let extent = |line: &str| {
+            let mut words = line.split_ascii_whitespace().filter_map(|word| word.parse().ok());
+            Some(IdMapExtent { inside: words.next()?, outside: words.next()?, count: words.next()? })
+        };
+        Ok(text.lines().filter_map(extent).collect())
+    }
+
+    fn set_id_map(&self, task: TaskKey, kind: IdMapKind, text: &[u8], viewer: Option<TaskKey>) -> Result<()> {
+        let kind = match kind {
+            IdMapKind::Uid => MapKind::Uid,
+            IdMapKind::Gid => MapKind::Gid,
+            IdMapKind::Projid => return Err(Errno::EPERM),
+        };
+        let (ns, cred) = self.need(|_, kernel, _| {
+            let viewer = kernel.task(TaskId(viewer?.0))?.cred().clone();
+            Some((kernel.task(TaskId(task.0))?.cred().user_ns.clone(), viewer))
+        })?;
+        ns.write_map(kind, text, &cred, &cred)
+    }
+
+    fn setgroups(&self, task: TaskKey) -> Result<bool> {
+        self.need(|_, kernel, _| Some(kernel.task(TaskId(task.0))?.cred().user_ns.show_setgroups() != "deny\n"))
+    }
+
+    fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()> {
+        let (ns, cred) = self.need(|_, kernel, _| {
+            let viewer = kernel.task(TaskId(viewer?.0))?.cred().clone();
+            Some((kernel.task(TaskId(task.0))?.cred().user_ns.clone(), viewer))
+        })?;
+        ns.write_setgroups(if allow { b"allow" } else { b"deny" }, &cred)
+    }
+
+    fn uts(&self, viewer: Option<TaskKey>, field: UtsField) -> Vec<u8> {
+        let host = rustix::system::uname();
+        match field {
+            UtsField::Sysname => b"Linux".to_vec(),
+            UtsField::Release => host.release().to_bytes().to_vec(),
+            UtsField::Version => host.version().to_bytes().to_vec(),
+            UtsField::Nodename | UtsField::Domainname => {
+                let names = self.with(|_, kernel, _| kernel.utsname(TaskId(viewer?.0)).ok());
+                let Some(names) = names else { return b"(none)".to_vec() };
+                if field == UtsField::Nodename { names.nodename } else { names.domainname }
+            }
+        }
+    }
+
+    fn set_uts(&self, viewer: Option<TaskKey>, field: UtsField, value: &[u8]) -> Result<()> {
+        let server = self.server().ok_or(Errno::ESRCH)?;
+        let caller = TaskId(viewer.ok_or(Errno::EPERM)?.0);
+        let mut kernel = server.kernel.lock().unwrap();
+        match field {
+            UtsField::Nodename => kernel.sethostname(caller, value),
+            UtsField::Domainname => kernel.setdomainname(caller, value),
+            _ => Err(Errno::EPERM),
+        }
+    }
+
+    fn pid_max(&self) -> i32 {
+        self.ns.get().map_or(0, |ns| ns.pid_max())
+    }
+
+    fn threads_max(&self) -> i32 {
+        self.server().map_or(0, |server| server.max_threads as i32)
+    }
+
+    fn last_pid(&self) -> i32 {
+        self.ns.get().map_or(0, |ns| ns.last_pid())
+    }
+}
+
+/// `tty_nr` and `tpgid` of a host process's `stat`.
+fn host_tty(pid: i32) -> (i32, i32) {
+    let read = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut words = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(4);
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    };
+    read().unwrap_or((0, -1))
+}
+
+/// What the host calls a descriptor.
+fn host_link(fd: &OwnedFd) -> Result<Vec<u8>> {
+    use std::os::fd::AsRawFd;
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(host)?;
+    Ok(link.as_os_str().as_bytes().to_vec())
+}
+
+impl Server {
+    /// A place for a namespace's file.
+    pub fn ns_path(&self, ns: NsRef) -> Path {
+        Path::anonymous(&self.ns_mnt, Arc::new(NsInode { ns }))
+    }
+
+    /// The path, below `root`, of a host file that one of the mounts made at the start shows.
+    pub fn guest_path(&self, path: &[u8], root: &Path) -> Option<Vec<u8>> {
+        self.mounts.iter().find_map(|mount| self.path_in_mount(mount, path, root))
+    }
+
+    fn path_in_mount(&self, mount: &Arc<Mount>, path: &[u8], root: &Path) -> Option<Vec<u8>> {
+        let below = mount.sb().ops().path_of_host(path)?;
+        let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
+        if text == b"/" {
+            text.clear();
+        }
+        if below != b"/" || text.is_empty() {
+            text.extend_from_slice(&below);
+        }
+        Some(text)
+    }
+}
+
+/// A descriptor of a host file for reading, without ever following a link.
+///
+/// # Errors
+/// Those of `open(2)`.
+pub fn open_plain(path: &std::path::Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(host)
+}

@@ -1,0 +1,147 @@
+//! Exits: every guest process has a pidfd here; when it becomes readable, the model's task ends.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nomina_kernel::exit::ExitOutcome;
+use rustix::event::epoll;
+
+use super::Server;
+use super::guest::GuestThread;
+use super::sys::process::kill_all;
+
+/// How long a process that the host has reaped may wait for its parent to say so, before it is taken for reaped by nobody
+/// (a parent that ignores SIGCHLD, or one that died).
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The pidfds.
+pub struct Reaper {
+    epoll: OwnedFd,
+    serial: AtomicU64,
+    watched: Mutex<HashMap<u64, Arc<GuestThread>>>,
+    /// Ended, and the host may have reaped them.
+    ended: Mutex<Vec<(Instant, Arc<GuestThread>)>>,
+}
+
+impl Reaper {
+    /// Nothing watched yet.
+    ///
+    /// # Errors
+    /// Those of `epoll_create1(2)`.
+    pub fn new() -> io::Result<Reaper> {
+        Ok(Reaper {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            serial: AtomicU64::new(1),
+            watched: Mutex::default(),
+            ended: Mutex::default(),
+        })
+    }
+
+    /// Watches the process whose leader is `leader`.
+    pub fn watch(&self, leader: &Arc<GuestThread>) {
+        let Some(pidfd) = leader.process.pidfd.get() else { return };
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.watched.lock().unwrap().insert(serial, leader.clone());
+        let data = epoll::EventData::new_u64(serial);
+        let _ = epoll::add(&self.epoll, pidfd, data, epoll::EventFlags::IN | epoll::EventFlags::ONESHOT);
+    }
+
+    /// Takes note of every exit the host has to tell of.
+    pub fn drain(&self, server: &Arc<Server>) {
+        self.wait(server, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
+    }
+
+    fn wait(&self, server: &Arc<Server>, timeout: Option<&rustix::event::Timespec>) {
+        let mut events: [epoll::Event; 64] =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
+        let Ok(count) = epoll::wait(&self.epoll, &mut events[..], timeout) else { return };
+        for event in &events[..count] {
+            let Some(leader) = self.watched.lock().unwrap().remove(&event.data.u64()) else { continue };
+            if let Some(pidfd) = leader.process.pidfd.get() {
+                let _ = epoll::delete(&self.epoll, pidfd);
+            }
+            if leader.process.exited.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            let outcome = server.kernel.lock().unwrap().exit_group(leader.task, 0);
+            if let Ok(outcome) = outcome {
+                after_exit(server, &leader, outcome);
+            }
+            self.ended.lock().unwrap().push((Instant::now(), leader));
+        }
+    }
+
+    /// Lets go of processes that nobody will wait for.
+    fn sweep(&self, server: &Arc<Server>) {
+        let mut gone = Vec::new();
+        self.ended.lock().unwrap().retain(|(since, leader)| {
+            if server.guests.by_task(leader.task).is_none() {
+                return false;
+            }
+            let reaped = leader.process.pidfd.get().is_none_or(|pidfd| !is_zombie_or_alive(pidfd));
+            if reaped && since.elapsed() > GRACE {
+                gone.push(leader.clone());
+                return false;
+            }
+            true
+        });
+        for leader in gone {
+            let mut kernel = server.kernel.lock().unwrap();
+            if let Some(parent) = kernel.task(leader.task).map(|task| task.real_parent()) {
+                let _ = kernel.reap(parent, leader.task);
+            }
+            drop(kernel);
+            server.guests.remove(&leader);
+        }
+    }
+}
+
+/// Whether the process of a pidfd is still there, if only as a zombie.
+pub fn is_zombie_or_alive(pidfd: &OwnedFd) -> bool {
+    // SAFETY: signal 0 is only a question; the info pointer is null.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            std::os::fd::AsRawFd::as_raw_fd(&pidfd.as_fd()),
+            0,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        ) == 0
+    }
+}
+
+/// What follows on the host from the end of a task in the model.
+pub fn after_exit(server: &Arc<Server>, leader: &Arc<GuestThread>, outcome: ExitOutcome) {
+    kill_all(server, &outcome.killed);
+    for thread in server.guests.all() {
+        if Arc::ptr_eq(&thread.process, &leader.process) && thread.task != leader.task {
+            server.guests.remove(&thread);
+        }
+    }
+    for task in outcome.released {
+        if let Some(thread) = server.guests.by_task(task) {
+            server.guests.remove(&thread);
+        }
+    }
+}
+
+/// The thread that waits for exits.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(server: &Arc<Server>) -> io::Result<()> {
+    let server = server.clone();
+    std::thread::Builder::new().name("nomina-reaper".into()).stack_size(256 * 1024).spawn(move || {
+        while !server.is_ending() {
+            let idle = server.reaper.ended.lock().unwrap().is_empty();
+            let nsec = if idle { 500_000_000 } else { 100_000_000 };
+            server.reaper.wait(&server, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: nsec }));
+            server.reaper.sweep(&server);
+        }
+    })?;
+    Ok(())
+}

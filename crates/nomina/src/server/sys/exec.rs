@@ -1,0 +1,364 @@
+//! Exec: finding the program, its interpreter and its credentials (`execve(2)`); handing them to the new image.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nomina_abi::StartInfo;
+use nomina_kernel::capability::VfsCaps;
+use nomina_kernel::cred::Cred;
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::exec::{ExecCred, ExecFile};
+use nomina_kernel::task::TaskId;
+use nomina_kernel::user_namespace::{Kgid, Kuid};
+use nomina_kernel::vfs::{FsStruct, LookupFlags, Opened, Path, WalkContext, attr, d_path, namei};
+
+use super::super::Server;
+use super::super::context::walk_cred;
+use super::super::guest::{AddressSpace, GuestThread, Image};
+use super::super::request::{Ctx, Reply, host};
+use super::clone;
+use super::files::FdPath;
+
+/// Length of the piece of a file that decides how it is run (`BINPRM_BUF_SIZE`).
+const BINPRM_BUF_SIZE: usize = 256;
+/// How many scripts may be each other's interpreters.
+const MAX_SCRIPTS: usize = 5;
+
+/// An exec that the shim is about to make natively.
+pub struct PreparedExec {
+    /// Who makes it.
+    pub thread: Arc<GuestThread>,
+    program: OwnedFd,
+    interpreter: Option<OwnedFd>,
+    cred: ExecCred,
+    /// Place of the program.
+    pub exe: Path,
+    exe_text: Vec<u8>,
+    execfn: Vec<u8>,
+    comm: Vec<u8>,
+}
+
+/// A program found.
+pub struct Program {
+    program: OwnedFd,
+    interpreter: Option<OwnedFd>,
+    exe: Path,
+    file: ExecFile,
+    /// What replaces `argv[0]` when the file named is a script.
+    pub argv_prefix: Vec<Vec<u8>>,
+}
+
+/// Finds the program that running `name` means. `start` overrides the first walk (`execveat` of a descriptor).
+///
+/// # Errors
+/// Those of `execve(2)`: `ENOENT`, `EACCES`, `ENOEXEC`, `ELOOP` (scripts nested too deep), `ELIBBAD`-like `ENOEXEC`.
+pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: LookupFlags) -> Result<Program> {
+    let mut argv_prefix: Vec<Vec<u8>> = Vec::new();
+    let mut name = name.to_vec();
+    let mut place = start;
+    for _ in 0..=MAX_SCRIPTS {
+        let path = match place.take() {
+            Some(path) => path,
+            None => {
+                let flags = if argv_prefix.is_empty() { flags } else { LookupFlags::FOLLOW };
+                namei::path_lookup(walk, &name, flags)?
+            }
+        };
+        attr::may_exec(&path, walk.cred)?;
+        let file = open(&path)?;
+        let mut head = [0u8; BINPRM_BUF_SIZE];
+        let len = rustix::io::pread(&file, &mut head, 0).map_err(host)?;
+        let head = &head[..len];
+        if head.starts_with(b"#!") {
+            let (interpreter, argument) = parse_script(head)?;
+            let mut strings = vec![interpreter.clone()];
+            strings.extend(argument);
+            strings.push(name);
+            strings.extend(argv_prefix.into_iter().skip(1));
+            argv_prefix = strings;
+            name = interpreter;
+            continue;
+        }
+        let interpreter = match elf_interpreter(&file)? {
+            None => None,
+            Some(interpreter) => {
+                let path = namei::path_lookup(walk, &interpreter, LookupFlags::FOLLOW)?;
+                attr::may_exec(&path, walk.cred)?;
+                Some(open(&path)?)
+            }
+        };
+        let attr = path.inode().getattr()?;
+        let caps = path.inode().getxattr(b"security.capability").ok().and_then(|xattr| VfsCaps::parse(&xattr).ok());
+        let file_info = ExecFile {
+            uid: Kuid(attr.uid),
+            gid: Kgid(attr.gid),
+            mode: attr.mode,
+            nosuid: path.mnt.flags().nosuid(),
+            caps,
+        };
+        return Ok(Program { program: file, interpreter, exe: path, file: file_info, argv_prefix });
+    }
+    Err(Errno::ELOOP)
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    match path.inode().open((libc::O_RDONLY | libc::O_CLOEXEC) as u32)? {
+        Opened::Host(fd) => Ok(fd),
+        _ => Err(Errno::EACCES),
+    }
+}
+
+/// The interpreter and the optional argument of a `#!` line, as `load_script` of Linux takes it apart.
+fn parse_script(head: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let end = head.iter().position(|&byte| byte == b'\n');
+    let line = &head[2..end.unwrap_or(head.len())];
+    let line = line.split(|&byte| byte == 0).next().unwrap_or_default();
+    let first = line.iter().position(|byte| !blank(byte)).ok_or(Errno::ENOEXEC)?;
+    let line = &line[first..];
+    let stop = line.iter().position(blank);
+    if stop.is_none() && end.is_none() && head.len() == BINPRM_BUF_SIZE {
+        // The interpreter's name may be cut.
+        return Err(Errno::ENOEXEC);
+    }
+    let Some(stop) = stop else { return Ok((line.to_vec(), None)) };
+    let argument = line[stop..].trim_ascii();
+    Ok((line[..stop].to_vec(), (!argument.is_empty()).then(|| argument.to_vec())))
+}
+
+/// Checks that a file is an ELF program of this machine and gives its `PT_INTERP`.
+fn elf_interpreter(file: &OwnedFd) -> Result<Option<Vec<u8>>> {
+    const PT_INTERP: u32 = 3;
+    const PROGRAM_HEADER: usize = 56;
+    let mut head = [0u8; 64];
+    let len = rustix::io::pread(file, &mut head, 0).map_err(host)?;
+    let word16 = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    // 64-bit, little endian, ET_EXEC or ET_DYN.
+    if len < 64
+        || !head.starts_with(b"\x7fELF\x02\x01")
+        || !matches!(word16(16), 2 | 3)
+        || word16(18) != super::super::arch::ELF_MACHINE
+        || usize::from(word16(54)) != PROGRAM_HEADER
+    {
+        return Err(Errno::ENOEXEC);
+    }
+    let offset = super::super::layout::u64_at(&head, 32);
+    let count = usize::from(word16(56));
+    // Linux: at most 64 KiB of program headers.
+    if count == 0 || count * PROGRAM_HEADER > 65536 {
+        return Err(Errno::ENOEXEC);
+    }
+    let mut headers = vec![0u8; count * PROGRAM_HEADER];
+    if rustix::io::pread(file, &mut headers, offset).map_err(host)? != headers.len() {
+        return Err(Errno::ENOEXEC);
+    }
+    for header in headers.chunks_exact(PROGRAM_HEADER) {
+        if u32::from_le_bytes(header[..4].try_into().unwrap_or_default()) == PT_INTERP {
+            let at = super::super::layout::u64_at(header, 8);
+            let size = super::super::layout::u64_at(header, 32);
+            if !(2..=4096).contains(&size) {
+                return Err(Errno::ENOEXEC);
+            }
+            let mut name = vec![0u8; size as usize];
+            if rustix::io::pread(file, &mut name, at).map_err(host)? != name.len() || name.pop() != Some(0) {
+                return Err(Errno::ENOEXEC);
+            }
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Prepares the exec of `program` by `thread`. `name` is the path as the caller gave it.
+///
+/// # Errors
+/// Those of the model's `prepare_exec`.
+pub fn prepare(
+    server: &Server,
+    thread: &Arc<GuestThread>,
+    fs: &FsStruct,
+    name: &[u8],
+    program: Program,
+) -> Result<()> {
+    let cred = server.kernel.lock().unwrap().prepare_exec(thread.task, &program.file)?;
+    let comm = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    *thread.process.exec.lock().unwrap() = Some(PreparedExec {
+        thread: thread.clone(),
+        program: program.program,
+        interpreter: program.interpreter,
+        cred,
+        exe_text: d_path::d_path(&program.exe, &fs.root),
+        exe: program.exe,
+        execfn: name.to_vec(),
+        comm: comm.to_vec(),
+    });
+    Ok(())
+}
+
+/// [`nomina_abi::op::EXEC`].
+pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let (dirfd, flags) = (ctx.int(0), ctx.int(2));
+    if flags & !(libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let name = ctx.path(1)?;
+    let mut lookup = LookupFlags::empty();
+    lookup.set(LookupFlags::FOLLOW, flags & libc::AT_SYMLINK_NOFOLLOW == 0);
+    lookup.set(LookupFlags::EMPTY, flags & libc::AT_EMPTY_PATH != 0);
+    let mut start = None;
+    // What Linux calls a program that has no path: "/dev/fd/N" or "/dev/fd/N/name".
+    let mut shown = name.clone();
+    if name.first() != Some(&b'/') && dirfd != libc::AT_FDCWD {
+        shown = format!("/dev/fd/{dirfd}").into_bytes();
+        if name.is_empty() {
+            if flags & libc::AT_EMPTY_PATH == 0 {
+                return Err(Errno::ENOENT);
+            }
+            let target = ctx.fd_path(dirfd)?;
+            start = Some(match target {
+                FdPath::Place(path) | FdPath::Open(path, _) => path,
+            });
+        } else {
+            shown.push(b'/');
+            shown.extend_from_slice(&name);
+        }
+    }
+    let fs = ctx.fs();
+    let program = ctx.with_walk(dirfd, &name, |walk| {
+        let mut program = find(walk, &name, start, lookup)?;
+        // The script's own name in argv is the one shown.
+        if let Some(script) = program.argv_prefix.iter_mut().find(|string| **string == name) {
+            script.clone_from(&shown);
+        }
+        Ok(program)
+    })?;
+    let mut strings = Vec::new();
+    for string in &program.argv_prefix {
+        strings.extend_from_slice(string);
+        strings.push(0);
+    }
+    let count = program.argv_prefix.len();
+    prepare(ctx.server, ctx.thread, &fs, &shown, program)?;
+    ctx.write_data(&strings)?;
+    ctx.out[0] = count as u64;
+    Ok(().into())
+}
+
+/// [`nomina_abi::op::EXEC_FAILED`].
+pub fn failed(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    *ctx.thread.process.exec.lock().unwrap() = None;
+    Ok(().into())
+}
+
+/// The thread of a process by the host pid that exec leaves it with: after an exec by another thread than the leader.
+pub fn by_process(server: &Server, tid: i32) -> Option<Arc<GuestThread>> {
+    server.guests.all().into_iter().find(|thread| {
+        thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire) == tid
+            && thread.process.exec.lock().unwrap().is_some()
+    })
+}
+
+/// [`nomina_abi::GATE_START`]: a new image, in `tid`, asks for its program.
+///
+/// # Errors
+/// `EPERM` when no exec was prepared; host errors.
+pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32) -> Result<()> {
+    let prepared = known.process.exec.lock().unwrap().take().ok_or(Errno::EPERM)?;
+    let thread = &prepared.thread;
+    let space = AddressSpace::new().map_err(host)?;
+    let secure = prepared.cred.secure;
+    let (pid_nr, tid_nr, ids, vanished) = {
+        let mut kernel = server.kernel.lock().unwrap();
+        let comm = &prepared.comm[..prepared.comm.len().min(15)];
+        let outcome = kernel.begin_exec(thread.task, &prepared.exe_text, comm, prepared.cred)?;
+        let cred = kernel.task(thread.task).ok_or(Errno::ESRCH)?.cred().clone();
+        let task = thread.task;
+        (kernel.task_tgid_vnr(task, task), kernel.task_pid_vnr(task, task), ids(&cred), outcome.vanished)
+    };
+    for gone in vanished.into_iter().filter(|&gone| gone != thread.task) {
+        if let Some(gone) = server.guests.by_task(gone) {
+            server.guests.remove(&gone);
+        }
+    }
+    if clone::host_tid(thread) != Some(tid) {
+        server.guests.retid(thread, tid);
+    }
+    let mut info = StartInfo {
+        tid: tid_nr,
+        pid: pid_nr,
+        slot: 0,
+        secure: u32::from(secure),
+        ids,
+        has_interp: u32::from(prepared.interpreter.is_some()),
+        reserved: 0,
+        comm: [0; 16],
+        execfn: [0; 4096],
+    };
+    let comm = &prepared.comm[..prepared.comm.len().min(15)];
+    info.comm[..comm.len()].copy_from_slice(comm);
+    let execfn = &prepared.execfn[..prepared.execfn.len().min(4095)];
+    info.execfn[..execfn.len()].copy_from_slice(execfn);
+    // SAFETY: StartInfo is plain integers without padding between its fields.
+    let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), size_of::<StartInfo>()) };
+    let mut fds: Vec<BorrowedFd<'_>> = vec![space.region.fd(), prepared.program.as_fd()];
+    fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
+    clone::send(thread, bytes, &fds)?;
+    let image = Image { slot: space.region.slot(0), index: 0, space };
+    let old = std::mem::replace(&mut *thread.image.lock().unwrap(), image);
+    // Of a region that a vfork parent still uses, our slot is free again; any other is gone with the last thread.
+    old.space.slots.lock().unwrap().free(old.index);
+    *thread.process.exe.lock().unwrap() = Some(prepared.exe);
+    Ok(())
+}
+
+fn ids(cred: &Cred) -> [u32; 4] {
+    let ns = &cred.user_ns;
+    [
+        ns.from_kuid_munged(cred.uid),
+        ns.from_kuid_munged(cred.euid),
+        ns.from_kgid_munged(cred.gid),
+        ns.from_kgid_munged(cred.egid),
+    ]
+}
+
+/// Finds and prepares the sandbox's first program. Gives what replaces `argv[0]` for a script.
+///
+/// # Errors
+/// As [`find`].
+pub fn prepare_first(server: &Arc<Server>, thread: &Arc<GuestThread>, name: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let cred = {
+        let kernel = server.kernel.lock().unwrap();
+        kernel.task(thread.task).ok_or(Errno::ESRCH)?.cred().clone()
+    };
+    let fs = server.first_fs.clone();
+    let program = walk_cred(&cred, false, |cred| {
+        let walk = WalkContext { root: &fs.root, pwd: &fs.pwd, cred, umask: fs.umask };
+        find(&walk, name, None, LookupFlags::FOLLOW)
+    })?;
+    let prefix = program.argv_prefix.clone();
+    prepare(server, thread, &fs, name, program)?;
+    Ok(prefix)
+}
+
+/// The id of a task, for messages.
+pub fn task_text(task: TaskId) -> String {
+    format!("task {}", task.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_script;
+
+    #[test]
+    fn script_lines_are_taken_apart_as_linux_does() {
+        let parse = |line: &[u8]| parse_script(line).map(|(i, a)| (String::from_utf8(i).unwrap(), a.map(|a| String::from_utf8(a).unwrap())));
+        assert_eq!(parse(b"#!/bin/sh\nrest"), Ok(("/bin/sh".into(), None)));
+        assert_eq!(parse(b"#! /usr/bin/env  python3 -u \nrest"), Ok(("/usr/bin/env".into(), Some("python3 -u".into()))));
+        assert!(parse(b"#!\n").is_err());
+        assert!(parse(b"#!   \n").is_err());
+        assert_eq!(parse(b"#!/bin/sh"), Ok(("/bin/sh".into(), None)));
+        let mut long = b"#!/".to_vec();
+        long.resize(256, b'x');
+        assert!(parse(&long).is_err());
+    }
+}

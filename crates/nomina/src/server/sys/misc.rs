@@ -1,0 +1,72 @@
+//! `umask(2)` and the parts of `ioctl(2)` and `fcntl(2)` that carry names.
+
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::nsfs::NsRef;
+
+use super::super::proc_source::NsInode;
+use super::super::request::{Ctx, Reply, host};
+use super::files::FdPath;
+
+/// `umask(2)`.
+pub fn umask(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let fs = {
+        let kernel = ctx.server.kernel.lock().unwrap();
+        kernel.task(ctx.task()).and_then(|task| task.fs().cloned()).ok_or(Errno::ESRCH)?
+    };
+    let mut fs = fs.lock().unwrap();
+    let old = std::mem::replace(&mut fs.umask, ctx.uint(0) & 0o777);
+    Ok(Reply::Value(old.into()))
+}
+
+/// `ioctl_ns(2)` commands.
+const NS_GET_USERNS: u32 = 0xb701;
+const NS_GET_PARENT: u32 = 0xb702;
+const NS_GET_NSTYPE: u32 = 0xb703;
+
+/// `ioctl(2)`: what the filter does not allow natively.
+pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let command = ctx.uint(1);
+    if u64::from(command) == libc::TIOCGPTPEER {
+        return open_peer(ctx);
+    }
+    let FdPath::Place(path) = ctx.fd_path(ctx.int(0))? else { return Err(Errno::ENOTTY) };
+    let Some(inode) = path.inode().as_any().downcast_ref::<NsInode>() else { return Err(Errno::ENOTTY) };
+    let kernel = ctx.server.kernel.lock().unwrap();
+    let ns = match command {
+        NS_GET_USERNS => NsRef::User(kernel.ns_get_userns(ctx.task(), &inode.ns)?),
+        NS_GET_PARENT => kernel.ns_get_parent(ctx.task(), &inode.ns)?,
+        NS_GET_NSTYPE => return Ok(Reply::Value(inode.ns.common().kind().clone_flag().bits() as i64)),
+        _ => return Err(Errno::ENOTTY),
+    };
+    drop(kernel);
+    let place = ctx.server.ns_path(ns);
+    let fd = ctx.server.handles.open_path(place, libc::O_RDONLY as u32).map_err(host)?;
+    Ok(Reply::Fd { fd, cloexec: true })
+}
+
+/// `TIOCGPTPEER`: the slave of a master the guest holds.
+fn open_peer(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    use std::os::fd::AsRawFd;
+    let master = ctx.thread.process.getfd(ctx.int(0)).map_err(host)?;
+    let flags = ctx.int(2);
+    // SAFETY: the command takes open flags by value and gives a new descriptor.
+    let fd = unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTPEER, flags | libc::O_CLOEXEC | libc::O_NOCTTY) };
+    if fd < 0 {
+        return Err(host(std::io::Error::last_os_error()));
+    }
+    // SAFETY: just opened.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(Reply::Fd { fd, cloexec: flags & libc::O_CLOEXEC != 0 })
+}
+
+/// `fcntl(2)`: what the filter does not allow natively. Signals and owners of descriptors come with the process issue.
+pub fn fcntl(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    const F_GETOWN_EX: i32 = 16;
+    match ctx.int(1) {
+        libc::F_GETOWN | F_GETOWN_EX => Ok(0.into()),
+        libc::F_SETLEASE => Err(Errno::EAGAIN),
+        _ => Err(Errno::EINVAL),
+    }
+}

@@ -1,0 +1,119 @@
+//! The services, by subject, and the table from system call number to service.
+
+pub mod clone;
+pub mod cred;
+pub mod dirs;
+pub mod exec;
+pub mod files;
+pub mod misc;
+pub mod namespace;
+pub mod open;
+pub mod process;
+pub mod signal;
+pub mod socket;
+pub mod stat;
+pub mod uts;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nomina_abi::op;
+use nomina_kernel::errno::{Errno, Result};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use super::request::{Ctx, Reply};
+
+/// Serves one request. What has no service is `ENOSYS`.
+pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    match ctx.nr {
+        2 => open::open(ctx),
+        4 | 6 => stat::stat(ctx),
+        5 => stat::fstat(ctx),
+        16 => misc::ioctl(ctx),
+        21 | 269 | 439 => stat::access(ctx),
+        41 => socket::socket(ctx),
+        42 => socket::connect(ctx),
+        44 => socket::sendto(ctx),
+        49 => socket::bind(ctx),
+        51 | 52 => socket::name_of(ctx),
+        53 => socket::socket(ctx),
+        55 => socket::peer_option(ctx),
+        62 => signal::kill(ctx),
+        63 => uts::uname(ctx),
+        72 => misc::fcntl(ctx),
+        76 => files::truncate(ctx),
+        78 | 217 => dirs::getdents(ctx),
+        79 => dirs::getcwd(ctx),
+        80 => dirs::chdir(ctx),
+        81 => dirs::fchdir(ctx),
+        82 | 264 | 316 => dirs::rename(ctx),
+        83 | 258 => dirs::mkdir(ctx),
+        84 | 87 | 263 => dirs::unlink(ctx),
+        85 => open::creat(ctx),
+        86 | 265 => dirs::link(ctx),
+        88 | 266 => dirs::symlink(ctx),
+        89 | 267 => stat::readlink(ctx),
+        90 | 91 | 268 | 452 => files::chmod(ctx),
+        92 | 93 | 94 | 260 => files::chown(ctx),
+        95 => misc::umask(ctx),
+        97 | 160 | 302 => process::rlimit(ctx),
+        102 | 104 | 107 | 108 => cred::get_id(ctx),
+        105 | 106 | 113 | 114 | 117 | 119 | 122 | 123 => cred::set_id(ctx),
+        109 => process::setpgid(ctx),
+        110 => process::getppid(ctx),
+        111 | 121 => process::getpgid(ctx),
+        112 => process::setsid(ctx),
+        115 => cred::getgroups(ctx),
+        116 => cred::setgroups(ctx),
+        118 | 120 => cred::get_res(ctx),
+        124 => process::getsid(ctx),
+        125 => cred::capget(ctx),
+        126 => cred::capset(ctx),
+        129 | 297 => signal::sigqueue(ctx),
+        132 | 235 | 261 | 280 => files::utimes(ctx),
+        133 | 259 => dirs::mknod(ctx),
+        137 | 138 => stat::statfs(ctx),
+        140 | 141 => process::priority(ctx),
+        157 => process::prctl(ctx),
+        161 => dirs::chroot(ctx),
+        170 | 171 => uts::set_name(ctx),
+        188..=190 => files::setxattr(ctx),
+        191..=193 => files::getxattr(ctx),
+        194..=196 => files::listxattr(ctx),
+        197..=199 => files::removexattr(ctx),
+        200 | 234 => signal::tkill(ctx),
+        203 | 204 => process::affinity(ctx),
+        254 => files::inotify_add_watch(ctx),
+        257 => open::openat(ctx),
+        262 => stat::newfstatat(ctx),
+        272 => namespace::unshare(ctx),
+        308 => namespace::setns(ctx),
+        332 => stat::statx(ctx),
+        424 => signal::pidfd_send_signal(ctx),
+        434 => process::pidfd_open(ctx),
+        437 => open::openat2(ctx),
+        op::CLONE => clone::clone(ctx),
+        op::CLONE_FAILED => clone::failed(ctx),
+        op::EXEC => exec::exec(ctx),
+        op::EXEC_FAILED => exec::failed(ctx),
+        op::THREAD_EXIT => process::thread_exit(ctx),
+        op::XLATE => process::translate(ctx),
+        op::REAP => process::reap(ctx),
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+/// A descriptor that becomes readable in a moment: what a guest waits on when nothing tells better.
+///
+/// # Errors
+/// Those of `timerfd_create(2)`.
+pub fn soon() -> io::Result<OwnedFd> {
+    const AFTER_NS: i64 = 2_000_000;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let value = Timespec { tv_sec: 0, tv_nsec: AFTER_NS };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: zero, it_value: value })?;
+    Ok(timer)
+}

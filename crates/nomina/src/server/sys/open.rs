@@ -1,0 +1,129 @@
+//! Opening: `open(2)`, `openat(2)`, `openat2(2)`, `creat(2)`.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::vfs::{LookupFlags, Opened, S_IFBLK, S_IFCHR, S_IFMT, namei};
+
+use super::super::layout::u64_at;
+use super::super::request::{Ctx, Reply, host};
+
+const O_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
+const O_PATH: u32 = libc::O_PATH as u32;
+const O_ACCMODE: u32 = libc::O_ACCMODE as u32;
+
+/// `open(2)`: path, flags, mode.
+pub fn open(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let path = ctx.path(0)?;
+    do_open(ctx, libc::AT_FDCWD, &path, ctx.uint(1), ctx.uint(2), LookupFlags::default())
+}
+
+/// `creat(2)`: path, mode.
+pub fn creat(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let path = ctx.path(0)?;
+    let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u32;
+    do_open(ctx, libc::AT_FDCWD, &path, flags, ctx.uint(1), LookupFlags::default())
+}
+
+/// `openat(2)`: dirfd, path, flags, mode.
+pub fn openat(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let path = ctx.path(1)?;
+    do_open(ctx, ctx.int(0), &path, ctx.uint(2), ctx.uint(3), LookupFlags::default())
+}
+
+/// `openat2(2)`: dirfd, path, `struct open_how` (24 bytes), its size.
+pub fn openat2(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    /// All flags `openat2` knows (`VALID_OPEN_FLAGS`); unlike `openat` it refuses others.
+    const VALID_OPEN_FLAGS: u64 = (libc::O_ACCMODE
+        | libc::O_CREAT
+        | libc::O_EXCL
+        | libc::O_NOCTTY
+        | libc::O_TRUNC
+        | libc::O_APPEND
+        | libc::O_NDELAY
+        | libc::O_DSYNC
+        | libc::O_SYNC
+        | libc::O_ASYNC
+        | libc::O_DIRECT
+        | libc::O_LARGEFILE
+        | 0o100000
+        | libc::O_DIRECTORY
+        | libc::O_NOFOLLOW
+        | libc::O_NOATIME
+        | libc::O_CLOEXEC
+        | libc::O_PATH
+        | libc::O_TMPFILE) as u64;
+    let how = ctx.bytes(2)?;
+    if ctx.args[3] < 24 || how.len() < 24 {
+        return Err(Errno::EINVAL);
+    }
+    if how[24..].iter().any(|&byte| byte != 0) {
+        return Err(Errno::E2BIG);
+    }
+    let (flags, mode, resolve) = (u64_at(&how, 0), u64_at(&how, 8), u64_at(&how, 16));
+    let creates = flags & (libc::O_CREAT as u64) != 0 || flags & (libc::O_TMPFILE as u64) == libc::O_TMPFILE as u64;
+    if flags & !VALID_OPEN_FLAGS != 0 || mode & !0o7777 != 0 || (mode != 0 && !creates) {
+        return Err(Errno::EINVAL);
+    }
+    let resolve = LookupFlags::from_resolve(resolve)?;
+    let path = ctx.path(1)?;
+    do_open(ctx, ctx.int(0), &path, flags as u32, mode as u32, resolve)
+}
+
+fn do_open(
+    ctx: &mut Ctx<'_>,
+    dirfd: i32,
+    name: &[u8],
+    flags: u32,
+    mode: u32,
+    resolve: LookupFlags,
+) -> Result<Reply> {
+    let result = ctx.with_walk(dirfd, name, |walk| namei::open(walk, name, flags, mode & 0o7777, resolve))?;
+    let cloexec = flags & O_CLOEXEC != 0;
+    let server = ctx.server;
+    let fd: OwnedFd = match result.opened {
+        Opened::Host(fd) => fd,
+        Opened::Directory => server.handles.open_path(result.path, flags).map_err(host)?,
+        Opened::Text(text) => {
+            if flags & O_ACCMODE != 0 {
+                return Err(Errno::EACCES);
+            }
+            server.handles.open_text(&text, result.path, flags).map_err(host)?
+        }
+        Opened::Control(text) => {
+            if flags & O_ACCMODE == 0 {
+                server.handles.open_text(&text, result.path, flags).map_err(host)?
+            } else {
+                server.controls.open(&text, result.path, ctx.thread, flags)?
+            }
+        }
+        Opened::WouldBlock => {
+            if flags & libc::O_NONBLOCK as u32 != 0 {
+                return Err(Errno::ENXIO);
+            }
+            // A FIFO without a peer. There is no descriptor to wait on that tells of an opener, so ask again soon: a timer
+            // is what the guest waits on, interruptibly.
+            return Ok(Reply::Wait(super::soon().map_err(host)?));
+        }
+    };
+    Ok(Reply::Fd { fd, cloexec })
+}
+
+/// Opens a device node of whatever file system by its number. Called by path walk's file systems through the hook that
+/// [`super::super::Server`] installs.
+pub fn is_device(mode: u32) -> bool {
+    matches!(mode & S_IFMT, S_IFCHR | S_IFBLK)
+}
+
+/// The flags of a reopened `/proc/self/fd/N`: what `open(2)` may change.
+pub fn reopen(fd: &OwnedFd, flags: u32) -> Result<OwnedFd> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let keep = flags & !(O_PATH | libc::O_CREAT as u32 | libc::O_EXCL as u32 | libc::O_NOFOLLOW as u32);
+    let flags = rustix::fs::OFlags::from_bits_retain(keep | O_CLOEXEC | libc::O_NOCTTY as u32 | libc::O_NONBLOCK as u32);
+    let fd = rustix::fs::open(link, flags, rustix::fs::Mode::empty()).map_err(host)?;
+    if keep & libc::O_NONBLOCK as u32 == 0 {
+        let now = rustix::fs::fcntl_getfl(&fd).map_err(host)?;
+        rustix::fs::fcntl_setfl(&fd, now - rustix::fs::OFlags::NONBLOCK).map_err(host)?;
+    }
+    Ok(fd)
+}

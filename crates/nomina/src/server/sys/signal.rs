@@ -1,0 +1,166 @@
+//! Sending signals (`kill(2)`, `tgkill(2)`, `rt_sigqueueinfo(2)`).
+//!
+//! A guest never sends natively: the supervisor does, to the host threads of the tasks the model names, in the guest's
+//! name ([`nomina_abi::SI_NOMINA`]).
+
+use std::os::fd::AsRawFd;
+
+use nomina_abi as abi;
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::signal::SignalTarget;
+
+use super::super::Server;
+use super::super::layout::u32_at;
+use super::super::request::{Ctx, Reply, host};
+use super::clone::host_tid;
+
+/// `siginfo_t` as bytes.
+type Info = [u8; 128];
+
+fn info(signal: i32, code: i32, pid: i32, uid: u32, value: i32) -> Info {
+    let mut info = [0; 128];
+    info[..4].copy_from_slice(&signal.to_ne_bytes());
+    info[8..12].copy_from_slice(&code.to_ne_bytes());
+    info[16..20].copy_from_slice(&pid.to_ne_bytes());
+    info[20..24].copy_from_slice(&uid.to_ne_bytes());
+    info[24..28].copy_from_slice(&value.to_ne_bytes());
+    info
+}
+
+/// Whether the guest has a handler for `signal`: what the host knows of it. The shim catches the synchronous faults always,
+/// so for those the answer is no.
+fn has_handler(host_pid: i32, signal: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{host_pid}/status")) else { return false };
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    !matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGSYS) && caught & 1 << (signal - 1) != 0
+}
+
+/// Sends to a process (or with `thread` to one thread). `Ok(false)`: it has not introduced itself yet.
+fn send(server: &Server, ctx: &Ctx<'_>, target: &SignalTarget, signal: i32, info: &Info, thread: bool) -> Result<bool> {
+    let Some(guest) = server.guests.by_task(target.task) else { return Ok(true) };
+    let (Some(pidfd), Some(tid)) = (guest.process.pidfd.get(), host_tid(&guest)) else { return Ok(false) };
+    let host_pid = guest.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
+    if signal == 0 {
+        return Ok(true);
+    }
+    let kernel = server.kernel.lock().unwrap();
+    let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
+    let reaches =
+        !is_init || kernel.signal_reaches(Some(ctx.task()), target.task, signal, has_handler(host_pid, signal));
+    drop(kernel);
+    if !reaches {
+        return Ok(true);
+    }
+    // SAFETY: a valid siginfo; the pidfd and, behind it, the tid are those of a guest.
+    let result = unsafe {
+        if thread {
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, host_pid, tid, signal, info.as_ptr())
+        } else {
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info.as_ptr(), 0)
+        }
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    match host(std::io::Error::last_os_error()) {
+        // A zombie, or gone meanwhile: as if it had ended a moment later.
+        Errno::ESRCH => Ok(true),
+        errno => Err(errno),
+    }
+}
+
+/// `kill(2)`.
+pub fn kill(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let (pid, signal) = (ctx.int(0), ctx.int(1));
+    let server = ctx.server;
+    let targets = server.kernel.lock().unwrap().kill_targets(ctx.task(), pid, signal)?;
+    // All must be reachable before any is sent to, or a repetition would send twice.
+    if targets.iter().any(|target| server.host_pid_of(target.task).is_none() && server.guests.by_task(target.task).is_some()) {
+        return Ok(Reply::Retry);
+    }
+    for target in targets {
+        let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
+        send(server, ctx, &target, signal, &info, false)?;
+    }
+    Ok(().into())
+}
+
+/// `tkill(2)`, `tgkill(2)`.
+pub fn tkill(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let (tgid, tid, signal) =
+        if ctx.nr == 200 { (None, ctx.int(0), ctx.int(1)) } else { (Some(ctx.int(0)), ctx.int(1), ctx.int(2)) };
+    let server = ctx.server;
+    let target = server.kernel.lock().unwrap().tgkill_target(ctx.task(), tgid, tid, signal)?;
+    let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_TKILL);
+    if send(server, ctx, &target, signal, &info, true)? { Ok(().into()) } else { Ok(Reply::Retry) }
+}
+
+/// `rt_sigqueueinfo(2)`, `rt_tgsigqueueinfo(2)`.
+pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let server = ctx.server;
+    let (thread, pid, tid, signal, at) = if ctx.nr == 129 {
+        (false, ctx.int(0), ctx.int(0), ctx.int(1), 2)
+    } else {
+        (true, ctx.int(0), ctx.int(1), ctx.int(2), 3)
+    };
+    let mut given = ctx.structure::<128>(at)?.ok_or(Errno::EFAULT)?;
+    let code = u32_at(&given, 8) as i32;
+    let kernel = server.kernel.lock().unwrap();
+    let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
+    // Not even the kernel and kill() may be impersonated, except towards oneself.
+    if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA) && pid != own {
+        return Err(Errno::EPERM);
+    }
+    let target = if thread {
+        kernel.tgkill_target(ctx.task(), Some(pid), tid, signal)?
+    } else {
+        if pid <= 0 {
+            return Err(Errno::ESRCH);
+        }
+        *kernel.kill_targets(ctx.task(), pid, signal)?.first().ok_or(Errno::ESRCH)?
+    };
+    drop(kernel);
+    given[..4].copy_from_slice(&signal.to_ne_bytes());
+    if code >= 0 || code == abi::SI_TKILL {
+        // Towards oneself: the host lets nobody but the process itself forge these; carried as ours.
+        given = info(signal, abi::SI_NOMINA, u32_at(&given, 16) as i32, u32_at(&given, 20), code);
+    }
+    if send(server, ctx, &target, signal, &given, thread)? { Ok(().into()) } else { Ok(Reply::Retry) }
+}
+
+/// `pidfd_send_signal(2)`.
+pub fn pidfd_send_signal(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let signal = ctx.int(1);
+    if ctx.uint(3) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let server = ctx.server;
+    let task = super::process::task_of_pidfd(ctx, ctx.int(0))?;
+    let kernel = server.kernel.lock().unwrap();
+    let nr = kernel.task_tgid_vnr(task, ctx.task());
+    if nr == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let target = *kernel.kill_targets(ctx.task(), nr, signal)?.first().ok_or(Errno::ESRCH)?;
+    let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
+    drop(kernel);
+    let info = match ctx.structure::<128>(2)? {
+        None => info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER),
+        Some(mut given) => {
+            let code = u32_at(&given, 8) as i32;
+            if u32_at(&given, 0) as i32 != signal {
+                return Err(Errno::EINVAL);
+            }
+            if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA) && nr != own {
+                return Err(Errno::EPERM);
+            }
+            given[..4].copy_from_slice(&signal.to_ne_bytes());
+            given
+        }
+    };
+    if send(server, ctx, &target, signal, &info, false)? { Ok(().into()) } else { Ok(Reply::Retry) }
+}

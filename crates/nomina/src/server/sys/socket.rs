@@ -1,0 +1,328 @@
+//! Sockets: the names of `AF_UNIX` (`unix(7)`). Other families come with network namespaces; until then `socket` answers
+//! `EAFNOSUPPORT` for them.
+//!
+//! Stream and seqpacket sockets are host sockets in the guest's hands: reading, writing, polling, listening and accepting are
+//! native. Only the calls that carry a name come here, and the supervisor makes them on a copy of the guest's descriptor, on
+//! host names that no guest can utter: path names become sockets in the private upper layer, abstract names become
+//! files in a private directory.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path as HostPath, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::vfs::{LookupFlags, S_IFSOCK, namei};
+use rustix::fs::OFlags;
+
+use super::super::request::{Ctx, Reply, host};
+
+const AF_UNIX: u16 = libc::AF_UNIX as u16;
+
+/// Identity of a process that connected, as `SO_PEERCRED` shows it.
+#[derive(Clone, Copy)]
+struct Peer {
+    host_pid: i32,
+    uid: u32,
+    gid: u32,
+}
+
+/// Names of the sandbox's sockets.
+pub struct UnixNames {
+    dir: PathBuf,
+    serial: AtomicU64,
+    /// Host address of a bound socket → what the guest called it (the bytes behind `sun_family`).
+    bound: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
+    /// Serial of a connection → who made it.
+    peers: Mutex<HashMap<u64, Peer>>,
+}
+
+/// Connections whose makers are remembered.
+const MAX_PEERS: usize = 8192;
+
+impl UnixNames {
+    /// Names live in `dir`, a private directory.
+    pub fn new(dir: PathBuf) -> UnixNames {
+        UnixNames { dir, serial: AtomicU64::new(1), bound: Mutex::default(), peers: Mutex::default() }
+    }
+
+    /// The host path for an abstract name.
+    fn abstract_path(&self, net_ns: u64, name: &[u8]) -> PathBuf {
+        let mut first = DefaultHasher::new();
+        (net_ns, name).hash(&mut first);
+        let mut second = DefaultHasher::new();
+        (name, net_ns, 1u8).hash(&mut second);
+        self.dir.join(format!("a{:016x}{:016x}", first.finish(), second.finish()))
+    }
+
+    /// Marks `socket`, about to connect, with a name by which the other side knows who it is.
+    fn mark(&self, socket: &OwnedFd, peer: Peer) {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("c{serial}"));
+        // EINVAL: the guest has bound the socket itself; then the kernel's answer has to do.
+        if bind_host(socket, &path).is_ok() {
+            let _ = std::fs::remove_file(&path);
+            let mut peers = self.peers.lock().unwrap();
+            if peers.len() >= MAX_PEERS {
+                peers.retain(|&old, _| old + (MAX_PEERS as u64) / 2 > serial);
+            }
+            peers.insert(serial, peer);
+        }
+    }
+
+    /// Who is behind a host address that [`UnixNames::mark`] made.
+    fn marked(&self, address: &[u8]) -> Option<Peer> {
+        let name = HostPath::new(std::ffi::OsStr::from_bytes(address)).strip_prefix(&self.dir).ok()?;
+        let serial = name.to_str()?.strip_prefix('c')?.parse().ok()?;
+        self.peers.lock().unwrap().get(&serial).copied()
+    }
+
+    /// What the guest sees of a host address.
+    fn guest_name(&self, address: &[u8]) -> Vec<u8> {
+        self.bound.lock().unwrap().get(address).cloned().unwrap_or_default()
+    }
+}
+
+fn sockaddr(path: &[u8]) -> Result<(libc::sockaddr_un, libc::socklen_t)> {
+    // SAFETY: all-zero is a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = AF_UNIX;
+    if path.len() >= address.sun_path.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    for (to, &from) in address.sun_path.iter_mut().zip(path) {
+        *to = from as libc::c_char;
+    }
+    Ok((address, (2 + path.len() + 1) as libc::socklen_t))
+}
+
+fn bind_host(socket: &OwnedFd, path: &HostPath) -> Result<()> {
+    let (address, len) = sockaddr(path.as_os_str().as_bytes())?;
+    // SAFETY: a valid address of that length.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(host(io::Error::last_os_error())) }
+}
+
+/// Connects without ever blocking the supervisor. `EAGAIN`: the listener's backlog is full.
+fn connect_host(socket: &OwnedFd, path: &[u8]) -> Result<()> {
+    let (address, len) = sockaddr(path)?;
+    let flags = rustix::fs::fcntl_getfl(socket).map_err(host)?;
+    // The flag belongs to the open file description, which the guest shares: set for the moment of the call only.
+    let blocking = !flags.contains(OFlags::NONBLOCK);
+    if blocking {
+        rustix::fs::fcntl_setfl(socket, flags | OFlags::NONBLOCK).map_err(host)?;
+    }
+    // SAFETY: a valid address of that length.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    let error = io::Error::last_os_error();
+    if blocking {
+        rustix::fs::fcntl_setfl(socket, flags).map_err(host)?;
+    }
+    if result == 0 { Ok(()) } else { Err(host(error)) }
+}
+
+/// Family and name of a guest's address.
+fn parse(bytes: &[u8]) -> Result<(u16, &[u8])> {
+    let family = u16::from_ne_bytes(bytes.get(..2).and_then(|b| b.try_into().ok()).ok_or(Errno::EINVAL)?);
+    if bytes.len() > size_of::<libc::sockaddr_un>() && family == AF_UNIX {
+        return Err(Errno::EINVAL);
+    }
+    Ok((family, &bytes[2..]))
+}
+
+/// A path name: up to the first NUL.
+fn path_name(name: &[u8]) -> &[u8] {
+    name.split(|&b| b == 0).next().unwrap_or_default()
+}
+
+/// `socket(2)`. Native for stream and seqpacket `AF_UNIX`.
+pub fn socket(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    const SOCK_TYPE_MASK: i32 = 0xf;
+    match (ctx.int(0), ctx.int(1) & SOCK_TYPE_MASK) {
+        // Datagram sockets name a destination in every message; they come with the network.
+        (libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_RAW) => Err(Errno::ESOCKTNOSUPPORT),
+        (libc::AF_UNIX, _) => Err(Errno::EPROTONOSUPPORT),
+        _ => Err(Errno::EAFNOSUPPORT),
+    }
+}
+
+fn guest_socket(ctx: &Ctx<'_>, index: usize) -> Result<OwnedFd> {
+    let fd = ctx.thread.process.getfd(ctx.int(index)).map_err(host)?;
+    let stat = rustix::fs::fstat(&fd).map_err(host)?;
+    if stat.st_mode & libc::S_IFMT != S_IFSOCK { Err(Errno::ENOTSOCK) } else { Ok(fd) }
+}
+
+/// `bind(2)`.
+pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let socket = guest_socket(ctx, 0)?;
+    let address = ctx.bytes(1)?;
+    let (family, name) = parse(&address)?;
+    if family != AF_UNIX {
+        return Err(Errno::EINVAL);
+    }
+    let names = &ctx.server.unix;
+    let mut guest_name = name.to_vec();
+    if name.is_empty() || name[0] == 0 {
+        if name.is_empty() {
+            // Autobind: NUL and five hexadecimal digits.
+            let serial = names.serial.fetch_add(1, Ordering::Relaxed);
+            guest_name = format!("\0{:05x}", serial & 0xfffff).into_bytes();
+        }
+        let path = names.abstract_path(ctx.net_ns(), &guest_name);
+        match bind_host(&socket, &path) {
+            Err(Errno::EADDRINUSE) => {
+                // An abstract name goes with its socket; the file does not. Nobody listens there: take it over.
+                let probe = rustix::net::socket(
+                    rustix::net::AddressFamily::UNIX,
+                    rustix::net::sockopt::socket_type(&socket).map_err(host)?,
+                    None,
+                )
+                .map_err(host)?;
+                if connect_host(&probe, path.as_os_str().as_bytes()) != Err(Errno::ECONNREFUSED) {
+                    return Err(Errno::EADDRINUSE);
+                }
+                let _ = std::fs::remove_file(&path);
+                bind_host(&socket, &path)?;
+            }
+            other => other?,
+        }
+    } else {
+        let path = path_name(name);
+        ctx.with_walk(libc::AT_FDCWD, path, |walk| {
+            match namei::with_new_name(walk, path, |dir, name, new| {
+                dir.bind_socket(name, nomina_kernel::vfs::NewInode { mode: S_IFSOCK | 0o777 & !walk.umask, ..new }, &socket)
+            }) {
+                Err(Errno::EEXIST) => Err(Errno::EADDRINUSE),
+                other => other,
+            }
+        })?;
+    }
+    if let Some(address) = local_address(&socket)? {
+        names.bound.lock().unwrap().insert(address, guest_name);
+    }
+    Ok(().into())
+}
+
+/// `connect(2)`.
+pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let socket = guest_socket(ctx, 0)?;
+    let address = ctx.bytes(1)?;
+    let (family, name) = parse(&address)?;
+    if family != AF_UNIX {
+        return Err(if family == 0 { Errno::EINVAL } else { Errno::EAFNOSUPPORT });
+    }
+    let names = &ctx.server.unix;
+    let handle;
+    let target = if name.first() == Some(&0) {
+        names.abstract_path(ctx.net_ns(), name).into_os_string().into_encoded_bytes()
+    } else {
+        let path = path_name(name);
+        handle = ctx.with_walk(libc::AT_FDCWD, path, |walk| {
+            let found = namei::path_lookup(walk, path, LookupFlags::FOLLOW)?;
+            let attr = found.inode().getattr()?;
+            nomina_kernel::vfs::permission::inode_permission(&attr, walk.cred, nomina_kernel::vfs::permission::MAY_WRITE)?;
+            if attr.mode & nomina_kernel::vfs::S_IFMT != S_IFSOCK {
+                return Err(Errno::ECONNREFUSED);
+            }
+            ctx.server.check_socket_reach(&found)?;
+            found.inode().host_handle(false)
+        })?;
+        format!("/proc/self/fd/{}", handle.as_raw_fd()).into_bytes()
+    };
+    let cred = ctx.cred();
+    let peer = Peer { host_pid: ctx.host_pid(), uid: cred.euid.0, gid: cred.egid.0 };
+    names.mark(&socket, peer);
+    match connect_host(&socket, &target) {
+        Ok(()) => Ok(().into()),
+        Err(Errno::ENOENT) => Err(if name.first() == Some(&0) { Errno::ECONNREFUSED } else { Errno::ENOENT }),
+        Err(Errno::EAGAIN) if !rustix::fs::fcntl_getfl(&socket).map_err(host)?.contains(OFlags::NONBLOCK) => {
+            // The backlog is full and the guest wants to wait. There is no descriptor that tells when it has room.
+            std::thread::yield_now();
+            Ok(Reply::Retry)
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+/// The host's path of a socket's own or peer address; `None` when it has no name.
+fn address_of(socket: &OwnedFd, call: NameCall) -> Result<(u16, Option<Vec<u8>>)> {
+    let mut address = MaybeUninit::<libc::sockaddr_un>::zeroed();
+    let mut len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: buffer and length are valid and the kernel writes at most the length.
+    if unsafe { call(socket.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut len) } != 0 {
+        return Err(host(io::Error::last_os_error()));
+    }
+    // SAFETY: zeroed before, so every byte is initialised.
+    let address = unsafe { address.assume_init() };
+    let name: Vec<u8> = address.sun_path.iter().take((len as usize).saturating_sub(2)).map(|&c| c as u8).collect();
+    let name = path_name(&name).to_vec();
+    Ok((address.sun_family, (!name.is_empty()).then_some(name)))
+}
+
+fn local_address(socket: &OwnedFd) -> Result<Option<Vec<u8>>> {
+    Ok(address_of(socket, libc::getsockname)?.1)
+}
+
+/// `getsockname(2)` and `getpeername(2)`.
+pub fn name_of(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let socket = guest_socket(ctx, 0)?;
+    let call: NameCall = if ctx.nr == 51 { libc::getsockname } else { libc::getpeername };
+    let (family, address) = address_of(&socket, call)?;
+    let mut answer = family.to_ne_bytes().to_vec();
+    if let Some(address) = address {
+        answer.extend(ctx.server.unix.guest_name(&address));
+    }
+    ctx.out[0] = answer.len() as u64;
+    ctx.write(1, &answer)?;
+    Ok(().into())
+}
+
+/// `sendto(2)` with an address: on connected sockets Linux ignores or refuses it.
+pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let socket = guest_socket(ctx, 0)?;
+    match rustix::net::sockopt::socket_type(&socket).map_err(host)? {
+        rustix::net::SocketType::STREAM => match address_of(&socket, libc::getpeername) {
+            Ok(_) => Err(Errno::EISCONN),
+            Err(_) => Err(Errno::EOPNOTSUPP),
+        },
+        // unix_seqpacket_sendmsg: "if (msg->msg_namelen) msg->msg_namelen = 0".
+        _ => Ok(().into()),
+    }
+}
+
+/// `getsockopt(2)` for the identity of the peer: `SO_PEERCRED`, `SO_PEERGROUPS`, `SO_PEERPIDFD`.
+pub fn peer_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let socket = guest_socket(ctx, 0)?;
+    if (ctx.int(1), ctx.int(2)) != (libc::SOL_SOCKET, libc::SO_PEERCRED) {
+        return Err(Errno::ENOPROTOOPT);
+    }
+    let marked = match address_of(&socket, libc::getpeername) {
+        Ok((_, Some(address))) => ctx.server.unix.marked(&address),
+        _ => None,
+    };
+    let peer = match marked {
+        Some(peer) => peer,
+        None => {
+            let ucred = rustix::net::sockopt::socket_peercred(&socket).map_err(host)?;
+            let host_pid = ucred.pid.as_raw_nonzero().get();
+            let (uid, gid) = ctx.server.ids_of_host_pid(host_pid).unwrap_or((65534, 65534));
+            Peer { host_pid, uid, gid }
+        }
+    };
+    let pid = ctx.server.vnr_of_host(ctx.thread, peer.host_pid).unwrap_or(0);
+    let mut answer = [0; 12];
+    answer[..4].copy_from_slice(&pid.to_ne_bytes());
+    answer[4..8].copy_from_slice(&peer.uid.to_ne_bytes());
+    answer[8..].copy_from_slice(&peer.gid.to_ne_bytes());
+    ctx.out[0] = 12;
+    ctx.write(3, &answer)?;
+    let _ = socket.as_fd();
+    Ok(().into())
+}

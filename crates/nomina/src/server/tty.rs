@@ -1,0 +1,102 @@
+//! Terminals of a sandbox: `/dev/tty`, `/dev/ptmx` and the slaves (`DeviceHost`).
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, OnceLock, Weak};
+
+use nomina_fs::dev::DeviceHost;
+use nomina_fs::devpts::DevPts;
+use nomina_fs::proc::current;
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::task::TaskId;
+use nomina_kernel::vfs::Attr;
+use rustix::fs::{Mode, OFlags, Stat, major, minor};
+
+use super::Server;
+use super::request::host;
+
+/// Opens terminals for guests. The server and the devpts instance are told to it when they exist.
+#[derive(Default)]
+pub struct Terminals {
+    /// The sandbox.
+    pub server: OnceLock<Weak<Server>>,
+    /// Where new terminals are registered.
+    pub devpts: OnceLock<Weak<DevPts>>,
+}
+
+impl Terminals {
+    fn server(&self) -> Result<Arc<Server>> {
+        self.server.get().and_then(Weak::upgrade).ok_or(Errno::ENXIO)
+    }
+
+    fn devpts(&self) -> Result<Arc<DevPts>> {
+        self.devpts.get().and_then(Weak::upgrade).ok_or(Errno::ENXIO)
+    }
+}
+
+impl DeviceHost for Terminals {
+    fn open_tty(&self, flags: u32) -> Result<OwnedFd> {
+        let server = self.server()?;
+        let caller = TaskId(current().ok_or(Errno::ENXIO)?.0);
+        let pid = server.host_pid_of(caller).ok_or(Errno::ENXIO)?;
+        let device = tty_of(pid).ok_or(Errno::ENXIO)?;
+        if major(device) == nomina_fs::dev::PTS_MAJOR
+            && let Ok(fd) = self.devpts()?.open_slave(minor(device), flags)
+        {
+            return Ok(fd);
+        }
+        // The terminal that Nomina itself was started on: the guest's session is ours.
+        if tty_of(std::process::id() as i32) != Some(device) {
+            return Err(Errno::ENXIO);
+        }
+        let kept = OFlags::from_bits_retain(flags) & (OFlags::RWMODE | OFlags::NONBLOCK);
+        rustix::fs::open("/dev/tty", kept | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).map_err(host)
+    }
+
+    fn open_ptmx(&self, flags: u32) -> Result<OwnedFd> {
+        let server = self.server()?;
+        let task = TaskId(current().ok_or(Errno::ENXIO)?.0);
+        let (uid, gid) = {
+            let kernel = server.kernel.lock().unwrap();
+            let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred();
+            (cred.fsuid.0, cred.fsgid.0)
+        };
+        /// Group `tty`, as devpts is mounted with `gid=5`.
+        const TTY_GROUP: u32 = 5;
+        let _ = gid;
+        self.devpts()?.open_master(flags, uid, TTY_GROUP)
+    }
+
+    fn open_pts(&self, index: u32, flags: u32) -> Result<OwnedFd> {
+        self.devpts()?.open_slave(index, flags)
+    }
+}
+
+/// Device number of a host process's controlling terminal.
+fn tty_of(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name in parentheses: state, ppid, pgrp, session, tty_nr.
+    let number: u32 = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(4)?.parse::<i32>().ok()? as u32;
+    // new_encode_dev of the kernel.
+    let device = rustix::fs::makedev(number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
+    (number != 0).then_some(device)
+}
+
+impl Server {
+    /// Attributes of a terminal in a guest's hands, as devpts shows them. `None` for anything else.
+    pub fn pty_attr(&self, stat: &Stat) -> Option<Attr> {
+        if major(stat.st_rdev) != nomina_fs::dev::PTS_MAJOR || stat.st_mode & libc::S_IFMT != libc::S_IFCHR {
+            return None;
+        }
+        self.devpts.inode(minor(stat.st_rdev))?.getattr().ok()
+    }
+}
+
+/// The first of these descriptors that is a terminal.
+pub fn first_terminal<'f>(fds: &[std::os::fd::BorrowedFd<'f>]) -> Option<std::os::fd::BorrowedFd<'f>> {
+    fds.iter().copied().find(|fd| rustix::termios::isatty(fd))
+}
+
+/// Number of a descriptor, for messages.
+pub fn number(fd: &OwnedFd) -> i32 {
+    fd.as_raw_fd()
+}

@@ -1,0 +1,94 @@
+//! Workers: take gate calls, serve them, and after bursts of calls watch the caller's channel.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use nomina_abi as abi;
+use nomina_fs::proc::{TaskKey, with_current};
+use nomina_gate::listener::Call;
+use nomina_kernel::errno::Errno;
+
+use super::Server;
+use super::guest::GuestThread;
+use super::request::Ctx;
+use super::sys;
+
+/// How many workers serve a sandbox.
+pub fn count() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8)
+}
+
+/// Starts the workers. They end when the last guest has ended.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub fn start(server: &Arc<Server>) -> io::Result<()> {
+    for index in 0..count() {
+        let server = server.clone();
+        std::thread::Builder::new()
+            .name(format!("nomina-work-{index}"))
+            .stack_size(512 * 1024)
+            .spawn(move || work(&server))?;
+    }
+    Ok(())
+}
+
+fn work(server: &Arc<Server>) {
+    let Some(listener) = server.listener.get() else { return };
+    while let Ok(Some(call)) = listener.recv() {
+        let value = answer(server, &call);
+        listener.reply(call.id, value);
+    }
+}
+
+/// Serves one gate call; gives what the call returns.
+fn answer(server: &Arc<Server>, call: &Call) -> i64 {
+    let denied = -i64::from(Errno::EPERM.0);
+    if call.nr as u32 != abi::GATE_NR {
+        return -i64::from(Errno::ENOSYS.0);
+    }
+    let tid = call.tid as i32;
+    let thread = match call.args[0] {
+        abi::GATE_CALL | abi::GATE_ATTACH => {
+            match server.guests.by_tid(tid).filter(|thread| thread.token == call.args[1]) {
+                Some(thread) => Some(thread),
+                // A new thread, or one whose host tid was somebody else's before.
+                None => sys::clone::attach(server, tid, call.args[1]).or_else(|| server.guests.by_tid(tid)),
+            }
+        }
+        abi::GATE_START => server.guests.by_tid(tid).or_else(|| sys::exec::by_process(server, tid)),
+        _ => return denied,
+    };
+    let Some(thread) = thread else { return denied };
+    match call.args[0] {
+        abi::GATE_CALL => {
+            serve(server, &thread);
+            0
+        }
+        abi::GATE_ATTACH => 0,
+        _ => match sys::exec::start(server, &thread, tid) {
+            Ok(()) => 0,
+            Err(errno) => -i64::from(errno.0),
+        },
+    }
+}
+
+/// Serves the request in a thread's slot.
+pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>) {
+    server.controls.apply();
+    let started = Instant::now();
+    let slot = thread.image.lock().unwrap().slot.clone();
+    let mut ctx = Ctx::new(server, thread, slot);
+    let nr = ctx.nr;
+    // A panic is our bug, not the guest's to exploit: the request fails, the sandbox lives.
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        with_current(TaskKey(thread.task.0), || sys::dispatch(&mut ctx))
+    }))
+    .unwrap_or(Err(Errno::EIO));
+    let enosys = matches!(result, Err(Errno::ENOSYS));
+    ctx.finish(result);
+    server.stats.count(nr, started.elapsed(), enosys);
+    thread.pace.store(server.now(), Ordering::Relaxed);
+}
