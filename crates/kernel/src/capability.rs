@@ -185,7 +185,7 @@ const VFS_CAP_FLAGS_EFFECTIVE: u32 = 1;
 impl VfsCaps {
     /// Decodes the attribute (`struct vfs_ns_cap_data`). `EINVAL` when size and revision do not fit together.
     pub fn parse(xattr: &[u8]) -> Result<VfsCaps> {
-        if xattr.len() % 4 != 0 {
+        if !xattr.len().is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         let words: Vec<u64> =

@@ -1,6 +1,6 @@
 //! Credentials (`credentials(7)`, `struct cred`): the ids and capabilities a task acts with, always relative to a user
 //! namespace. A `Cred` is never changed once a task holds it; a change is a new one committed by
-//! [`Kernel::commit_creds`].
+//! `Kernel::commit_creds`.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::capability::{Cap, CapSet};
 use crate::kernel::Kernel;
 use crate::task::TaskId;
 use crate::user_namespace::{Kgid, Kuid, UserNamespace};
+use crate::vfs::WalkCred;
 
 bitflags! {
     /// Secure bits (`capabilities(7)`). Every bit but the last pairs has its lock just above it.
@@ -161,6 +162,42 @@ impl Cred {
     /// `in_egroup_p`: the same with the effective group.
     pub fn in_egroup(&self, gid: Kgid) -> bool {
         self.egid == gid || self.groups.binary_search(&gid).is_ok()
+    }
+
+    /// Calls `f` with these credentials as path walk wants them.
+    pub fn with_walk_cred<R>(&self, f: impl FnOnce(&WalkCred<'_>) -> R) -> R {
+        let mapped =
+            |uid, gid| self.user_ns.from_kuid(uid).is_some() && self.user_ns.from_kgid(gid).is_some();
+        let has = |cap| self.cap_effective.has(cap);
+        f(&WalkCred {
+            fsuid: self.fsuid,
+            fsgid: self.fsgid,
+            groups: &self.groups,
+            dac_override: has(Cap::DAC_OVERRIDE),
+            dac_read_search: has(Cap::DAC_READ_SEARCH),
+            fowner: has(Cap::FOWNER),
+            fsetid: has(Cap::FSETID),
+            chown: has(Cap::CHOWN),
+            // Device nodes and trusted attributes concern the whole system.
+            mknod: self.capable(Cap::MKNOD),
+            sys_admin: self.capable(Cap::SYS_ADMIN),
+            sys_chroot: has(Cap::SYS_CHROOT),
+            setfcap: has(Cap::SETFCAP),
+            mapped: if self.user_ns.level() == 0 { None } else { Some(&mapped) },
+        })
+    }
+
+    /// The credentials `access(2)` answers for (`access_override_creds`): file access with the real ids, and the
+    /// capabilities an exec by the real user would have.
+    #[must_use]
+    pub fn for_access(&self) -> Cred {
+        let mut cred = self.clone();
+        (cred.fsuid, cred.fsgid) = (self.uid, self.gid);
+        if !self.securebits.contains(Securebits::NO_SETUID_FIXUP) {
+            let root = self.user_ns.make_kuid(0) == Some(self.uid);
+            cred.cap_effective = if root { self.cap_permitted } else { CapSet::EMPTY };
+        }
+        cred
     }
 
     /// `set_cred_user_ns`: enters `ns`: every capability there, securebits reset. Ids stay as they are.

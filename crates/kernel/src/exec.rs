@@ -98,7 +98,8 @@ pub fn prepare_exec_cred(old: &Cred, file: &ExecFile, limits: ExecUnsafe) -> Res
     let is_root = |uid| Some(uid) == root;
     // handle_privileged_root; a set-user-ID-root file with capabilities gives just those.
     let suid_root = !is_root(new.uid) && is_root(new.euid);
-    if !new.securebits.contains(Securebits::NOROOT) && !(has_fcap && suid_root) {
+    let root_is_plain = new.securebits.contains(Securebits::NOROOT) || has_fcap && suid_root;
+    if !root_is_plain {
         if is_root(new.euid) || is_root(new.uid) {
             new.cap_permitted = old.cap_bset.or(old.cap_inheritable);
         }
@@ -194,6 +195,9 @@ impl Kernel {
             task.exit_signal = Some(SIGCHLD);
             task.forknoexec = false;
             task.set_comm(comm);
+        }
+        if let Some(signal) = self.signal_of_mut(id) {
+            signal.sigchld = signal.sigchld.flushed();
         }
         Ok(out)
     }

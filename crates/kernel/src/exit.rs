@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::{Kernel, SIGCHLD};
 use crate::pid::{PidType, free_pid_if_unused};
 use crate::ptrace::PtraceEvents;
-use crate::task::{ExitState, TaskId};
+use crate::task::{ExitState, SigchldAction, TaskId};
 
 /// SIGKILL.
 const SIGKILL: i32 = 9;
@@ -267,12 +267,14 @@ impl Kernel {
     fn notify_parent(&self, id: TaskId, out: &mut ExitOutcome) -> bool {
         let Some(task) = self.task(id) else { return false };
         let Some(signal) = task.exit_signal else { return true };
-        let autoreap =
-            signal == SIGCHLD && self.signal_of(task.real_parent).is_some_and(|s| s.sigchld_autoreap);
-        if signal != 0 {
+        let action = match self.signal_of(task.real_parent) {
+            Some(parent) if signal == SIGCHLD => parent.sigchld,
+            _ => SigchldAction::Notify,
+        };
+        if signal != 0 && action != SigchldAction::Ignore {
             out.notify.push((task.real_parent, signal));
         }
-        autoreap
+        action != SigchldAction::Notify
     }
 
     /// `release_task`: the numbers are given back. When that leaves a dead leader alone, its parent hears of it only now.

@@ -204,8 +204,7 @@ impl Kernel {
         let sighand_without_vm = flags.contains(F::SIGHAND) && !flags.contains(F::VM);
         // Siblings of init would never be reaped, and many trees in one namespace could not be told apart.
         let sibling_of_init = flags.contains(F::PARENT) && unkillable;
-        // Threads of a group must see each other by one pid and with one set of privileges. The swapper is exempt from
-        // nothing here: it never makes threads.
+        // Threads of a group must see each other by one pid and with one set of privileges.
         let thread_elsewhere = flags.contains(F::THREAD)
             && (flags.intersects(F::NEWUSER | F::NEWPID) || *task.pid.ns() != nsproxy.pid_for_children);
         let detached_pidfd = flags.contains(F::PIDFD | F::DETACHED);
@@ -362,7 +361,7 @@ impl Kernel {
             has_child_subreaper: parent_of_group.has_child_subreaper || parent_of_group.is_child_subreaper,
             group_exit_code: None,
             rlimits: group.rlimits,
-            sigchld_autoreap: group.sigchld_autoreap && !flags.contains(CloneFlags::CLEAR_SIGHAND),
+            sigchld: if share(CloneFlags::CLEAR_SIGHAND) { group.sigchld.flushed() } else { group.sigchld },
             tty: group.tty,
         };
         new.pid.attach(PidType::Pid, id);

@@ -22,7 +22,7 @@ use crate::pid_namespace::PidNamespace;
 use crate::policy::Policy;
 use crate::ptrace::PtraceEvents;
 use crate::rlimit::Rlimits;
-use crate::task::{Dumpable, ExitState, Mm, Sighand, SignalId, SignalStruct, Task, TaskId};
+use crate::task::{Dumpable, ExitState, Mm, SigchldAction, Sighand, SignalId, SignalStruct, Task, TaskId};
 use crate::time::TimeNamespace;
 use crate::ucount::Ucounts;
 use crate::user_namespace::UserNamespace;
@@ -116,7 +116,7 @@ impl Kernel {
             has_child_subreaper: false,
             group_exit_code: None,
             rlimits: config.limits,
-            sigchld_autoreap: false,
+            sigchld: SigchldAction::Notify,
             tty: None,
         };
         let task = Task {

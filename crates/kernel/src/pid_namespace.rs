@@ -12,8 +12,9 @@ use crate::pid::{Pid, Upid};
 use crate::task::TaskId;
 use crate::user_namespace::UserNamespace;
 
-/// Deepest nesting below the initial namespace.
-pub const MAX_PID_NS_LEVEL: usize = 32;
+/// Deepest nesting below the initial namespace: Linux's 32, and one more, because a sandbox's own first namespace is at
+/// level 1 already.
+pub const MAX_PID_NS_LEVEL: usize = 33;
 /// After the numbers have wrapped around, those below are left to daemons of the boot.
 pub const RESERVED_PIDS: i32 = 300;
 
@@ -68,7 +69,7 @@ impl PidNamespace {
     /// `create_pid_namespace`.
     ///
     /// # Errors
-    /// `EINVAL` when `owner` is not a descendant of the user namespace that owns the parent; `ENOSPC` beyond 32 levels.
+    /// `EINVAL` when `owner` is not a descendant of the user namespace that owns the parent; `ENOSPC` beyond [`MAX_PID_NS_LEVEL`].
     pub(crate) fn create(
         inum: u64,
         owner: Arc<UserNamespace>,
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_ends_at_level_32() {
+    fn nesting_ends_at_the_deepest_level() {
         let (mut ns, _, cred) = nested(32768);
         for inum in 0..MAX_PID_NS_LEVEL {
             ns = PidNamespace::create(inum as u64, cred.user_ns.clone(), &ns).unwrap();

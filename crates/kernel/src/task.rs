@@ -191,6 +191,24 @@ impl Task {
     }
 }
 
+/// What a process has told the kernel to do with SIGCHLD, as far as dead children are concerned (`sigaction(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigchldAction {
+    /// Dead children wait to be waited for.
+    Notify,
+    /// `SA_NOCLDWAIT`: the signal is sent, but dead children vanish.
+    NoCldWait,
+    /// `SIG_IGN`: no signal, and dead children vanish.
+    Ignore,
+}
+
+impl SigchldAction {
+    /// What is left of it when handlers are reset: only ignoring (`flush_signal_handlers`).
+    pub(crate) fn flushed(self) -> SigchldAction {
+        if self == SigchldAction::NoCldWait { SigchldAction::Notify } else { self }
+    }
+}
+
 /// A thread group, that is a process: `struct signal_struct`.
 pub struct SignalStruct {
     pub(crate) id: SignalId,
@@ -208,9 +226,8 @@ pub struct SignalStruct {
     /// Wait status of `exit_group(2)` or of a fatal signal; overrides that of the leader.
     pub(crate) group_exit_code: Option<i32>,
     pub(crate) rlimits: Rlimits,
-    /// Whether SIGCHLD is ignored, or its handler has SA_NOCLDWAIT: children then vanish without being waited for. Set by
-    /// the embedder, who sees `rt_sigaction(2)`.
-    pub sigchld_autoreap: bool,
+    /// What it does about SIGCHLD. Set by the embedder, who sees `rt_sigaction(2)`; fork and exec are seen to here.
+    pub sigchld: SigchldAction,
     /// Device number of the controlling terminal.
     pub tty: Option<u64>,
 }

@@ -36,7 +36,7 @@ impl Kernel {
         let capable = old.ns_capable(&old.user_ns, Cap::SETGID);
         let real_ok = rgid.is_none_or(|id| id == old.gid || id == old.egid);
         let effective_ok = egid.is_none_or(|id| id == old.gid || id == old.egid || id == old.sgid);
-        if !capable && !(real_ok && effective_ok) {
+        if !(capable || real_ok && effective_ok) {
             return Err(Errno::EPERM);
         }
         let mut new = (*old).clone();
@@ -56,7 +56,7 @@ impl Kernel {
         let (rgid, egid, sgid) = (kgid(&old, rgid)?, kgid(&old, egid)?, kgid(&old, sgid)?);
         let known = |id: Option<Kgid>| id.is_none_or(|id| [old.gid, old.egid, old.sgid].contains(&id));
         let capable = old.ns_capable(&old.user_ns, Cap::SETGID);
-        if !capable && !(known(rgid) && known(egid) && known(sgid)) {
+        if !(capable || known(rgid) && known(egid) && known(sgid)) {
             return Err(Errno::EPERM);
         }
         let mut new = (*old).clone();

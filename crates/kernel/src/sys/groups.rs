@@ -6,7 +6,7 @@ use crate::kernel::Kernel;
 use crate::task::TaskId;
 
 /// Most supplementary groups.
-pub const NGROUPS_MAX: usize = 65536;
+const NGROUPS_MAX: usize = 65536;
 
 impl Kernel {
     /// `getgroups(2)`: ascending kernel ids as the caller sees them.
@@ -19,7 +19,7 @@ impl Kernel {
     ///
     /// # Errors
     /// `EPERM` without CAP_SETGID, or where the user namespace has no group map or has given up setgroups; `EINVAL` for
-    /// more than [`NGROUPS_MAX`] or an unmapped id.
+    /// more than 65536 groups or an unmapped id.
     pub fn setgroups(&mut self, caller: TaskId, groups: &[u32]) -> Result<()> {
         let old = self.cred_of(caller)?;
         if !old.ns_capable(&old.user_ns, Cap::SETGID) || !old.user_ns.may_setgroups() {

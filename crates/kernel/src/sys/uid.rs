@@ -97,7 +97,7 @@ impl Kernel {
         let capable = old.ns_capable(&old.user_ns, Cap::SETUID);
         let real_ok = ruid.is_none_or(|id| id == old.uid || id == old.euid);
         let effective_ok = euid.is_none_or(|id| id == old.uid || id == old.euid || id == old.suid);
-        if !capable && !(real_ok && effective_ok) {
+        if !(capable || real_ok && effective_ok) {
             return Err(Errno::EPERM);
         }
         let mut new = (*old).clone();
@@ -117,7 +117,7 @@ impl Kernel {
         let (ruid, euid, suid) = (kuid(&old, ruid)?, kuid(&old, euid)?, kuid(&old, suid)?);
         let known = |id: Option<Kuid>| id.is_none_or(|id| [old.uid, old.euid, old.suid].contains(&id));
         let capable = old.ns_capable(&old.user_ns, Cap::SETUID);
-        if !capable && !(known(ruid) && known(euid) && known(suid)) {
+        if !(capable || known(ruid) && known(euid) && known(suid)) {
             return Err(Errno::EPERM);
         }
         let mut new = (*old).clone();

@@ -234,6 +234,36 @@ fn looking_into_another_task_needs_its_ids_and_no_more_capabilities() {
 }
 
 #[test]
+fn path_walk_gets_capabilities_over_mapped_files_only() {
+    let (mut k, init) = boot();
+    let task = fork(&mut k, init);
+    k.task(task).unwrap().cred().with_walk_cred(|walk| assert!(walk.mapped.is_none() && walk.mknod));
+    k.unshare(task, CloneFlags::NEWUSER.bits()).unwrap();
+    let cred = k.task(task).unwrap().cred().clone();
+    let root = k.task(init).unwrap().cred().clone();
+    for kind in [MapKind::Uid, MapKind::Gid] {
+        cred.user_ns.write_map(kind, b"0 1000 1", &root, &root).unwrap();
+    }
+    cred.with_walk_cred(|walk| {
+        let mapped = walk.mapped.unwrap();
+        assert!(mapped(1000, 1000) && !mapped(0, 1000) && !mapped(1000, 0));
+        assert!(walk.dac_override && !walk.mknod && !walk.sys_admin);
+    });
+}
+
+#[test]
+fn access_is_answered_for_the_real_user() {
+    let (mut k, init) = boot();
+    let task = fork(&mut k, init);
+    k.setresuid(task, 1000, 0, 0).unwrap();
+    let cred = k.task(task).unwrap().cred().for_access();
+    assert_eq!((cred.fsuid, cred.cap_effective), (1000, CapSet::EMPTY));
+    k.setresuid(task, 0, 1000, 1000).unwrap();
+    let cred = k.task(task).unwrap().cred().for_access();
+    assert_eq!((cred.fsuid, cred.cap_effective), (0, CapSet::FULL));
+}
+
+#[test]
 fn no_new_privs_is_set_once_and_inherited() {
     let (mut k, init) = boot();
     let task = fork(&mut k, init);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::errno::Errno;
 use crate::exit::{ExitOutcome, status_exited, status_signaled};
-use crate::task::ExitState;
+use crate::task::{ExitState, SigchldAction};
 use crate::wait::{WaitFor, WaitOptions, WaitedChild};
 
 fn exit(k: &mut Kernel, task: TaskId) -> ExitOutcome {
@@ -38,10 +38,13 @@ fn a_dead_child_stays_a_zombie_until_it_is_waited_for() {
 #[test]
 fn a_parent_that_ignores_sigchld_gets_no_zombies() {
     let (mut k, init) = boot();
-    k.signal_of_mut(init).unwrap().sigchld_autoreap = true;
-    let child = fork(&mut k, init);
-    let out = exit(&mut k, child);
-    assert!(out.autoreap && k.task(child).is_none());
+    for (action, notify) in [(SigchldAction::Ignore, vec![]), (SigchldAction::NoCldWait, vec![(init, 17)])] {
+        k.signal_of_mut(init).unwrap().sigchld = action;
+        let child = fork(&mut k, init);
+        let out = exit(&mut k, child);
+        assert!(out.autoreap && k.task(child).is_none());
+        assert_eq!(out.notify, notify, "{action:?}");
+    }
 }
 
 #[test]

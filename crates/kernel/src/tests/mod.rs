@@ -213,7 +213,7 @@ fn observe(k: &Kernel) -> Vec<String> {
             t.children(),
             t.cred(),
             t.exit_state(),
-            t.fs().map_or(std::ptr::null(), |fs| Arc::as_ptr(fs)),
+            t.fs().map_or(std::ptr::null(), Arc::as_ptr),
             t.pid().ns().pid_allocated(),
         )
     });

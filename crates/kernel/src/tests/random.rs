@@ -7,6 +7,7 @@ use super::*;
 use crate::exit::status_exited;
 use crate::nsfs::{NsLink, NsRef};
 use crate::setns::SetnsTarget;
+use crate::task::SigchldAction;
 use crate::wait::{WaitFor, WaitOptions};
 
 #[derive(Clone, Debug)]
@@ -141,7 +142,8 @@ fn run(k: &mut Kernel, files: &mut Vec<NsRef>, step: &Step) -> bool {
         }
         Step::Subreaper(a) => k.set_child_subreaper(pick(a), true).is_ok(),
         Step::Autoreap(a, on) => {
-            k.signal_of_mut(pick(a)).unwrap().sigchld_autoreap = on;
+            let action = if on { SigchldAction::Ignore } else { SigchldAction::Notify };
+            k.signal_of_mut(pick(a)).unwrap().sigchld = action;
             true
         }
     }
