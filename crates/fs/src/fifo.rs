@@ -101,8 +101,12 @@ mod tests {
         let (fifos, at) = (Fifos::default(), At::new(&fd, b"f"));
         assert!(matches!(fifos.open(at, WRITE).unwrap(), Opened::WouldBlock));
         assert!(matches!(fifos.open(at, READ).unwrap(), Opened::WouldBlock));
-        let Opened::Host(writer) = fifos.open(at, WRITE).unwrap() else { panic!("the writer must find the reader") };
-        let Opened::Host(reader) = fifos.open(at, READ).unwrap() else { panic!("the reader must find the writer") };
+        let Opened::Host(writer) = fifos.open(at, WRITE).unwrap() else {
+            panic!("the writer must find the reader")
+        };
+        let Opened::Host(reader) = fifos.open(at, READ).unwrap() else {
+            panic!("the reader must find the writer")
+        };
         rustix::io::write(&writer, b"x").unwrap();
         assert_eq!(rustix::io::read(&reader, &mut [0u8; 4]).unwrap(), 1);
         assert!(!rustix::fs::fcntl_getfl(&reader).unwrap().contains(OFlags::NONBLOCK));

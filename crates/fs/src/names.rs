@@ -46,7 +46,8 @@ pub(crate) fn to_host(name: &[u8], kind: u32, write: bool) -> Result<Vec<u8>> {
 pub(crate) fn list_to_guest(list: &[u8], kind: u32, lower: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for name in list.split(|&b| b == 0).filter(|n| !n.is_empty()) {
-        let kept = name.strip_prefix(PREFIX).filter(|n| n.starts_with(b"trusted.") || n.starts_with(b"security."));
+        let kept =
+            name.strip_prefix(PREFIX).filter(|n| n.starts_with(b"trusted.") || n.starts_with(b"security."));
         let guest = match kept {
             Some(name) => Some(name),
             None if ours(name) => None,
@@ -72,7 +73,8 @@ mod tests {
 
     #[test]
     fn bookkeeping_can_neither_be_read_nor_set() {
-        for name in [&b"user.overlay.opaque"[..], b"user.containers.override_stat", b"user.nomina.trusted.x"] {
+        for name in [&b"user.overlay.opaque"[..], b"user.containers.override_stat", b"user.nomina.trusted.x"]
+        {
             assert_eq!(to_host(name, S_IFREG, true), Err(Errno::EPERM));
             assert_eq!(to_host(name, S_IFREG, false), Err(Errno::ENODATA));
             assert!(list_to_guest(name, S_IFREG, false).is_empty() || name.ends_with(b"trusted.x"));

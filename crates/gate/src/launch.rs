@@ -25,6 +25,8 @@ pub enum Step {
     NoNewPrivs,
     /// Landlock.
     Landlock,
+    /// Giving up the host's capabilities, when the host's root starts a sandbox.
+    Capabilities,
     /// The page from which the first exec is made.
     Trampoline,
     /// The seccomp filter.
@@ -67,10 +69,11 @@ fn step_text(step: i32) -> &'static str {
         2 => "setting RLIMIT_NOFILE (the hard limit must be at least 1040)",
         3 => "setting no_new_privs",
         4 => "restricting itself with Landlock",
-        5 => "mapping the trampoline",
-        6 => "installing the seccomp filter with user notification",
-        7 => "handing the listener over",
-        8 => "running the shim (are memfds executable? vm.memfd_noexec)",
+        5 => "giving up capabilities",
+        6 => "mapping the trampoline",
+        7 => "installing the seccomp filter with user notification",
+        8 => "handing the listener over",
+        9 => "running the shim (are memfds executable? vm.memfd_noexec)",
         _ => "unknown step",
     }
 }
@@ -81,8 +84,8 @@ pub struct Launch<'a> {
     pub shim: BorrowedFd<'a>,
     /// Compiled filter.
     pub filter: &'a [libc::sock_filter],
-    /// Landlock ruleset, where the host has Landlock.
-    pub landlock: Option<BorrowedFd<'a>>,
+    /// Landlock ruleset that allows nothing. Never optional: without it the exec rule of the filter does not hold.
+    pub landlock: BorrowedFd<'a>,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Guest's end of the hidden socket.
@@ -99,8 +102,7 @@ pub struct Launch<'a> {
 
 /// A launched first guest, waiting for [`Launched::go`].
 pub struct Launched {
-    /// The notification listener.
-    pub listener: OwnedFd,
+    listener: Option<OwnedFd>,
     /// Host pid of the first guest.
     pub pid: i32,
     /// Host pid of the guardian.
@@ -167,7 +169,7 @@ impl Launch<'_> {
         match sock::recv(guest_control.as_fd(), &mut data) {
             Ok((_, mut fds)) if fds.len() == 1 => {
                 let listener = fds.remove(0);
-                Ok(Launched { listener, pid, guardian, control, guest_control })
+                Ok(Launched { listener: Some(listener), pid, guardian, control, guest_control })
             }
             Ok(_) => match Report::parse(&data) {
                 Some(Report { kind: REPORT_FAILED, value, errno }) => {
@@ -263,7 +265,7 @@ impl Launch<'_> {
             let up = |fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 64);
             let stdio = self.stdio.map(|fd| up(raw(fd)));
             let (socket, shim) = (up(raw(self.socket)), up(raw(self.shim)));
-            let (control, landlock) = (up(control), self.landlock.map(|fd| up(raw(fd))));
+            let (control, landlock) = (up(control), up(raw(self.landlock)));
             for (to, from) in stdio.into_iter().enumerate() {
                 if libc::dup2(from, to as i32) < 0 {
                     failed(Step::Descriptors);
@@ -275,6 +277,11 @@ impl Launch<'_> {
                     failed(Step::Descriptors);
                 }
             }
+            // Whatever else the caller had open without close-on-exec must not reach the guest.
+            let above = abi::HIDDEN_FD_BASE + abi::HIDDEN_FDS;
+            for (from, to) in [(3, abi::HIDDEN_FD_BASE - 1), (above, u32::MAX)] {
+                libc::syscall(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_CLOEXEC);
+            }
             limit.rlim_cur = (self.nofile + u64::from(abi::HIDDEN_FDS)).min(limit.rlim_max);
             if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
                 failed(Step::Limits);
@@ -285,10 +292,11 @@ impl Launch<'_> {
             if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
                 failed(Step::NoNewPrivs);
             }
-            if let Some(ruleset) = landlock {
-                if libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) != 0 {
-                    failed(Step::Landlock);
-                }
+            if libc::syscall(libc::SYS_landlock_restrict_self, landlock, 0) != 0 {
+                failed(Step::Landlock);
+            }
+            if !drop_capabilities() {
+                failed(Step::Capabilities);
             }
             let Some(trampoline) = trampoline() else { failed(Step::Trampoline) };
             let program =
@@ -320,6 +328,14 @@ impl Launch<'_> {
 }
 
 impl Launched {
+    /// The notification listener, once.
+    ///
+    /// # Panics
+    /// When taken twice.
+    pub fn take_listener(&mut self) -> OwnedFd {
+        self.listener.take().expect("the listener is taken once")
+    }
+
     /// Lets the guest run the shim. Gives the control socket: it carries [`Report`]s, and closing it ends the sandbox.
     ///
     /// # Errors
@@ -368,6 +384,23 @@ impl Control {
 }
 
 type Trampoline = extern "C" fn(i64, i64, i64, i64, i64, i64) -> i64;
+
+/// Empties all capability sets and the bounding set (`capabilities(7)`). Nothing to do for an ordinary user.
+unsafe fn drop_capabilities() -> bool {
+    // SAFETY: system calls on local structures.
+    unsafe {
+        for capability in 0..64 {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno() != libc::EINVAL && errno() != libc::EPERM {
+                return false;
+            }
+        }
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        // struct __user_cap_header_struct of version 3, then two words of each set.
+        let header: [u32; 2] = [0x2008_0522, 0];
+        let data = [0u32; 6];
+        libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) == 0
+    }
+}
 
 /// A page at the shim's address with one system call in it. The filter allows `execveat` of an empty path only from
 /// there, and the exec replaces the page by the shim.

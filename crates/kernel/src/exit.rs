@@ -218,12 +218,14 @@ impl Kernel {
         let Some(ns) = self.active_pid_ns(init) else { return };
         ns.stop_adding();
         ns.set_child_reaper(None);
-        let doomed: Vec<TaskId> = ns
+        let mut doomed: Vec<TaskId> = ns
             .pids()
             .into_iter()
             .filter_map(|(_, pid)| pid.task(PidType::Pid))
             .filter(|id| !self.same_thread_group(*id, init))
             .collect();
+        // A leader is released last of its group, for the group's numbers hang on it.
+        doomed.sort_by_key(|id| self.leader_of(*id) == Some(*id));
         let mut from_outside = Vec::new();
         for id in &doomed {
             let Some(task) = self.task(*id) else { continue };

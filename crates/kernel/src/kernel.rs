@@ -87,7 +87,7 @@ impl Kernel {
         let init_nsproxy = NsProxy::new(
             UtsNamespace::new(inums.alloc(), user_ns.clone(), names),
             IpcNamespace::new(inums.alloc(), user_ns.clone()),
-            MntNs::new(inums.alloc(), user_ns.clone(), config.mnt_ns),
+            MntNs::new(user_ns.clone(), config.mnt_ns),
             pid_ns.clone(),
             NetNamespace::new(inums.alloc(), user_ns.clone()),
             CgroupNamespace::new(inums.alloc(), user_ns.clone()),

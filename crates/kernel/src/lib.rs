@@ -11,8 +11,6 @@ pub mod errno;
 pub mod exec;
 pub mod exit;
 pub mod fork;
-#[cfg(test)]
-mod invariants;
 pub mod ipc;
 pub mod kernel;
 pub mod mnt_ns;
@@ -31,7 +29,7 @@ pub mod signal;
 pub mod sys;
 pub mod task;
 #[cfg(test)]
-mod testing;
+mod tests;
 pub mod time;
 pub mod ucount;
 pub mod unshare;

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::errno::Result;
 use crate::mount::MntNamespace;
 use crate::ns_common::{NsCommon, NsKind, impl_ns};
 use crate::user_namespace::UserNamespace;
@@ -17,8 +16,9 @@ pub struct MntNs {
 impl_ns!(MntNs);
 
 impl MntNs {
-    pub(crate) fn new(inum: u64, owner: Arc<UserNamespace>, mounts: Arc<MntNamespace>) -> Arc<MntNs> {
-        Arc::new(MntNs { common: NsCommon::new(NsKind::Mnt, inum, Some(owner)), mounts })
+    pub(crate) fn new(owner: Arc<UserNamespace>, mounts: Arc<MntNamespace>) -> Arc<MntNs> {
+        // Mount namespaces are numbered where their trees are made.
+        Arc::new(MntNs { common: NsCommon::new(NsKind::Mnt, mounts.ino(), Some(owner)), mounts })
     }
     /// The mount tree.
     pub fn mounts(&self) -> &Arc<MntNamespace> {
@@ -26,26 +26,17 @@ impl MntNs {
     }
 }
 
-/// Copies the mount tree and moves `fs` to the corresponding new mounts (SPEC 3.1).
-pub(crate) fn copy_mounts(
-    user_ns_differs: bool,
-    old: &Arc<MntNamespace>,
-    fs: &mut FsStruct,
-) -> Result<Arc<MntNamespace>> {
-    crate::mount::copy_mnt_ns(user_ns_differs, old, fs)
+/// The root of the topmost mount: where root and working directory go on entering the namespace. `None` when even the
+/// root has been unmounted.
+pub(crate) fn root_path(mounts: &MntNamespace) -> Option<Path> {
+    let mut path = Path::mount_root(&mounts.root()?);
+    while let Some(over) = path.mnt.lookup_mnt(&path.dentry) {
+        path = Path::mount_root(&over);
+    }
+    Some(path)
 }
 
 /// Whether the root directory of `fs` is not the root of the mount namespace (`current_chrooted`).
 pub(crate) fn is_chrooted(mounts: &MntNamespace, fs: &FsStruct) -> bool {
     root_path(mounts).is_none_or(|root| root != fs.root)
-}
-
-/// The root of the topmost mount: where root and working directory go on entering the namespace. `None` when even the
-/// root has been unmounted lazily.
-pub(crate) fn root_path(mounts: &MntNamespace) -> Option<Path> {
-    let mut path = Path::mount_root(&mounts.root()?);
-    while let Some(above) = path.mnt.lookup_mnt(&path.dentry) {
-        path = Path::mount_root(&above);
-    }
-    Some(path)
 }

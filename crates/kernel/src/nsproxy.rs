@@ -15,7 +15,8 @@ use crate::errno::{Errno, Result};
 use crate::fork::CloneFlags;
 use crate::ipc::IpcNamespace;
 use crate::kernel::Kernel;
-use crate::mnt_ns::{MntNs, copy_mounts};
+use crate::mnt_ns::MntNs;
+use crate::mount::copy_mnt_ns;
 use crate::net::NetNamespace;
 use crate::ns_common::{NsCommon, owner_of};
 use crate::pid_namespace::PidNamespace;
@@ -186,8 +187,8 @@ impl Kernel {
         if flags.contains(CloneFlags::NEWNS) {
             let mut copy = fs.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let differs = owner_of(old.mnt.common()) != user_ns;
-            let mounts = copy_mounts(differs, old.mnt.mounts(), &mut copy)?;
-            new.mnt = MntNs::new(self.inums.alloc(), user_ns.clone(), mounts);
+            let mounts = copy_mnt_ns(differs, old.mnt.mounts(), &mut copy)?;
+            new.mnt = MntNs::new(user_ns.clone(), mounts);
             moved_fs = Some(copy);
         }
         if flags.contains(CloneFlags::NEWUTS) {

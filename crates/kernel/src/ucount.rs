@@ -56,3 +56,11 @@ impl Ucounts {
         })
     }
 }
+
+#[cfg(test)]
+impl Ucounts {
+    /// All accounts, for a recount.
+    pub(crate) fn snapshot(&self) -> BTreeMap<(u64, Kuid), u64> {
+        self.nproc.clone()
+    }
+}

@@ -3,3 +3,4 @@
 //! [`sandbox::Sandbox::builder`] is the way in; the command line has no other.
 
 pub mod sandbox;
+pub mod server;

@@ -19,8 +19,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nomina_kernel::vfs::{
-    Attr, DirEntry, Inode, Link, NewInode, Opened, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG,
-    S_IFSOCK, SetAttr, StatFs, SuperBlock,
+    Attr, DirEntry, Inode, Link, NewInode, Opened, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT,
+    S_IFREG, S_IFSOCK, SetAttr, StatFs, SuperBlock,
 };
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
@@ -28,8 +28,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use crate::at::{ALWAYS, At, GUEST_FLAGS, check_name, errno, id_of, wants_write};
 use crate::fifo::Fifos;
 use crate::names;
-use crate::override_stat::{IdMap, attr_of};
 use crate::overlay::{bind_in, statfs_of};
+use crate::override_stat::{IdMap, attr_of};
 
 /// What the objects of one host directory share.
 struct Shared {
@@ -152,6 +152,12 @@ fn ours(inode: &Arc<dyn Inode>) -> Result<&HostInode> {
     inode.as_any().downcast_ref::<HostInode>().ok_or(Errno::EXDEV)
 }
 
+/// Gives the object of a handle the name `name` in `dir`.
+fn link_fd(handle: &OwnedFd, dir: &OwnedFd, name: &[u8]) -> Result<()> {
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    rustix::fs::linkat(CWD, path, dir, name, AtFlags::SYMLINK_FOLLOW).map_err(errno)
+}
+
 /// Mode bits that may be given to the host's files.
 fn host_mode(mode: u32, kind: u32) -> Result<Mode> {
     if kind == S_IFREG && mode & (libc::S_ISUID | libc::S_ISGID) != 0 {
@@ -269,16 +275,19 @@ impl Inode for HostInode {
         if !Arc::ptr_eq(&self.shared, &target.shared) {
             return Err(Errno::EXDEV);
         }
-        if target.kind == S_IFDIR {
-            return Err(Errno::EPERM);
-        }
-        self.link_handle(name, &target.fd)
+        link_fd(&target.fd, &self.fd, name)
     }
 
     fn link_handle(&self, name: &[u8], handle: &OwnedFd) -> Result<()> {
         self.check_new(name)?;
-        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        rustix::fs::linkat(CWD, path, &self.fd, name, AtFlags::SYMLINK_FOLLOW).map_err(errno)
+        // A handle for reading may be of a file of the host that guests must not change, such as one below an overlay: a
+        // name for it in a directory written through would open it for writing.
+        let mode = rustix::fs::fcntl_getfl(handle).map_err(errno)?;
+        let writable = !mode.contains(OFlags::PATH) && mode & OFlags::RWMODE != OFlags::RDONLY;
+        if !writable {
+            return Err(Errno::EXDEV);
+        }
+        link_fd(handle, &self.fd, name)
     }
 
     fn unlink(&self, name: &[u8]) -> Result<()> {

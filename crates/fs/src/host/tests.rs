@@ -112,6 +112,8 @@ fn hard_links_and_temporary_files_get_names() {
     assert_eq!(root.lookup(b"a").unwrap().getattr().unwrap().nlink, 2);
     let fd = handle(root.tmpfile(new(0o600), RDWR).unwrap());
     root.link_handle(b"t", &fd).unwrap();
+    let read_only = handle(root.lookup(b"a").unwrap().open(READ).unwrap());
+    assert_eq!(root.link_handle(b"u", &read_only), Err(Errno::EXDEV));
     assert_eq!(std::fs::metadata(dir.path().join("t")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -119,7 +121,8 @@ fn hard_links_and_temporary_files_get_names() {
 fn a_path_of_the_host_is_told_relative_to_the_mount() {
     let dir = tempfile::tempdir().unwrap();
     let sb = HostSb::new(dir.path(), IdMap::to(0, 0)).unwrap();
-    let path = |tail: &str| [dir.path().canonicalize().unwrap().as_os_str().as_bytes(), tail.as_bytes()].concat();
+    let path =
+        |tail: &str| [dir.path().canonicalize().unwrap().as_os_str().as_bytes(), tail.as_bytes()].concat();
     assert_eq!(sb.path_of_host(&path("/a/b")).unwrap(), b"/a/b");
     assert_eq!(sb.path_of_host(&path("")).unwrap(), b"/");
     assert_eq!(sb.path_of_host(&path("x")), None);

@@ -82,7 +82,7 @@ impl Node {
         } else {
             let file = fs.temp_file(temp)?;
             if host_kind == S_IFREG && data != Data::Truncated {
-                let copied = open_lower(source, OFlags::RDONLY | OFlags::NOATIME)
+                let copied = open_lower(source, OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK)
                     .and_then(|from| copy_data(&from, &file, seen.stat.stx_size));
                 match copied {
                     Err(Errno::EACCES) if data == Data::IfReadable => {
@@ -154,9 +154,9 @@ impl Node {
         parent.copy_up_dir()?;
         let seen = self.see()?;
         let temp = self.fs.temp_name();
-        let made = self.make_dir_copy(&temp, &seen, false).and_then(|()| {
-            parent.install(&temp, &name, Entry { kind: libc::DT_DIR, ino: seen.attr.ino })
-        });
+        let made = self
+            .make_dir_copy(&temp, &seen, false)
+            .and_then(|()| parent.install(&temp, &name, Entry { kind: libc::DT_DIR, ino: seen.attr.ino }));
         if made.is_err() {
             self.fs.discard(&temp);
             return made;
@@ -200,7 +200,12 @@ pub(crate) fn open_lower(at: At<'_>, flags: OFlags) -> Result<OwnedFd> {
         return Err(Errno::ENXIO);
     }
     if !flags.contains(OFlags::NONBLOCK) {
-        rustix::fs::fcntl_setfl(&fd, flags).map_err(errno)?;
+        match rustix::fs::fcntl_setfl(&fd, flags) {
+            Err(rustix::io::Errno::PERM) => {
+                rustix::fs::fcntl_setfl(&fd, flags - OFlags::NOATIME).map_err(errno)?
+            }
+            other => other.map_err(errno)?,
+        }
     }
     Ok(fd)
 }

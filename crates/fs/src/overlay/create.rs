@@ -171,13 +171,14 @@ impl Node {
     }
 
     pub(crate) fn make_link(&self, name: &[u8], target: &Node) -> Result<()> {
-        if target.dir.is_some() {
-            return Err(Errno::EPERM);
-        }
+        self.dir()?;
         if !Arc::ptr_eq(&self.fs, &target.fs) {
             return Err(Errno::EXDEV);
         }
-        self.dir()?;
+        if target.dir.is_some() {
+            let _tree = self.fs.read();
+            return Err(if self.exists(name)? { Errno::EEXIST } else { Errno::EPERM });
+        }
         loop {
             target.copy_up(Data::IfReadable)?;
             let _tree = self.fs.write();

@@ -7,7 +7,7 @@ use nomina_kernel::vfs::{Attr, Inode, S_IFREG, SetAttr};
 use nomina_kernel::{Errno, Result};
 
 use super::OverlaySb;
-use super::layer::lock;
+use super::layer::{Fs, lock};
 use super::node::Node;
 use crate::at::{At, errno, id_of};
 use crate::handle;
@@ -57,9 +57,10 @@ impl Node {
     /// Where a path of the lower tree shows, renamed directories considered.
     fn place_of_lower(&self, path: &[u8]) -> Option<Vec<u8>> {
         let moved = lock(&self.fs.moved).clone();
-        let longest = moved.iter().filter(|(from, _)| below(path, from).is_some()).max_by_key(|(from, _)| from.len());
+        let longest =
+            moved.iter().filter(|(from, _)| below(path, from).is_some()).max_by_key(|(from, _)| from.len());
         let Some((from, node)) = longest else { return Some(path.to_vec()) };
-        let mut to = node.upgrade()?.path()?;
+        let mut to = node.path()?;
         if let Some(rest) = below(path, from)
             && rest != b"/"
         {
@@ -103,6 +104,21 @@ impl Node {
     }
 }
 
+impl Fs {
+    /// Notes that the lower directory `path` shows as `node`, which is not where its path says.
+    pub(crate) fn note_moved(&self, path: Vec<u8>, node: &Arc<Node>) {
+        let mut moved = lock(&self.moved);
+        moved.retain(|(other, node)| *other != path && !node.is_gone());
+        moved.push((path, node.clone()));
+    }
+}
+
+impl Drop for OverlaySb {
+    fn drop(&mut self) {
+        lock(&self.fs.moved).clear();
+    }
+}
+
 impl OverlaySb {
     /// The inode of an open regular file, found by the host path of the handle and checked by device and inode number.
     /// `None` for files without a name (deleted, `O_TMPFILE`) and for what is not of this overlay.
@@ -139,7 +155,13 @@ impl OverlaySb {
     ///
     /// # Errors
     /// As [`Self::set_attr_of_handle`], and those of `setxattr(2)`.
-    pub fn set_xattr_of_handle(&self, fd: BorrowedFd<'_>, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+    pub fn set_xattr_of_handle(
+        &self,
+        fd: BorrowedFd<'_>,
+        name: &[u8],
+        value: &[u8],
+        flags: u32,
+    ) -> Result<()> {
         match self.root.node_of_handle(fd) {
             Some(node) => node.setxattr(name, value, flags),
             None if self.may_change(fd)? => handle::set_xattr_fd(fd, name, value, flags),

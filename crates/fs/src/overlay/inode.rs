@@ -157,10 +157,12 @@ impl Node {
         let at = spot.at();
         if !upper {
             return match at.getxattr(&host) {
-                Err(Errno::ENODATA | Errno::EOPNOTSUPP) if name == names::CAPABILITY => match at.getxattr(name) {
-                    Err(Errno::EOPNOTSUPP) => Err(Errno::ENODATA),
-                    other => other,
-                },
+                Err(Errno::ENODATA | Errno::EOPNOTSUPP) if name == names::CAPABILITY => {
+                    match at.getxattr(name) {
+                        Err(Errno::EOPNOTSUPP) => Err(Errno::ENODATA),
+                        other => other,
+                    }
+                }
                 Err(Errno::EACCES) => Err(Errno::ENODATA),
                 Err(Errno::EOPNOTSUPP) if host.starts_with(names::PREFIX) => Err(Errno::ENODATA),
                 other => other,

@@ -3,15 +3,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::at::{ALWAYS, At, errno, id_of};
 use crate::fifo::Fifos;
-use crate::override_stat::IdMap;
 use crate::overlay::node::Node;
+use crate::override_stat::IdMap;
 use crate::store::Store;
 
 /// On a zero-size file: the name is deleted (overlayfs with `userxattr`, Linux 6.7).
@@ -152,8 +154,9 @@ pub(crate) struct Fs {
     pub fifos: Fifos,
     /// Lower file to its copy, for handles of the lower file that guests still hold.
     pub copied: Mutex<HashMap<(u64, u64), (u64, u64)>>,
-    /// Lower directories whose place in the overlay is not their own, after a rename.
-    pub moved: Mutex<Vec<(Vec<u8>, Weak<Node>)>>,
+    /// Lower directories whose place in the overlay is not their own, after a rename. Emptied when the overlay goes,
+    /// as the nodes hold this structure in turn.
+    pub moved: Mutex<Vec<(Vec<u8>, Arc<Node>)>>,
     /// The root, for those who have only a node.
     pub root: OnceLock<Weak<Node>>,
     next: AtomicU64,
@@ -246,7 +249,8 @@ impl Fs {
     pub fn temp_whiteout(&self) -> Result<Vec<u8>> {
         const NAME: &[u8] = b"whiteout";
         let temp = self.temp_name();
-        let link = || rustix::fs::linkat(&self.work, NAME, &self.work, &temp, AtFlags::empty()).map_err(errno);
+        let link =
+            || rustix::fs::linkat(&self.work, NAME, &self.work, &temp, AtFlags::empty()).map_err(errno);
         match link() {
             Ok(()) => return Ok(temp),
             Err(Errno::EMLINK) => self.discard(NAME),

@@ -1,13 +1,14 @@
 //! Overlay: a read-only host directory (*lower*) under a private writable one (*upper*), copied up on the first change.
 //!
-//! In Linux this is overlayfs. The on-disk format of the upper directory is overlayfs's with the `userxattr` option, as
-//! an ordinary user can write it:
+//! In Linux this is overlayfs. The on-disk format of the upper directory is the one overlayfs reads from a *lower* layer
+//! with the `userxattr` option (`lowerdir=OURS:LOWER`), as an ordinary user can write it:
 //!
 //! - a **whiteout** is a zero-size regular file with `user.overlay.whiteout` in a directory with
 //!   `user.overlay.opaque=x` (Linux 6.7; device 0/0, the older form, takes privilege);
 //! - an **opaque** directory has `user.overlay.opaque=y`: nothing of the lower directory shows through;
 //! - a **renamed directory** that shows a lower one keeps showing it: `user.overlay.redirect` holds the lower path, so
-//!   that renaming a large directory costs as much as a small one and never fails with `EXDEV`.
+//!   that renaming a large directory costs as much as a small one and never fails with `EXDEV` (overlayfs follows
+//!   redirects only without `userxattr`).
 //!
 //! Owners, modes, device numbers and types that an ordinary user cannot give a file are in
 //! `user.containers.override_stat` ([`crate::override_stat`]). FIFOs, sockets, device nodes and symbolic links of other
@@ -148,7 +149,8 @@ impl OverlaySb {
         }));
         let place = Place { parent: None, name: Box::default(), upper: true, gone: None };
         let upper_fd = FdSlot::pinned(upper.clone());
-        let root = Node::new(&fs, S_IFDIR, place, Some(Dir { lower, lower_id, upper_fd, state: Mutex::default() }));
+        let root =
+            Node::new(&fs, S_IFDIR, place, Some(Dir { lower, lower_id, upper_fd, state: Mutex::default() }));
         let _ = fs.root.set(Arc::downgrade(&root));
         let sb = OverlaySb { fs, root, fs_type: options.fs_type, dev: upper_id.0 };
         if !filled && !marked {
@@ -167,13 +169,8 @@ impl OverlaySb {
         let Some(fd) = fs.lower.as_ref().and_then(|lower| lower.slot.get()) else { return Ok(()) };
         let stat = At::new(&*fd, b"").statx()?;
         let (attr, _) = fs.attr(At::new(&*fd, b""), &stat, false)?;
-        let over = Override {
-            uid: attr.uid,
-            gid: attr.gid,
-            mode: attr.mode & 0o7777,
-            kind: Some(S_IFDIR),
-            rdev: 0,
-        };
+        let over =
+            Override { uid: attr.uid, gid: attr.gid, mode: attr.mode & 0o7777, kind: Some(S_IFDIR), rdev: 0 };
         fs.store.place(upper, &upper.statx()?, false, &fs.map, &over)?;
         upper.set_times(Some(accessed(&stat)), Some(modified(&stat)))
     }

@@ -25,6 +25,9 @@ pub(crate) struct Entry {
     pub ino: u64,
 }
 
+/// Names of an upper directory.
+pub(crate) type Names = HashMap<Box<[u8]>, Entry>;
+
 /// Where an inode is.
 pub(crate) struct Place {
     /// The directory that has it; `None` for the root and for what has no name any more.
@@ -36,6 +39,9 @@ pub(crate) struct Place {
     /// Its `O_PATH` handle once the name is gone.
     pub gone: Option<Arc<OwnedFd>>,
 }
+
+/// The lower directory that shows through, with its device and inode number.
+type Below = (Option<Arc<LowerDir>>, Option<(u64, u64)>);
 
 /// What a directory has besides.
 pub(crate) struct Dir {
@@ -51,7 +57,7 @@ pub(crate) struct Dir {
 #[derive(Default)]
 pub(crate) struct State {
     /// Exactly the names of the upper directory; `None` until read, or where there is none. We are its only writer.
-    pub names: Option<HashMap<Box<[u8]>, Entry>>,
+    pub names: Option<Names>,
     /// Children somebody holds.
     children: HashMap<Box<[u8]>, Weak<Node>>,
     /// When to look for children nobody holds any more.
@@ -201,7 +207,7 @@ impl Node {
         Ok(f(&mut state))
     }
 
-    fn load_names(&self) -> Result<(HashMap<Box<[u8]>, Entry>, bool)> {
+    fn load_names(&self) -> Result<(Names, bool)> {
         if self.is_gone() {
             return Ok((HashMap::new(), false));
         }
@@ -289,6 +295,7 @@ impl Node {
         let place = Place { parent: Some(self.arc()?), name: name.into(), upper, gone: None };
         let node = Node::new(&self.fs, kind, place, child);
         node.adjust(&mut attr, upper);
+        let redirected = node.dir.as_ref().and_then(|d| d.lower.as_ref()).filter(|_| upper).map(|l| l.path());
         let node = self.with_state(|state| {
             if let Some(known) = state.names.as_mut().and_then(|names| names.get_mut(name)) {
                 *known = Entry { kind: dtype(kind), ino: attr.ino };
@@ -301,6 +308,11 @@ impl Node {
                 }
             }
         })?;
+        if let Some(path) = redirected
+            && dir.lower.as_ref().is_none_or(|here| here.child(name).path() != path)
+        {
+            self.fs.note_moved(path, &node);
+        }
         fresh::set(node.id, attr);
         Ok(node)
     }
@@ -368,7 +380,9 @@ impl Node {
             out.push(DirEntry { ino: entry.ino, kind: entry.kind, name: name.to_vec() });
         }
         let hides_upper = |entry: &DirEntry| {
-            entry.kind == libc::DT_DIR && entry.ino == self.fs.upper_id.1 && self.lower_has(&entry.name) == Ok(false)
+            entry.kind == libc::DT_DIR
+                && entry.ino == self.fs.upper_id.1
+                && self.lower_has(&entry.name) == Ok(false)
         };
         for mut entry in self.lower_entries()? {
             if names.contains_key(entry.name.as_slice()) || hides_upper(&entry) {
@@ -441,8 +455,7 @@ impl Fs {
     }
 
     /// The lower directory at a path from the lower root, with its device and inode number.
-    #[allow(clippy::type_complexity)]
-    fn lower_dir(&self, path: &[u8]) -> Result<(Option<Arc<LowerDir>>, Option<(u64, u64)>)> {
+    fn lower_dir(&self, path: &[u8]) -> Result<Below> {
         let Some(root) = &self.lower else { return Ok((None, None)) };
         let mut dir = root.clone();
         for name in path.split(|&b| b == b'/').filter(|n| !n.is_empty()) {

@@ -121,9 +121,7 @@ impl Node {
             Some(lower) => {
                 let path = lower.path();
                 self.fs.store.set(at, id, REDIRECT, &path)?;
-                let mut moved = lock(&self.fs.moved);
-                moved.retain(|(other, node)| *other != path && node.strong_count() > 0);
-                moved.push((path, Arc::downgrade(self)));
+                self.fs.note_moved(path, self);
                 Ok(())
             }
             None if to.dir()?.lower.is_some() => self.fs.store.set(at, id, OPAQUE, b"y"),
@@ -174,21 +172,20 @@ impl Node {
         if lower_file(&source) || (flags == EXCHANGE && target.as_deref().is_some_and(lower_file)) {
             return Ok(false);
         }
+        if flags == NOREPLACE && target.is_some() {
+            return Err(Errno::EEXIST);
+        }
         if source.dir.is_some() && to.is_within(&source) {
             return Err(Errno::EINVAL);
         }
         if let Some(target) = &target {
-            if flags == NOREPLACE {
-                return Err(Errno::EEXIST);
+            if target.dir.is_some() && self.is_within(target) {
+                return Err(if flags == EXCHANGE { Errno::EINVAL } else { Errno::ENOTEMPTY });
             }
             if Arc::ptr_eq(&source, target) || same_file(&source, target)? {
                 return Ok(true);
             }
-            if flags == EXCHANGE {
-                if target.dir.is_some() && self.is_within(target) {
-                    return Err(Errno::EINVAL);
-                }
-            } else {
+            if flags != EXCHANGE {
                 match (source.dir.is_some(), target.dir.is_some()) {
                     (true, false) => return Err(Errno::ENOTDIR),
                     (false, true) => return Err(Errno::EISDIR),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use nomina_kernel::Result;
 
-use crate::override_stat::IdMap;
 use crate::overlay::{OverlayOptions, OverlaySb};
+use crate::override_stat::IdMap;
 
 /// Makes one whose files are kept in `dir`, an empty directory of ours, with `work` beside it on the same file system.
 /// The root has the owner `map` gives and the mode of `dir`.

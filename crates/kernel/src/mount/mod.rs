@@ -16,6 +16,8 @@
 
 mod namespace;
 mod proc_mounts;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::collections::HashMap;
@@ -74,6 +76,32 @@ bitflags::bitflags! {
 impl MountFlags {
     /// The flags a user sets.
     pub const USER_SETTABLE: MountFlags = MountFlags::from_bits_truncate(0xff);
+
+    /// The flags that the `MS_*` bits of `mount(2)` ask for: `relatime` unless another treatment of access times is
+    /// asked for (`path_mount`).
+    pub fn from_ms(ms: u64) -> MountFlags {
+        const MS_STRICTATIME: u64 = 1 << 24;
+        let mut flags = MountFlags::empty();
+        for (bit, flag) in [
+            (1, MountFlags::READONLY),
+            (1 << 1, MountFlags::NOSUID),
+            (1 << 2, MountFlags::NODEV),
+            (1 << 3, MountFlags::NOEXEC),
+            (1 << 8, MountFlags::NOSYMFOLLOW),
+            (1 << 10, MountFlags::NOATIME),
+            (1 << 11, MountFlags::NODIRATIME),
+        ] {
+            if ms & bit != 0 {
+                flags |= flag;
+            }
+        }
+        if ms & MS_STRICTATIME != 0 {
+            flags -= MountFlags::NOATIME;
+        } else if !flags.contains(MountFlags::NOATIME) {
+            flags |= MountFlags::RELATIME;
+        }
+        flags
+    }
 
     /// Whether set-user-ID bits count for nothing.
     pub fn nosuid(self) -> bool {
@@ -152,7 +180,12 @@ fn key(dentry: &Arc<Dentry>) -> usize {
 
 impl Mount {
     /// A mount of `sb` from `root` downwards that is nowhere yet: `vfs_create_mount`.
-    pub fn new(table: &Arc<MountTable>, sb: Arc<ActiveSuper>, root: Arc<Dentry>, flags: MountFlags) -> Arc<Mount> {
+    pub fn new(
+        table: &Arc<MountTable>,
+        sb: Arc<ActiveSuper>,
+        root: Arc<Dentry>,
+        flags: MountFlags,
+    ) -> Arc<Mount> {
         Arc::new(Mount {
             id: table.next_mount.fetch_add(1, Ordering::Relaxed),
             root,

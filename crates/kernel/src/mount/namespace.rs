@@ -116,7 +116,11 @@ impl Drop for MntNamespace {
 /// locked together, so that a less privileged owner cannot uncover what is below them.
 ///
 /// `ENOSPC`: too many mounts.
-pub fn copy_mnt_ns(user_ns_differs: bool, old: &Arc<MntNamespace>, fs: &mut FsStruct) -> Result<Arc<MntNamespace>> {
+pub fn copy_mnt_ns(
+    user_ns_differs: bool,
+    old: &Arc<MntNamespace>,
+    fs: &mut FsStruct,
+) -> Result<Arc<MntNamespace>> {
     let new_ns = MntNamespace::empty(&old.table);
     // Dropped after the lock, because dropping the last mount of a file system may do much.
     let replaced;

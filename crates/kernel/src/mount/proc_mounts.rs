@@ -63,8 +63,8 @@ fn source(mount: &Mount) -> Vec<u8> {
 }
 
 /// Major and minor number of a `dev_t`.
-fn major_minor(dev: u64) -> (u64, u64) {
-    (dev >> 8 & 0xfff | dev >> 32 & !0xfff, dev & 0xff | dev >> 12 & !0xff)
+pub(super) fn major_minor(dev: u64) -> (u64, u64) {
+    (((dev >> 8) & 0xfff) | ((dev >> 32) & 0xffff_f000), (dev & 0xff) | ((dev >> 12) & 0xffff_ff00))
 }
 
 /// The mounts of a namespace that can be reached from `root`, with their paths below it.

@@ -146,7 +146,12 @@ fn is_mount_root(path: &Path) -> bool {
 ///
 /// `ENOENT`, `EINVAL`: a removed place, or one in another namespace. `EBUSY`: the same file system is mounted right there.
 /// `EINVAL`: its root is a symbolic link. `ENOTDIR`, `ENOSPC`.
-pub fn do_mount(ns: &Arc<MntNamespace>, sb: Arc<ActiveSuper>, at: &Path, flags: MountFlags) -> Result<Arc<Mount>> {
+pub fn do_mount(
+    ns: &Arc<MntNamespace>,
+    sb: Arc<ActiveSuper>,
+    at: &Path,
+    flags: MountFlags,
+) -> Result<Arc<Mount>> {
     let root = sb.root().clone();
     let mount = Mount::new(&ns.table, sb, root, flags & MountFlags::USER_SETTABLE);
     let _sem = ns.table.namespace_sem.lock();
@@ -260,7 +265,7 @@ pub fn remount_flags(ns: &Arc<MntNamespace>, path: &Path, flags: MountFlags) -> 
     if old.contains(MountFlags::LOCK_ATIME) && old & atime != new & atime {
         return Err(Errno::EPERM);
     }
-    path.mnt.set_flags(old - MountFlags::USER_SETTABLE | new);
+    path.mnt.set_flags((old - MountFlags::USER_SETTABLE) | new);
     Ok(())
 }
 

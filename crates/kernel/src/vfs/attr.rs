@@ -3,12 +3,14 @@
 //! The functions take a [`Path`]: the result of [`super::namei::path_lookup`] for calls with a name, the handle's place or
 //! [`Path::anonymous`] for calls on a descriptor.
 
+use super::Path;
 use super::dcache::Dentry;
-use super::inode::{Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr, SetTime, StatFs};
+use super::inode::{
+    Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr, SetTime, StatFs,
+};
 use super::permission::{
     MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, drop_sugid, mode_without_privs, path_permission,
 };
-use super::Path;
 use crate::errno::{Errno, Result};
 
 const S_ISGID: u32 = 0o2000;
@@ -77,7 +79,12 @@ pub fn vfs_chown(path: &Path, cred: &WalkCred<'_>, uid: Option<u32>, gid: Option
 /// `utimensat(2)`; `None` is `UTIME_OMIT`. Both omitted: nothing happens, as the caller should have found before the walk.
 ///
 /// `EROFS`. Both now: `EACCES` for who neither owns nor may write the file. Otherwise `EPERM` for who does not own it.
-pub fn vfs_utimes(path: &Path, cred: &WalkCred<'_>, atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()> {
+pub fn vfs_utimes(
+    path: &Path,
+    cred: &WalkCred<'_>,
+    atime: Option<SetTime>,
+    mtime: Option<SetTime>,
+) -> Result<()> {
     if atime.is_none() && mtime.is_none() {
         return Ok(());
     }

@@ -197,7 +197,12 @@ impl Dentry {
     }
 
     /// [`Dentry::lookup`] for a caller that holds `i_rwsem`.
-    pub(crate) fn lookup_locked(self: &Arc<Self>, name: &[u8], sb: &ActiveSuper, keep: Keep) -> Result<Found> {
+    pub(crate) fn lookup_locked(
+        self: &Arc<Self>,
+        name: &[u8],
+        sb: &ActiveSuper,
+        keep: Keep,
+    ) -> Result<Found> {
         let live = self.d_lookup(name);
         if let Some(dentry) = &live
             && (sb.cacheable() || dentry.is_mountpoint())
@@ -231,7 +236,12 @@ impl Dentry {
     }
 
     /// Makes the dentry for a name just found or created. The caller holds `i_rwsem`.
-    pub(crate) fn d_add(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>, sb: &ActiveSuper) -> Arc<Dentry> {
+    pub(crate) fn d_add(
+        self: &Arc<Self>,
+        name: &[u8],
+        inode: Arc<dyn Inode>,
+        sb: &ActiveSuper,
+    ) -> Arc<Dentry> {
         let fresh = Dentry::new(inode, Some(self.clone()), name);
         let raced = {
             let mut children = self.children.write();

@@ -1,8 +1,8 @@
 //! Extended attributes of an object found: `fs/xattr.c`, `xattr(7)`.
 
+use super::Path;
 use super::inode::{S_IFDIR, S_IFREG};
 use super::permission::{MAY_READ, MAY_WRITE, WalkCred, path_permission};
-use super::Path;
 use crate::errno::{Errno, Result};
 
 /// `XATTR_NAME_MAX`
@@ -41,6 +41,8 @@ fn xattr_permission(path: &Path, cred: &WalkCred<'_>, name: &[u8], mask: u32) ->
         return if cred.sys_admin { path_permission(path, cred, mask) } else { Err(refused) };
     }
     if !name.starts_with(b"user.") {
+        // Nobody serves the name space, but that is found out after the mode.
+        path_permission(path, cred, mask)?;
         return Err(Errno::EOPNOTSUPP);
     }
     match path.dentry.file_type() {
@@ -62,6 +64,11 @@ fn check_name(name: &[u8]) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MAX { Err(Errno::ERANGE) } else { Ok(()) }
 }
 
+/// Whether a value is file capabilities of revision 2 or 3 (`capabilities(7)`): `validheader`.
+fn is_vfs_cap_data(value: &[u8]) -> bool {
+    matches!((value.len(), value.get(3)), (20, Some(2)) | (24, Some(3)))
+}
+
 /// `getxattr(2)`.
 ///
 /// `ERANGE`: an empty or too long name. `ENODATA`: absent, or the caller may not know. `EACCES`: `user.*` of an object it
@@ -78,12 +85,17 @@ pub fn vfs_listxattr(path: &Path, cred: &WalkCred<'_>) -> Result<Vec<u8>> {
     if cred.sys_admin {
         return Ok(names);
     }
-    Ok(names.split_inclusive(|&byte| byte == 0).filter(|name| !name.starts_with(b"trusted.")).flatten().copied().collect())
+    Ok(names
+        .split_inclusive(|&byte| byte == 0)
+        .filter(|name| !name.starts_with(b"trusted."))
+        .flatten()
+        .copied()
+        .collect())
 }
 
 /// `setxattr(2)` with `XATTR_CREATE` (1) and `XATTR_REPLACE` (2).
 ///
-/// `EINVAL`: another flag. `ERANGE`: an empty or too long name. `E2BIG`: a value above 64 KiB. `EROFS`. `EPERM`: the name
+/// `EINVAL`: another flag, or malformed file capabilities. `ERANGE`: an empty or too long name. `E2BIG`: a value above 64 KiB. `EROFS`. `EPERM`: the name
 /// space is not the caller's to write, or `user.*` of what is neither file nor directory. `EACCES`: no write permission.
 /// `EEXIST`, `ENODATA`: by the flags.
 pub fn vfs_setxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
@@ -95,6 +107,9 @@ pub fn vfs_setxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8], value: &[u8],
         return Err(Errno::E2BIG);
     }
     path.mnt.want_write()?;
+    if name == b"security.capability" && !is_vfs_cap_data(value) {
+        return Err(Errno::EINVAL);
+    }
     xattr_permission(path, cred, name, MAY_WRITE)?;
     path.inode().setxattr(name, value, flags)
 }

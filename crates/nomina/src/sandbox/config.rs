@@ -13,6 +13,9 @@ mod stdio;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+
+use nomina_kernel::policy::Policy;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -147,7 +150,7 @@ pub enum Net {
 }
 
 /// Description of a sandbox. Start with [`super::Sandbox::builder`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct SandboxBuilder {
     pub(crate) root: Root,
     pub(crate) upper: Upper,
@@ -166,12 +169,19 @@ pub struct SandboxBuilder {
     pub(crate) stdout: Stdio,
     pub(crate) stderr: Stdio,
     pub(crate) command: Vec<OsString>,
+    pub(crate) policy: Option<Arc<dyn Policy>>,
 }
 
 impl SandboxBuilder {
     /// The root file system. Default: [`Root::Host`].
     pub fn root(mut self, root: Root) -> Self {
         self.root = root;
+        self
+    }
+
+    /// Decides which tasks may be made. Default: all.
+    pub fn policy(mut self, policy: Arc<dyn Policy>) -> Self {
+        self.policy = Some(policy);
         self
     }
 

@@ -2,11 +2,13 @@
 
 pub mod config;
 mod outcome;
+mod spawn;
 
 pub use config::{
     Bind, ConfigError, EnvChange, HostFacts, Net, Plan, Root, SandboxBuilder, Stdio, Upper, User,
 };
 pub use outcome::{ExitStatus, SpawnError, StatRow};
+pub use spawn::{Running, stat_row};
 
 /// A group of programs in namespaces of their own.
 #[derive(Debug)]

@@ -71,9 +71,17 @@ pub enum SpawnError {
         #[source]
         error: io::Error,
     },
-    /// A part was left out when this library was built.
-    #[error("{0}: not part of this build; build the whole workspace")]
-    NotBuilt(&'static str),
+    /// The guest could not be locked down and started.
+    #[error(transparent)]
+    Launch(#[from] nomina_gate::launch::LaunchError),
+    /// The working directory inside cannot be entered.
+    #[error("workdir {}: {reason}; choose a directory that exists inside with --workdir", dir.display())]
+    Workdir {
+        /// The directory.
+        dir: std::path::PathBuf,
+        /// The kernel's words.
+        reason: String,
+    },
 }
 
 impl SpawnError {
@@ -82,7 +90,7 @@ impl SpawnError {
         match self {
             Self::NotFound(_) => 127,
             Self::NotExecutable { .. } => 126,
-            Self::Config(_) | Self::Host { .. } | Self::NotBuilt(_) => 125,
+            Self::Config(_) | Self::Host { .. } | Self::Launch(_) | Self::Workdir { .. } => 125,
         }
     }
 }

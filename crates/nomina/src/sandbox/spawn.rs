@@ -447,10 +447,10 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     if let Some(terminal) = crate::server::tty::first_terminal(&borrowed) {
         let _ = server.devpts.adopt(terminal, identity.uid, 5);
     }
-    let launched = Launch {
+    let mut launched = Launch {
         shim: shim.as_fd(),
         filter: filter.as_sock_filters(),
-        landlock: Some(landlock.as_fd()),
+        landlock: landlock.as_fd(),
         stdio: borrowed,
         socket: theirs.as_fd(),
         argv: &argv,

@@ -144,7 +144,7 @@ pub fn walk_cred<T>(cred: &Cred, real: bool, with: impl FnOnce(&WalkCred<'_>) ->
     let groups: Vec<u32> = cred.groups.iter().map(|group| group.0).collect();
     let user_ns = &cred.user_ns;
     let mapped = |uid: u32, gid: u32| user_ns.from_kuid(Kuid(uid)).is_some() && user_ns.from_kgid(Kgid(gid)).is_some();
-    let has = |cap: Cap| set.contains(cap);
+    let has = |cap: Cap| set.has(cap);
     with(&WalkCred {
         fsuid: fsuid.0,
         fsgid: fsgid.0,

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use nomina_gate::region::{Region, SlotRef};
 use nomina_kernel::task::TaskId;
+use nomina_kernel::vfs::Path;
 
 /// A host process of a guest: what shares one pidfd. A new image after exec is the same process.
 pub struct GuestProcess {
@@ -19,8 +20,8 @@ pub struct GuestProcess {
     pub exited: AtomicBool,
     /// The prepared exec, between [`nomina_abi::op::EXEC`] and [`nomina_abi::GATE_START`].
     pub exec: Mutex<Option<super::sys::exec::PreparedExec>>,
-    /// Slots of this process's region that threads use, by index.
-    pub slots: Mutex<SlotAllocator>,
+    /// Its program's file (`/proc/PID/exe`).
+    pub exe: Mutex<Option<Path>>,
 }
 
 /// Which slots of a region are free.
@@ -107,14 +108,23 @@ pub struct GuestThread {
 }
 
 impl GuestProcess {
-    /// A process that has not introduced itself yet.
-    pub fn new() -> Arc<GuestProcess> {
+    /// The first process.
+    pub fn first() -> Arc<GuestProcess> {
+        GuestProcess::with_exe(None)
+    }
+
+    /// A child that has not introduced itself yet; it runs its parent's program.
+    pub fn child(parent: &GuestProcess) -> Arc<GuestProcess> {
+        GuestProcess::with_exe(parent.exe.lock().unwrap().clone())
+    }
+
+    fn with_exe(exe: Option<Path>) -> Arc<GuestProcess> {
         Arc::new(GuestProcess {
             host_pid: AtomicI32::new(0),
             pidfd: OnceLock::new(),
             exited: AtomicBool::new(false),
             exec: Mutex::new(None),
-            slots: Mutex::new(SlotAllocator::default()),
+            exe: Mutex::new(exe),
         })
     }
 
@@ -147,13 +157,6 @@ impl GuestProcess {
             self.host_pid.store(pid, Ordering::Release);
         }
         Ok(())
-    }
-
-    /// Whether the process, a zombie perhaps, still holds its host pid.
-    pub fn exists(&self) -> bool {
-        self.pidfd.get().is_some_and(|fd| {
-            rustix::process::pidfd_send_signal(fd.as_fd(), rustix::process::Signal::CONT).is_ok() || true
-        })
     }
 }
 

@@ -148,10 +148,9 @@ impl Handles {
             }
         }
     }
-}
 
-impl Drop for Handles {
-    fn drop(&mut self) {
+    /// Removes the scratch directory: the sandbox has ended.
+    pub fn remove_scratch(&self) {
         let _ = std::fs::remove_dir_all(&self.scratch_path);
     }
 }

@@ -7,11 +7,13 @@
 //! Locks, outermost first: the kernel model; a task's `fs_struct`; the tables of guests and handles. File system calls
 //! are made with none of them held.
 
+pub mod arch;
 pub mod context;
 pub mod controls;
 pub mod guest;
 pub mod handle;
 pub mod layout;
+pub mod pids;
 pub mod proc_source;
 pub mod reaper;
 pub mod request;
@@ -20,7 +22,7 @@ pub mod sys;
 pub mod tty;
 pub mod worker;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -31,6 +33,7 @@ use nomina_gate::listener::Listener;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::Mount;
+use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::{Attr, FsStruct, Inode, Path};
 
@@ -42,6 +45,8 @@ pub struct Server {
     pub kernel: Mutex<Kernel>,
     /// Host threads of guests.
     pub guests: Guests,
+    /// Host processes behind the model's numbers.
+    pub pids: pids::Pids,
     /// Where gate calls arrive; set when the first guest is locked down.
     pub listener: OnceLock<Listener>,
     /// Directories, `O_PATH` handles and texts in guests' hands.
@@ -58,14 +63,24 @@ pub struct Server {
     pub first_fs: FsStruct,
     /// The overlays mounted at the start, to find a file's name by its handle.
     pub overlays: Vec<(Arc<OverlaySb>, Arc<Mount>)>,
+    /// All mounts made at the start, to find a file's name by the host's.
+    pub mounts: Vec<Arc<Mount>>,
+    /// Where namespaces are files.
+    pub ns_mnt: Arc<Mount>,
     /// Pseudo terminals.
     pub devpts: Arc<DevPts>,
+    /// Opens terminals.
+    pub terminals: Arc<tty::Terminals>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
     /// Counts of requests.
     pub stats: stats::Stats,
     /// The first guest's host process group, which stands for process group 1.
     pub first_pgrp: OnceLock<i32>,
+    /// The sandbox's first pid namespace.
+    pub first_pid_ns: OnceLock<Arc<PidNamespace>>,
+    /// Limit of tasks.
+    pub max_threads: usize,
     /// The sandbox is being taken down.
     pub ending: AtomicBool,
     /// Start of the clock for start times.
@@ -85,7 +100,7 @@ impl Server {
 
     /// The named inode of an open file of one of the overlays, so that a change through a handle copies up.
     pub fn inode_of_handle(&self, fd: &OwnedFd) -> Option<Arc<dyn Inode>> {
-        self.overlays.iter().find_map(|(overlay, _)| overlay.inode_of_handle(fd))
+        self.overlays.iter().find_map(|(overlay, _)| overlay.inode_of_handle(fd.as_fd()))
     }
 
     /// The mount that a handle's permission checks go by: the root's, whose flags allow writing wherever the handle does.

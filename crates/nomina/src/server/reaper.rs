@@ -82,7 +82,7 @@ impl Reaper {
             if server.guests.by_task(leader.task).is_none() {
                 return false;
             }
-            let reaped = leader.process.pidfd.get().is_none_or(|pidfd| !is_zombie(pidfd));
+            let reaped = leader.process.pidfd.get().is_none_or(|pidfd| !is_zombie_or_alive(pidfd));
             if reaped && since.elapsed() > GRACE {
                 gone.push(leader.clone());
                 return false;
@@ -101,7 +101,7 @@ impl Reaper {
 }
 
 /// Whether the process of a pidfd is still there, if only as a zombie.
-fn is_zombie(pidfd: &OwnedFd) -> bool {
+pub fn is_zombie_or_alive(pidfd: &OwnedFd) -> bool {
     // SAFETY: signal 0 is only a question; the info pointer is null.
     unsafe {
         libc::syscall(

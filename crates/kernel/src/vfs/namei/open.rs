@@ -8,9 +8,7 @@ use crate::vfs::dcache::{Found, Keep};
 use crate::vfs::permission::{
     MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, may_create, mode_without_privs, path_permission,
 };
-use crate::vfs::{
-    NAME_MAX, Opened, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr,
-};
+use crate::vfs::{NAME_MAX, Opened, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr};
 
 const O_ACCMODE: u32 = 3;
 const O_WRONLY: u32 = 1;
@@ -46,7 +44,13 @@ pub struct OpenResult {
 /// symbolic link with `O_NOFOLLOW`). `EISDIR` (a directory for writing). `EACCES` (a device on a `nodev` mount, or refused by
 /// the mode). `EPERM` (`O_NOATIME` by another than the owner). `EROFS`. `ENXIO` (a socket). `EOPNOTSUPP` (no `O_TMPFILE`
 /// here). Nothing is asked of the target with `O_PATH`.
-pub fn open(ctx: &WalkContext<'_>, name: &[u8], flags: u32, mode: u32, resolve: LookupFlags) -> Result<OpenResult> {
+pub fn open(
+    ctx: &WalkContext<'_>,
+    name: &[u8],
+    flags: u32,
+    mode: u32,
+    resolve: LookupFlags,
+) -> Result<OpenResult> {
     let mut flags = flags;
     if flags & O_PATH != 0 {
         flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
@@ -235,7 +239,13 @@ pub fn vfs_open(path: &Path, cred: &WalkCred<'_>, flags: u32) -> Result<Opened> 
 }
 
 /// `do_tmpfile`
-fn tmpfile(ctx: &WalkContext<'_>, name: &[u8], flags: u32, mode: u32, lookup: LookupFlags) -> Result<OpenResult> {
+fn tmpfile(
+    ctx: &WalkContext<'_>,
+    name: &[u8],
+    flags: u32,
+    mode: u32,
+    lookup: LookupFlags,
+) -> Result<OpenResult> {
     let path = path_lookup(ctx, name, lookup | LookupFlags::DIRECTORY)?;
     path.mnt.want_write()?;
     path_permission(&path, ctx.cred, MAY_WRITE | MAY_EXEC)?;

@@ -93,7 +93,11 @@ fn child(nd: &Nameidata<'_>) -> Result<Arc<Dentry>> {
 }
 
 /// Renames and gives the dentry that was replaced, if any.
-fn rename_locked(from: &Nameidata<'_>, to: &Nameidata<'_>, flags: RenameFlags) -> Result<Option<Arc<Dentry>>> {
+fn rename_locked(
+    from: &Nameidata<'_>,
+    to: &Nameidata<'_>,
+    flags: RenameFlags,
+) -> Result<Option<Arc<Dentry>>> {
     let (old_dir, new_dir): (&Path, &Path) = (&from.path, &to.path);
     let sb = old_dir.mnt.sb();
     let exchange = flags.contains(RenameFlags::EXCHANGE);

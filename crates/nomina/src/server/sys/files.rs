@@ -1,7 +1,7 @@
 //! Changing objects by name and by handle: mode, owner, times, size, extended attributes.
 
 use std::any::Any;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nomina_kernel::errno::{Errno, Result};
@@ -46,7 +46,7 @@ impl HandleInode {
     /// # Errors
     /// Those of `fstat(2)`.
     pub fn new(server: &Arc<Server>, fd: OwnedFd) -> Result<HandleInode> {
-        let attr = nomina_fs::attr_from_fd(&fd, &server.ids)?;
+        let attr = nomina_fs::handle::attr_from_fd(fd.as_fd(), &server.ids)?;
         let named = server.inode_of_handle(&fd);
         Ok(HandleInode { fd: Arc::new(fd), named, attr, server: server.clone() })
     }
@@ -59,7 +59,7 @@ pub fn handle_of(inode: &Arc<dyn Inode>) -> Option<Arc<OwnedFd>> {
 
 impl Inode for HandleInode {
     fn getattr(&self) -> Result<Attr> {
-        nomina_fs::attr_from_fd(&self.fd, &self.server.ids)
+        nomina_fs::handle::attr_from_fd(self.fd.as_fd(), &self.server.ids)
     }
     fn file_type(&self) -> u32 {
         self.attr.mode & nomina_kernel::vfs::S_IFMT
@@ -76,31 +76,31 @@ impl Inode for HandleInode {
     fn setattr(&self, set: &SetAttr) -> Result<()> {
         match &self.named {
             Some(named) => named.setattr(set),
-            None => nomina_fs::set_attr_fd(&self.fd, set, &self.server.ids),
+            None => nomina_fs::handle::set_attr_fd(self.fd.as_fd(), &self.server.ids, set),
         }
     }
     fn getxattr(&self, name: &[u8]) -> Result<Vec<u8>> {
         match &self.named {
             Some(named) => named.getxattr(name),
-            None => nomina_fs::getxattr_fd(&self.fd, name),
+            None => nomina_fs::handle::get_xattr_fd(self.fd.as_fd(), name),
         }
     }
     fn listxattr(&self) -> Result<Vec<u8>> {
         match &self.named {
             Some(named) => named.listxattr(),
-            None => nomina_fs::listxattr_fd(&self.fd),
+            None => nomina_fs::handle::list_xattr_fd(self.fd.as_fd()),
         }
     }
     fn setxattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         match &self.named {
             Some(named) => named.setxattr(name, value, flags),
-            None => nomina_fs::setxattr_fd(&self.fd, name, value, flags),
+            None => nomina_fs::handle::set_xattr_fd(self.fd.as_fd(), name, value, flags),
         }
     }
     fn removexattr(&self, name: &[u8]) -> Result<()> {
         match &self.named {
             Some(named) => named.removexattr(name),
-            None => nomina_fs::removexattr_fd(&self.fd, name),
+            None => nomina_fs::handle::remove_xattr_fd(self.fd.as_fd(), name),
         }
     }
     fn host_handle(&self, for_write: bool) -> Result<OwnedFd> {

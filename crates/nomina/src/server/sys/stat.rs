@@ -1,5 +1,7 @@
 //! Attributes by name and by handle: `stat(2)` and its forms, `statx(2)`, `access(2)`, `readlink(2)`, `statfs(2)`.
 
+use std::os::fd::AsFd;
+
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{Attr, LookupFlags, attr, namei};
 
@@ -14,12 +16,12 @@ pub fn fd_attr(ctx: &Ctx<'_>, fd: i32) -> Result<(Attr, u64)> {
     let copy = ctx.thread.process.getfd(fd).map_err(host)?;
     let stat = rustix::fs::fstat(&copy).map_err(host)?;
     if let Some(handle) = ctx.server.handles.find_key(stat.st_dev, stat.st_ino) {
-        return Ok((handle.path.inode().getattr()?, handle.path.mnt.id()));
+        return Ok((handle.path.inode().getattr()?, handle.path.mnt.id().into()));
     }
     if let Some(node) = ctx.server.pty_attr(&stat) {
         return Ok((node, 0));
     }
-    Ok((nomina_fs::attr_from_fd(&copy, &ctx.server.ids)?, 0))
+    Ok((nomina_fs::handle::attr_from_fd(copy.as_fd(), &ctx.server.ids)?, 0))
 }
 
 fn name_attr(ctx: &Ctx<'_>, dirfd: i32, name: &[u8], at_flags: i32) -> Result<(Attr, u64)> {
@@ -34,7 +36,7 @@ fn name_attr(ctx: &Ctx<'_>, dirfd: i32, name: &[u8], at_flags: i32) -> Result<(A
         flags |= LookupFlags::EMPTY;
     }
     ctx.with_walk(dirfd, name, |walk| {
-        namei::with_inode(walk, name, flags, |mnt, inode| Ok((inode.getattr()?, mnt.id())))
+        namei::with_inode(walk, name, flags, |mnt, inode| Ok((inode.getattr()?, mnt.id().into())))
     })
 }
 

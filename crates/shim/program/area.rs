@@ -1,0 +1,254 @@
+//! Thread areas: for each guest thread 64 KiB that belong to the shim.
+//!
+//! An area holds the thread's state and, above a guard page, the alternate stack on which every signal handler of the shim runs.
+//! Areas are aligned to their size, so that the stack pointer names the area: no thread-local storage is needed, which
+//! belongs to the guest. The first areas are part of the program's image; more come in chunks and are reused, never unmapped.
+
+use core::cell::{Cell, UnsafeCell};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use nomina_abi::{SLOT_SIZE, Slot};
+
+use crate::frame::{SigInfo, StackT, UContext};
+use crate::lock::Lock;
+use crate::sighand::Sighand;
+use crate::sys::{self, nr, sys};
+
+/// Size and alignment of an area.
+pub const AREA_SIZE: u64 = 64 << 10;
+/// Where the stack of an area begins: above the state and the guard page.
+const STACK_OFFSET: u64 = 8192;
+const AREAS_PER_CHUNK: u32 = 16;
+const CHUNKS: usize = 128;
+/// Areas in the program's image: room for the guards and what a few threads need.
+const STATIC_AREAS: u32 = 12;
+
+/// State of a thread. Only the thread itself uses it, except that its maker fills it in before it starts.
+#[repr(C)]
+pub struct Area {
+    /// The slot in the shared region.
+    pub slot: Cell<*mut Slot>,
+    /// Own thread id in the own pid namespace.
+    pub tid: Cell<i32>,
+    /// Own process id in the own pid namespace.
+    pub pid: Cell<i32>,
+    /// Token of `op::CLONE`, by which the supervisor tells the thread from one that had its host tid before; 0 after exec.
+    pub token: Cell<u64>,
+    /// Signal handlers, shared as `CLONE_SIGHAND` says.
+    pub sighand: Cell<*const Sighand>,
+    /// Lock of the hidden socket, shared as `CLONE_FILES` says.
+    pub files: Cell<*const Lock>,
+    /// The guest's alternate signal stack.
+    pub altstack: Cell<StackT>,
+    /// What the guest gave to `set_robust_list(2)`.
+    pub robust_list: Cell<u64>,
+    /// The signal frame of the system call that is being served.
+    pub context: Cell<*mut UContext>,
+    /// Mask to be restored after the call, if the call has put another in place (`rt_sigsuspend(2)`, `ppoll(2)`).
+    pub saved_mask: Cell<Option<u64>>,
+    /// A signal that arrived inside the shim, to be delivered when the call ends.
+    pub pending: Cell<bool>,
+    /// That signal.
+    pub pending_info: UnsafeCell<SigInfo>,
+    /// For a new thread with descriptors of its own: its socket, to be moved to `FD_SOCK`.
+    pub new_socket: Cell<i32>,
+    /// For a new thread: where `CLONE_CHILD_SETTID` stores its id, or 0.
+    pub child_settid: Cell<u64>,
+    /// For a new thread: `CLONE_CLEAR_SIGHAND`.
+    pub clear_sighand: Cell<bool>,
+    /// Memory that an exec left behind: the parent of a vfork frees it.
+    pub exec_scratch: Cell<(u64, u64)>,
+    /// Handlers of a process that shares memory but not handlers.
+    pub own_sighand: Sighand,
+    /// Socket lock of a process that shares memory but not descriptors.
+    pub own_files: Lock,
+}
+
+const _: () = assert!(core::mem::size_of::<Area>() <= 4096);
+
+/// Base of the region of slots. The same address in every process of a fork tree.
+pub static REGION: AtomicU64 = AtomicU64::new(0);
+/// Whether the address space has ever had a second thread.
+pub static THREADED: AtomicBool = AtomicBool::new(false);
+/// Handlers of the process that the image was started for.
+pub static SIGHAND: Sighand = Sighand::new();
+/// Socket lock of that process.
+pub static FILES: Lock = Lock::new();
+
+struct Chunk {
+    base: AtomicU64,
+    used: AtomicU32,
+    guarded: AtomicU32,
+}
+
+static CHUNK_TABLE: [Chunk; CHUNKS] =
+    [const { Chunk { base: AtomicU64::new(0), used: AtomicU32::new(0), guarded: AtomicU32::new(0) } };
+        CHUNKS];
+static GROW: Lock = Lock::new();
+
+#[repr(C, align(65536))]
+struct StaticAreas(UnsafeCell<[u8; AREA_SIZE as usize * STATIC_AREAS as usize]>);
+
+// SAFETY: every area in it is handed out once at a time by the bits of its chunk.
+unsafe impl Sync for StaticAreas {}
+
+static STATIC: StaticAreas = StaticAreas(UnsafeCell::new([0; AREA_SIZE as usize * STATIC_AREAS as usize]));
+
+impl Area {
+    /// The calling thread's area.
+    #[inline(always)]
+    pub fn current() -> &'static Area {
+        let sp: u64;
+        // SAFETY: reads the stack pointer. All code of the shim except `start` runs on an area's stack.
+        unsafe {
+            core::arch::asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags));
+            &*((sp & !(AREA_SIZE - 1)) as *const Area)
+        }
+    }
+
+    /// Address of the area.
+    pub fn base(&self) -> u64 {
+        self as *const Area as u64
+    }
+
+    /// Address behind the area's stack.
+    pub fn top(&self) -> u64 {
+        self.base() + AREA_SIZE
+    }
+
+    /// The alternate stack as the host kernel is told.
+    pub fn native_stack(&self) -> StackT {
+        StackT {
+            sp: self.base() + STACK_OFFSET,
+            flags: crate::frame::SS_AUTODISARM,
+            pad: 0,
+            size: AREA_SIZE - STACK_OFFSET,
+        }
+    }
+
+    /// Sets the slot by its index in the region.
+    pub fn set_slot(&self, index: u32) {
+        let at = REGION.load(Ordering::Relaxed) + u64::from(index) * SLOT_SIZE as u64;
+        self.slot.set(at as *mut Slot);
+    }
+
+    /// Handlers of the thread's process.
+    pub fn sighand(&self) -> &'static Sighand {
+        // SAFETY: points to `SIGHAND` or into an area that is in use as long as the process lives.
+        unsafe { &*self.sighand.get() }
+    }
+
+    /// Socket lock of the thread's descriptor table.
+    pub fn files(&self) -> &'static Lock {
+        // SAFETY: as in `sighand`.
+        unsafe { &*self.files.get() }
+    }
+
+    /// Guest's signal mask during a system call.
+    pub fn guest_mask(&self) -> u64 {
+        // SAFETY: `context` is set on entry of the handler, which runs below its frame.
+        unsafe { (*self.context.get()).sigmask }
+    }
+
+    /// Takes a free area, zeroed.
+    pub fn allocate() -> Result<&'static Area, i64> {
+        for chunk in &CHUNK_TABLE {
+            let mut base = chunk.base.load(Ordering::Acquire);
+            if base == 0 {
+                let _guard = GROW.lock();
+                base = chunk.base.load(Ordering::Acquire);
+                if base == 0 {
+                    base = map_chunk()?;
+                    chunk.base.store(base, Ordering::Release);
+                }
+            }
+            let mut used = chunk.used.load(Ordering::Relaxed);
+            while (used.trailing_ones()) < AREAS_PER_CHUNK {
+                let index = used.trailing_ones();
+                match chunk.used.compare_exchange_weak(
+                    used,
+                    used | 1 << index,
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                ) {
+                    Ok(_) => return Ok(prepare(chunk, base, index)),
+                    Err(now) => used = now,
+                }
+            }
+        }
+        Err(sys::err::EAGAIN)
+    }
+
+    /// The first area of an image.
+    pub fn first() -> &'static Area {
+        let chunk = &CHUNK_TABLE[0];
+        let base = STATIC.0.get() as u64;
+        chunk.base.store(base, Ordering::Relaxed);
+        let beyond = !0u32 << STATIC_AREAS;
+        chunk.used.store(beyond | 1, Ordering::Relaxed);
+        prepare(chunk, base, 0)
+    }
+
+    /// The word and the bit that say that the area is in use.
+    pub fn used_bit(&self) -> (&'static AtomicU32, u32) {
+        for chunk in &CHUNK_TABLE {
+            let base = chunk.base.load(Ordering::Acquire);
+            let index = self.base().wrapping_sub(base) / AREA_SIZE;
+            if base != 0 && index < u64::from(AREAS_PER_CHUNK) {
+                return (&chunk.used, 1 << index);
+            }
+        }
+        sys::exit_group(125)
+    }
+
+    /// Gives the area back. Not for the caller's own.
+    pub fn free(&self) {
+        let (word, bit) = self.used_bit();
+        word.fetch_and(!bit, Ordering::Release);
+    }
+
+    /// In a forked child: the areas of the threads that did not come along are free.
+    pub fn keep_only_own(&self) {
+        for (number, chunk) in CHUNK_TABLE.iter().enumerate() {
+            chunk.used.store(if number == 0 { !0 << STATIC_AREAS } else { 0 }, Ordering::Relaxed);
+        }
+        let (word, bit) = self.used_bit();
+        word.fetch_or(bit, Ordering::Relaxed);
+        GROW.reset();
+    }
+}
+
+fn map_chunk() -> Result<u64, i64> {
+    let len = AREA_SIZE * u64::from(AREAS_PER_CHUNK);
+    let at = sys::map_anonymous(len + AREA_SIZE)?;
+    let base = at.next_multiple_of(AREA_SIZE);
+    let behind = at + AREA_SIZE - base;
+    // SAFETY: gives back the unaligned ends of the mapping made above.
+    unsafe {
+        if base > at {
+            sys!(nr::MUNMAP, at, base - at);
+        }
+        if behind > 0 {
+            sys!(nr::MUNMAP, base + len, behind);
+        }
+    }
+    Ok(base)
+}
+
+fn prepare(chunk: &Chunk, base: u64, index: u32) -> &'static Area {
+    let at = base + u64::from(index) * AREA_SIZE;
+    if chunk.guarded.fetch_or(1 << index, Ordering::Relaxed) & 1 << index == 0 {
+        // SAFETY: the guard page is never accessed on purpose.
+        unsafe { sys!(nr::MPROTECT, at + 4096, 4096, 0) };
+    }
+    // SAFETY: the area is ours alone, and all-zero bytes are a valid Area except for the references set below.
+    unsafe {
+        core::ptr::write_bytes(at as *mut u8, 0, core::mem::size_of::<Area>());
+        let area = &*(at as *const Area);
+        area.sighand.set(&raw const SIGHAND);
+        area.files.set(&raw const FILES);
+        area.altstack.set(StackT::DISABLED);
+        area.new_socket.set(-1);
+        area
+    }
+}

@@ -1,0 +1,398 @@
+//! `fork(2)`, `vfork(2)`, `clone(2)`, `clone3(2)`, and the end of a thread.
+//!
+//! The supervisor makes the task of the model first (`op::CLONE`), then the host kernel makes the thread or process without
+//! what the model does itself: namespaces, and ids stored in memory, which are the guest's numbers.
+
+use core::sync::atomic::Ordering;
+
+use nomina_abi::{FD_SOCK, GATE_ATTACH, op};
+
+use crate::arch::{nomina_clone_shared, nomina_exit_thread};
+use crate::area::{Area, FILES, REGION, SIGHAND, THREADED};
+use crate::frame::{UContext, fpstate_size};
+use crate::slot::{Received, exchange, gate, out};
+use crate::start::{adopt_orphans, map_region};
+use crate::sys::{self, err, nr, sys};
+use crate::uaccess::{copy_from_user, get_user, put_user_opt};
+
+const CSIGNAL: u64 = 0xff;
+const CLONE_VM: u64 = 0x100;
+const CLONE_FILES: u64 = 0x400;
+const CLONE_SIGHAND: u64 = 0x800;
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_VFORK: u64 = 0x4000;
+const CLONE_THREAD: u64 = 0x1_0000;
+const CLONE_PARENT_SETTID: u64 = 0x10_0000;
+const CLONE_DETACHED: u64 = 0x40_0000;
+const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// What the host kernel does: VM, FS, FILES, SIGHAND, PIDFD, VFORK, PARENT, THREAD, SYSVSEM, SETTLS, CHILD_CLEARTID, IO.
+const NATIVE: u64 = 0x100
+    | 0x200
+    | 0x400
+    | 0x800
+    | 0x1000
+    | 0x4000
+    | 0x8000
+    | 0x1_0000
+    | 0x4_0000
+    | 0x8_0000
+    | 0x20_0000
+    | 0x8000_0000;
+
+/// Arguments of a clone, of whichever call.
+#[derive(Clone, Copy, Default)]
+pub struct CloneArgs {
+    /// `CLONE_*` without the exit signal.
+    pub flags: u64,
+    /// Signal to the parent at the child's end.
+    pub exit_signal: u64,
+    /// Initial stack pointer, 0 to keep it.
+    pub stack: u64,
+    /// Where `CLONE_PARENT_SETTID` stores.
+    pub parent_tid: u64,
+    /// Where `CLONE_CHILD_SETTID` and `CLONE_CHILD_CLEARTID` store.
+    pub child_tid: u64,
+    /// Where `CLONE_PIDFD` stores.
+    pub pidfd: u64,
+    /// For `CLONE_SETTLS`.
+    pub tls: u64,
+    /// The pid asked for, 0 if none.
+    pub set_tid: u64,
+}
+
+/// `fork(2)`.
+pub fn fork(area: &'static Area, context: &mut UContext) -> Result<i64, i64> {
+    clone_process(area, context, &CloneArgs { exit_signal: 17, ..CloneArgs::default() })
+}
+
+/// `vfork(2)`.
+pub fn vfork(area: &'static Area, context: &mut UContext) -> Result<i64, i64> {
+    let flags = CLONE_VM | CLONE_VFORK;
+    clone_process(area, context, &CloneArgs { flags, exit_signal: 17, ..CloneArgs::default() })
+}
+
+/// `clone(2)` with the argument order of x86-64. `EINVAL` for `CLONE_PIDFD` together with `CLONE_PARENT_SETTID` or
+/// `CLONE_DETACHED`, and whatever the model refuses.
+pub fn clone(area: &'static Area, context: &mut UContext, args: &[u64; 6]) -> Result<i64, i64> {
+    // The kernel takes the low 32 bits.
+    let flags = args[0] & 0xffff_ff00;
+    if flags & CLONE_PIDFD != 0 && flags & (CLONE_PARENT_SETTID | CLONE_DETACHED) != 0 {
+        return Err(err::EINVAL);
+    }
+    let request = CloneArgs {
+        flags,
+        exit_signal: args[0] & CSIGNAL,
+        stack: args[1],
+        parent_tid: args[2],
+        child_tid: args[3],
+        pidfd: args[2],
+        tls: args[4],
+        set_tid: 0,
+    };
+    clone_process(area, context, &request)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Clone3 {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// `clone3(2)`. `EINVAL` and `E2BIG` as Linux; `CLONE_INTO_CGROUP` and a `set_tid` of more than one level are `EINVAL`.
+pub fn clone3(area: &'static Area, context: &mut UContext, at: u64, size: u64) -> Result<i64, i64> {
+    const SIZE: usize = size_of::<Clone3>();
+    if size > 4096 {
+        return Err(err::E2BIG);
+    }
+    if size < 64 {
+        return Err(err::EINVAL);
+    }
+    let mut bytes = [0u64; SIZE / 8];
+    // SAFETY: the buffer holds as much as is copied.
+    unsafe { copy_from_user(bytes.as_mut_ptr().cast(), at, (size as usize).min(SIZE))? };
+    for beyond in SIZE as u64..size {
+        if get_user::<u8>(at + beyond)? != 0 {
+            return Err(err::E2BIG);
+        }
+    }
+    // SAFETY: same size, plain numbers.
+    let args: Clone3 = unsafe { core::mem::transmute(bytes) };
+    let bad_stack = (args.stack == 0) != (args.stack_size == 0);
+    let handlers = args.flags & (CLONE_SIGHAND | CLONE_CLEAR_SIGHAND) == CLONE_SIGHAND | CLONE_CLEAR_SIGHAND;
+    if args.flags & (CLONE_DETACHED | (CSIGNAL & !0x80) | CLONE_INTO_CGROUP) != 0
+        || args.flags >> 34 != 0
+        || args.exit_signal > 64
+        || args.set_tid_size > 1
+        || (args.set_tid == 0) != (args.set_tid_size == 0)
+        || bad_stack
+        || handlers
+        || (args.flags & CLONE_THREAD != 0 && args.exit_signal != 0)
+    {
+        return Err(err::EINVAL);
+    }
+    let set_tid = if args.set_tid == 0 { 0 } else { get_user::<i32>(args.set_tid)? as u32 as u64 };
+    let request = CloneArgs {
+        flags: args.flags,
+        exit_signal: args.exit_signal,
+        stack: args.stack.wrapping_add(args.stack_size),
+        parent_tid: args.parent_tid,
+        child_tid: args.child_tid,
+        pidfd: args.pidfd,
+        tls: args.tls,
+        set_tid,
+    };
+    clone_process(area, context, &request)
+}
+
+/// What the supervisor said about the new task.
+struct Child {
+    /// As the caller sees it.
+    pid: i64,
+    token: u64,
+    tid: i32,
+    tgid: i32,
+    slot: u32,
+    received: Received,
+}
+
+fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) -> Result<i64, i64> {
+    let shared = args.flags & CLONE_VM != 0;
+    if shared && args.flags & CLONE_VFORK == 0 {
+        THREADED.store(true, Ordering::Relaxed);
+    }
+    let ask = [args.flags, args.exit_signal, args.set_tid, 0, 0, 0];
+    let (pid, received) = ask_for_child(area, &ask);
+    if pid < 0 {
+        received.close();
+        return Err(if pid == err::EMFILE { err::EAGAIN } else { pid });
+    }
+    let child = Child {
+        pid,
+        token: out(area, 0),
+        tid: out(area, 1) as i32,
+        tgid: out(area, 2) as i32,
+        slot: out(area, 3) as u32,
+        received,
+    };
+    let native = if shared {
+        clone_shared(area, context, args, &child)
+    } else {
+        clone_copied(area, context, args, &child)
+    };
+    if let Ok(0) = native
+        && !shared
+    {
+        return Ok(0);
+    }
+    child.received.close();
+    match native {
+        Ok(host) => {
+            crate::wait::CHILDREN.insert(pid as i32, host as i32);
+            if args.flags & CLONE_PARENT_SETTID != 0 {
+                // As in the kernel, a bad pointer is not an error.
+                let _ = put_user_opt(args.parent_tid, pid as i32);
+            }
+            Ok(pid)
+        }
+        Err(error) => {
+            exchange(area, op::CLONE_FAILED, &[child.token, 0, 0, 0, 0, 0]);
+            Err(error)
+        }
+    }
+}
+
+fn native_flags(args: &CloneArgs) -> u64 {
+    args.flags & NATIVE | args.exit_signal
+}
+
+/// A child with its own memory: it continues here, on its copy of the stack.
+fn clone_copied(
+    area: &'static Area,
+    context: &mut UContext,
+    args: &CloneArgs,
+    child: &Child,
+) -> Result<i64, i64> {
+    // SAFETY: the child has a copy of everything, and keeps its stack.
+    let ret = unsafe { sys!(nr::CLONE, native_flags(args), 0, args.pidfd, args.child_tid, args.tls) };
+    if ret < 0 {
+        return Err(ret);
+    }
+    if ret > 0 {
+        return Ok(ret);
+    }
+    let [region, socket, ..] = child.received.fds;
+    let at = REGION.load(Ordering::Relaxed);
+    if map_region(region, at).is_err() {
+        sys::exit_group(125);
+    }
+    if socket >= 0 {
+        install_socket(socket);
+    }
+    SIGHAND.copy_from(area.sighand());
+    area.sighand.set(&raw const SIGHAND);
+    FILES.reset();
+    area.files.set(&raw const FILES);
+    THREADED.store(false, Ordering::Relaxed);
+    area.keep_only_own();
+    area.robust_list.set(0);
+    introduce(area, child);
+    if args.flags & CLONE_CLEAR_SIGHAND != 0 {
+        area.sighand().clear_caught();
+    }
+    if args.flags & CLONE_CHILD_SETTID != 0 {
+        let _ = put_user_opt(args.child_tid, child.tid);
+    }
+    if args.stack != 0 {
+        context.mcontext.rsp = args.stack;
+    }
+    Ok(0)
+}
+
+fn introduce(area: &Area, child: &Child) {
+    area.set_slot(child.slot);
+    area.tid.set(child.tid);
+    area.pid.set(child.tgid);
+    area.token.set(child.token);
+    attach(area, child.token);
+}
+
+/// Tells the supervisor the host thread that `token` stands for.
+fn attach(area: &Area, token: u64) {
+    if gate(GATE_ATTACH, token) < 0 {
+        sys::exit_group(137);
+    }
+    adopt_orphans(area.tid.get());
+}
+
+/// A child in the same memory: it starts on an area of its own, with a copy of the signal frame, which `rt_sigreturn` enters.
+fn clone_shared(
+    area: &'static Area,
+    context: &UContext,
+    args: &CloneArgs,
+    child: &Child,
+) -> Result<i64, i64> {
+    let new = Area::allocate()?;
+    new.set_slot(child.slot);
+    new.tid.set(child.tid);
+    new.pid.set(child.tgid);
+    new.token.set(child.token);
+    new.clear_sighand.set(args.flags & CLONE_CLEAR_SIGHAND != 0);
+    if args.flags & CLONE_SIGHAND != 0 {
+        new.sighand.set(area.sighand.get());
+    } else {
+        new.own_sighand.copy_from(area.sighand());
+        new.sighand.set(&raw const new.own_sighand);
+    }
+    if args.flags & CLONE_FILES != 0 {
+        new.files.set(area.files.get());
+    } else {
+        new.files.set(&raw const new.own_files);
+        new.new_socket.set(child.received.fds[0]);
+    }
+    if args.flags & CLONE_VFORK != 0 {
+        new.altstack.set(area.altstack.get());
+    }
+    if args.flags & CLONE_CHILD_SETTID != 0 {
+        new.child_settid.set(args.child_tid);
+    }
+    if args.flags & CLONE_PARENT_SETTID != 0 {
+        // The child must find it.
+        let _ = put_user_opt(args.parent_tid, child.pid as i32);
+    }
+    let frame = copy_frame(new, context, args.stack);
+    let flags = native_flags(args);
+    // SAFETY: the child starts on its own area, with the frame just made.
+    let ret = unsafe { nomina_clone_shared(flags, frame, args.pidfd, args.child_tid, args.tls) };
+    if ret < 0 || args.flags & CLONE_VFORK != 0 {
+        // The child has left this memory, or never was.
+        let (scratch, len) = new.exec_scratch.get();
+        if len != 0 {
+            // SAFETY: made by the child for its exec.
+            unsafe { sys!(nr::MUNMAP, scratch, len) };
+        }
+        new.free();
+    }
+    if ret < 0 { Err(ret) } else { Ok(ret) }
+}
+
+/// Copies the signal frame to the top of another area, with result 0 and the child's stack.
+fn copy_frame(new: &Area, context: &UContext, stack: u64) -> u64 {
+    // SAFETY: the kernel wrote the state, and the area's stack has room for several frames.
+    unsafe {
+        let fp_size = fpstate_size(context.mcontext.fpstate);
+        let fp = (new.top() - fp_size) & !63;
+        core::ptr::copy_nonoverlapping(
+            context.mcontext.fpstate as *const u8,
+            fp as *mut u8,
+            fp_size as usize,
+        );
+        let frame = (fp - size_of::<UContext>() as u64 - 8) & !63;
+        let copy = &mut *((frame + 8) as *mut UContext);
+        *copy = *context;
+        copy.mcontext.fpstate = if fp_size == 0 { 0 } else { fp };
+        copy.mcontext.rax = 0;
+        if stack != 0 {
+            copy.mcontext.rsp = stack;
+        }
+        copy.stack = new.native_stack();
+        frame
+    }
+}
+
+/// First code of a child that shares memory, on its area; its frame is restored afterwards.
+pub extern "C" fn child_born() {
+    let area = Area::current();
+    let socket = area.new_socket.get();
+    if socket >= 0 {
+        install_socket(socket);
+    }
+    attach(area, area.token.get());
+    if area.clear_sighand.get() {
+        area.sighand().clear_caught();
+    }
+    let _ = put_user_opt(area.child_settid.get(), area.tid.get());
+}
+
+fn install_socket(socket: i32) {
+    let moved = crate::fd::with_hidden_numbers(|| {
+        // SAFETY: replaces the parent's socket.
+        unsafe { sys!(nr::DUP3, socket, FD_SOCK, 0) }
+    });
+    if moved < 0 {
+        sys::exit_group(125);
+    }
+    sys::close(socket);
+}
+
+/// Asks for the new task. A fork must not fail because the guest has no descriptor left for the handles that come with the
+/// reply: then it asks again with a higher limit.
+fn ask_for_child(area: &Area, ask: &[u64; 6]) -> (i64, Received) {
+    let answer = exchange(area, op::CLONE, ask);
+    if answer.0 != err::EMFILE {
+        return answer;
+    }
+    exchange(area, op::CLONE_FAILED, &[out(area, 0), 0, 0, 0, 0, 0]);
+    crate::fd::with_higher_limit(|| exchange(area, op::CLONE, ask))
+}
+
+/// `exit(2)`: the end of a thread.
+pub fn exit(area: &'static Area, code: u64) -> ! {
+    crate::futex::exit_robust_list(area);
+    exchange(area, op::THREAD_EXIT, &[code & 0xff, 0, 0, 0, 0, 0]);
+    let (word, bit) = area.used_bit();
+    sys::set_mask(u64::MAX);
+    // SAFETY: no handler can run any more, so the stack is not used after the area is free.
+    unsafe { nomina_exit_thread(word.as_ptr(), bit, code as u32) }
+}

@@ -1,0 +1,140 @@
+//! The shim's own descriptors, kept where the guest cannot meet them: outside its `RLIMIT_NOFILE`.
+
+use nomina_abi::{FD_SOCK, HIDDEN_FD_BASE, HIDDEN_FDS};
+
+use crate::area::Area;
+use crate::marshal::generic;
+use crate::sys::{err, nr, sys};
+use crate::uaccess::{get_user, put_user_opt};
+
+const RLIMIT_NOFILE: u64 = 7;
+const RLIM_INFINITY: u64 = u64::MAX;
+const F_DUPFD: u64 = 0;
+const F_DUPFD_CLOEXEC: u64 = 1030;
+
+/// Whether a descriptor number belongs to the shim.
+pub fn is_hidden(fd: u64) -> bool {
+    (HIDDEN_FD_BASE..HIDDEN_FD_BASE + HIDDEN_FDS).contains(&(fd as u32))
+}
+
+/// `struct rlimit64`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Limit {
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+impl Limit {
+    fn map(self, change: impl Fn(u64) -> u64) -> Limit {
+        let keep_infinity = |value: u64| if value == RLIM_INFINITY { value } else { change(value) };
+        Limit { soft: keep_infinity(self.soft), hard: keep_infinity(self.hard) }
+    }
+}
+
+fn native_limit() -> Limit {
+    let mut limit = Limit { soft: 0, hard: 0 };
+    // SAFETY: the kernel writes the structure.
+    unsafe { sys!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, &raw mut limit) };
+    limit
+}
+
+fn set_native_limit(limit: Limit) -> i64 {
+    // SAFETY: the kernel reads the structure.
+    unsafe { sys!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, &raw const limit, 0) }
+}
+
+/// Runs `what` with a limit that lets it use the hidden numbers.
+pub fn with_hidden_numbers(what: impl Fn() -> i64) -> i64 {
+    let ret = what();
+    if ret != err::EBADF {
+        return ret;
+    }
+    let limit = native_limit();
+    set_native_limit(Limit { soft: (FD_SOCK as u64 + 1).max(limit.soft).min(limit.hard), ..limit });
+    let ret = what();
+    set_native_limit(limit);
+    ret
+}
+
+/// Runs `what` with room for a few more descriptors than the guest may have.
+pub fn with_higher_limit<R>(what: impl FnOnce() -> R) -> R {
+    let limit = native_limit();
+    set_native_limit(Limit { soft: limit.soft.saturating_add(8).min(limit.hard), ..limit });
+    let result = what();
+    set_native_limit(limit);
+    result
+}
+
+/// `prlimit64(2)` on the caller's own limits, `getrlimit(2)`, `setrlimit(2)`. The number of descriptors is answered here, less
+/// the hidden ones; the rest goes to the supervisor.
+pub fn prlimit(area: &Area, pid: u64, resource: u64, new: u64, old: u64) -> Result<i64, i64> {
+    let own = pid as i32 == 0 || pid as i32 == area.pid.get();
+    if !own || resource as u32 as u64 != RLIMIT_NOFILE {
+        let args = [pid, resource, new, old, 0, 0];
+        let kinds = crate::marshal::kinds(nr::PRLIMIT64).ok_or(err::ENOSYS)?;
+        return generic(area, nr::PRLIMIT64, kinds, &args);
+    }
+    let wanted = if new == 0 { None } else { Some(get_user::<Limit>(new)?) };
+    let was = native_limit();
+    if let Some(limit) = wanted {
+        if limit.soft > limit.hard {
+            return Err(err::EINVAL);
+        }
+        let hidden = u64::from(HIDDEN_FDS);
+        let mut native = limit.map(|value| value.saturating_add(hidden));
+        // The shim's own numbers must stay within reach of the hard limit.
+        native.hard = native.hard.max((FD_SOCK as u64 + 1).min(was.hard));
+        let ret = set_native_limit(native);
+        if ret < 0 {
+            return Err(ret);
+        }
+    }
+    put_user_opt(old, was.map(|value| value.saturating_sub(u64::from(HIDDEN_FDS))))?;
+    Ok(0)
+}
+
+/// `close_range(2)`, around the hidden numbers.
+pub fn close_range(first: u64, last: u64, flags: u64) -> Result<i64, i64> {
+    let (first, last) = (first as u32, last as u32);
+    let (low, high) = (HIDDEN_FD_BASE, HIDDEN_FD_BASE + HIDDEN_FDS);
+    if first > last {
+        return Err(err::EINVAL);
+    }
+    let native = |first: u32, last: u32| {
+        // SAFETY: closes the guest's own.
+        let ret = unsafe { sys!(nr::CLOSE_RANGE, first, last, flags) };
+        if ret < 0 { Err(ret) } else { Ok(ret) }
+    };
+    if last < low || first >= high {
+        return native(first, last);
+    }
+    if first < low {
+        native(first, low - 1)?;
+    }
+    if last >= high {
+        native(first.max(high), last)?;
+    }
+    Ok(0)
+}
+
+/// `dup2(2)`, `dup3(2)` and `fcntl(2)` duplications that name a hidden number: as if it were beyond the limit.
+pub fn duplicate(number: u64, args: &[u64; 6]) -> i64 {
+    let names_hidden = match number {
+        nr::FCNTL => is_hidden(args[0]),
+        nr::CLOSE => is_hidden(args[0]),
+        _ => is_hidden(args[0]) || is_hidden(args[1]),
+    };
+    if names_hidden {
+        return err::EBADF;
+    }
+    // SAFETY: the guest's own descriptors.
+    unsafe { crate::sys::syscall(number, *args) }
+}
+
+/// Whether a `fcntl(2)` command duplicates.
+pub fn is_duplication(command: u64) -> bool {
+    matches!(command as u32 as u64, F_DUPFD | F_DUPFD_CLOEXEC)
+}

@@ -1,0 +1,174 @@
+//! System calls whose service is "copy in, ask, copy out", driven by `nomina_abi::ARGS`.
+
+use nomina_abi::{ARGS, Kind, SLOT_DATA, SPAN_NULL, span};
+
+use crate::area::Area;
+use crate::slot::{data, out, request};
+use crate::sys::{err, nr};
+use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user, strncpy_from_user};
+
+/// Longest path with its NUL.
+pub const PATH_MAX: usize = 4096;
+/// Longest socket address that the kernel takes.
+const SOCKADDR_MAX: u64 = 128;
+
+const NONE: u8 = u8::MAX;
+
+/// Row of [`ARGS`] by system call number.
+static ROW_OF: [u8; 512] = {
+    let mut table = [NONE; 512];
+    let mut at = 0;
+    while at < ARGS.len() {
+        table[ARGS[at].nr as usize] = at as u8;
+        at += 1;
+    }
+    assert!(ARGS.len() < NONE as usize);
+    table
+};
+
+/// The arguments of a system call, if it is one with generic arguments.
+pub fn kinds(number: u64) -> Option<&'static [Kind]> {
+    match ROW_OF.get(number as usize) {
+        Some(&row) if row != NONE => Some(ARGS[row as usize].kinds),
+        _ => None,
+    }
+}
+
+/// Hands out the slot's data.
+pub struct Arena {
+    base: *mut u8,
+    used: usize,
+}
+
+impl Arena {
+    /// All of a thread's data.
+    pub fn new(area: &Area) -> Arena {
+        Arena { base: data(area), used: 0 }
+    }
+
+    fn room(&self) -> usize {
+        SLOT_DATA - self.used
+    }
+
+    fn take(&mut self, len: usize) -> Result<(usize, *mut u8), i64> {
+        if len > self.room() {
+            return Err(err::E2BIG);
+        }
+        let at = self.used;
+        self.used = (at + len).next_multiple_of(8).min(SLOT_DATA);
+        // SAFETY: inside the slot's data.
+        Ok((at, unsafe { self.base.add(at) }))
+    }
+
+    /// Copies a string in. `ENAMETOOLONG` if it is longer than a path may be, `EFAULT` if it cannot be read.
+    pub fn path(&mut self, from: u64) -> Result<u64, i64> {
+        let max = self.room().min(PATH_MAX);
+        // SAFETY: `max` bytes are left.
+        let (at, to) = (self.used, unsafe { self.base.add(self.used) });
+        // SAFETY: as above.
+        let len = unsafe { strncpy_from_user(to, from, max)? };
+        if len >= max {
+            return Err(err::ENAMETOOLONG);
+        }
+        self.take(len)?;
+        Ok(span(at as u32, len as u32))
+    }
+
+    /// Copies bytes in. `E2BIG` if they do not fit.
+    pub fn bytes(&mut self, from: u64, len: u64) -> Result<u64, i64> {
+        let len = usize::try_from(len).map_err(|_| err::E2BIG)?;
+        let (at, to) = self.take(len)?;
+        // SAFETY: `take` gave `len` bytes.
+        unsafe { copy_from_user(to, from, len)? };
+        Ok(span(at as u32, len as u32))
+    }
+
+    /// Leaves room for what the supervisor writes.
+    pub fn room_for(&mut self, len: u64) -> Result<u64, i64> {
+        let len = (len as usize).min(self.room());
+        let (at, _) = self.take(len)?;
+        Ok(span(at as u32, len as u32))
+    }
+}
+
+/// Copies a stretch of the slot's data to the guest.
+pub fn copy_out(area: &Area, from: u64, to: u64, len: u64) -> Result<(), i64> {
+    let (offset, room) = (from as u32 as usize, from >> 32);
+    // SAFETY: spans are made by `Arena`, inside the data.
+    unsafe { copy_to_user(to, data(area).add(offset), len.min(room) as usize) }
+}
+
+/// Serves a system call by its kinds.
+pub fn generic(area: &Area, number: u64, kinds: &[Kind], guest: &[u64; 6]) -> Result<i64, i64> {
+    let mut arena = Arena::new(area);
+    let mut args = *guest;
+    for (index, kind) in kinds.iter().enumerate() {
+        let pointer = guest[index];
+        let null = pointer == 0;
+        match *kind {
+            Kind::V => {}
+            Kind::PN | Kind::I(_) | Kind::O(_) | Kind::X(_) | Kind::B(_) | Kind::B4(_) if null => {
+                args[index] = SPAN_NULL;
+            }
+            Kind::P | Kind::PN => args[index] = arena.path(pointer)?,
+            Kind::I(len) | Kind::X(len) => args[index] = arena.bytes(pointer, u64::from(len))?,
+            Kind::B(length) => {
+                let len = guest[length as usize];
+                if matches!(number, nr::CONNECT | nr::BIND) && len as u32 as u64 > SOCKADDR_MAX {
+                    return Err(err::EINVAL);
+                }
+                args[index] = arena.bytes(pointer, len)?;
+            }
+            Kind::B4(count) => {
+                let bytes = guest[count as usize].checked_mul(4).ok_or(err::EINVAL)?;
+                args[index] = arena.bytes(pointer, bytes)?;
+            }
+            Kind::O(len) => args[index] = arena.room_for(u64::from(len))?,
+            Kind::OB(capacity) => {
+                let wanted = guest[capacity as usize];
+                // A negative int, as in `readlink(2)`, is the call's business.
+                args[index] = arena.room_for(if wanted as i64 > 0 { wanted } else { 0 })?;
+                args[capacity as usize] = if wanted as i64 > 0 { args[index] >> 32 } else { wanted };
+            }
+            Kind::O4(count) => {
+                let wanted = guest[count as usize] as i32;
+                args[index] = arena.room_for(u64::from(wanted.max(0) as u32) * 4)?;
+                args[count as usize] =
+                    if wanted > 0 { (args[index] >> 32) / 4 } else { wanted as i64 as u64 };
+            }
+            Kind::A(length) => {
+                let len: i32 = get_user(guest[length as usize])?;
+                if len < 0 {
+                    return Err(err::EINVAL);
+                }
+                args[index] = arena.room_for((len as u64).min(SOCKADDR_MAX))?;
+                args[length as usize] = len as u64;
+            }
+        }
+    }
+    let ret = request(area, number as u32, &args);
+    give_back(area, kinds, guest, &args, ret)?;
+    Ok(ret)
+}
+
+fn give_back(area: &Area, kinds: &[Kind], guest: &[u64; 6], args: &[u64; 6], ret: i64) -> Result<(), i64> {
+    for (index, kind) in kinds.iter().enumerate() {
+        let (from, to) = (args[index], guest[index]);
+        match *kind {
+            Kind::X(len) if from != SPAN_NULL => copy_out(area, from, to, u64::from(len))?,
+            _ if ret < 0 => {}
+            Kind::O(len) if from != SPAN_NULL => copy_out(area, from, to, u64::from(len))?,
+            Kind::OB(_) => copy_out(area, from, to, ret as u64)?,
+            Kind::O4(_) => copy_out(area, from, to, ret as u64 * 4)?,
+            Kind::A(length) => {
+                let full = out(area, 0);
+                if to != 0 {
+                    copy_out(area, from, to, full)?;
+                }
+                put_user(guest[length as usize], full as u32)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! The table of signal handlers (`struct sighand_struct`) and `rt_sigaction(2)`.
+//!
+//! The host kernel has for every signal that a guest catches the shim's own handler, and the default or ignored dispositions as
+//! they are, so that it acts on those itself. SIGSEGV and SIGBUS always are the shim's, because access to guest memory may
+//! fault, and SIGSYS, because it carries the system calls.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::arch::nomina_restorer;
+use crate::area::Area;
+use crate::frame::{BLOCK_ALL, UNBLOCKABLE};
+use crate::lock::Lock;
+use crate::sys::{err, nr, sys};
+use crate::uaccess::{get_user, put_user};
+
+/// `SIG_DFL`.
+pub const SIG_DFL: u64 = 0;
+/// `SIG_IGN`.
+pub const SIG_IGN: u64 = 1;
+/// Flags of `struct sigaction`.
+pub const SA_NOCLDSTOP: u64 = 1;
+/// See [`SA_NOCLDSTOP`].
+pub const SA_NOCLDWAIT: u64 = 2;
+/// See [`SA_NOCLDSTOP`].
+pub const SA_SIGINFO: u64 = 4;
+/// See [`SA_NOCLDSTOP`].
+pub const SA_RESTORER: u64 = 0x0400_0000;
+/// See [`SA_NOCLDSTOP`].
+pub const SA_ONSTACK: u64 = 0x0800_0000;
+/// See [`SA_NOCLDSTOP`].
+pub const SA_RESTART: u64 = 0x1000_0000;
+/// See [`SA_NOCLDSTOP`].
+pub const SA_NODEFER: u64 = 0x4000_0000;
+/// See [`SA_NOCLDSTOP`].
+pub const SA_RESETHAND: u64 = 0x8000_0000;
+const SA_EXPOSE_TAGBITS: u64 = 0x800;
+/// Flags that the kernel knows (`UAPI_SA_FLAGS`); it clears the others, which is how programs ask what is supported.
+const SA_KNOWN: u64 = SA_NOCLDSTOP
+    | SA_NOCLDWAIT
+    | SA_SIGINFO
+    | SA_RESTORER
+    | SA_ONSTACK
+    | SA_RESTART
+    | SA_NODEFER
+    | SA_RESETHAND
+    | SA_EXPOSE_TAGBITS;
+
+/// Numbers of the signals with a meaning here.
+pub const SIGILL: i32 = 4;
+/// See [`SIGILL`].
+pub const SIGTRAP: i32 = 5;
+/// See [`SIGILL`].
+pub const SIGBUS: i32 = 7;
+/// See [`SIGILL`].
+pub const SIGFPE: i32 = 8;
+/// See [`SIGILL`].
+pub const SIGKILL: i32 = 9;
+/// See [`SIGILL`].
+pub const SIGSEGV: i32 = 11;
+/// See [`SIGILL`].
+pub const SIGCHLD: i32 = 17;
+/// See [`SIGILL`].
+pub const SIGSTOP: i32 = 19;
+/// See [`SIGILL`].
+pub const SIGSYS: i32 = 31;
+/// Number of signals.
+pub const NSIG: usize = 64;
+
+/// `struct sigaction` as the kernel has it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(missing_docs)]
+pub struct KernelSigaction {
+    pub handler: u64,
+    pub flags: u64,
+    pub restorer: u64,
+    pub mask: u64,
+}
+
+impl KernelSigaction {
+    /// The default disposition.
+    pub const DEFAULT: KernelSigaction = KernelSigaction { handler: SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+
+    /// Whether a function of the guest handles the signal.
+    pub fn is_caught(&self) -> bool {
+        self.handler > SIG_IGN
+    }
+}
+
+/// The handlers of a process.
+pub struct Sighand {
+    lock: Lock,
+    /// Signals whose entry is true; those of others (ignored since exec?) the host kernel knows.
+    known: AtomicU64,
+    actions: UnsafeCell<[KernelSigaction; NSIG]>,
+}
+
+// SAFETY: `actions` is accessed with `lock` held.
+unsafe impl Sync for Sighand {}
+
+/// Whether the host kernel always has the shim's handler for a signal.
+pub fn is_always_ours(signal: i32) -> bool {
+    matches!(signal, SIGSEGV | SIGBUS | SIGSYS)
+}
+
+fn native_action(signal: i32, new: Option<&KernelSigaction>) -> KernelSigaction {
+    let mut old = KernelSigaction::DEFAULT;
+    let new = new.map_or(core::ptr::null(), core::ptr::from_ref);
+    // SAFETY: both structures live through the call; handlers installed are the shim's.
+    unsafe { sys!(nr::RT_SIGACTION, signal, new, &raw mut old, 8) };
+    old
+}
+
+/// The action by which the host kernel calls the shim.
+fn wrapped(handler: u64, flags: u64, mask: u64) -> KernelSigaction {
+    KernelSigaction {
+        handler,
+        flags: flags | SA_SIGINFO | SA_ONSTACK | SA_RESTORER,
+        restorer: nomina_restorer as *const () as u64,
+        mask,
+    }
+}
+
+/// Installs what a new image needs.
+pub fn install() {
+    // NODEFER for all three: a handler meets further faults when it accesses guest memory, and a system call within SIGSYS's
+    // handler must not be fatal.
+    let system_call = crate::trap::system_call as *const () as u64;
+    native_action(SIGSYS, Some(&wrapped(system_call, SA_NODEFER, BLOCK_ALL)));
+    let arrived = crate::signal::arrived as *const () as u64;
+    for signal in [SIGSEGV, SIGBUS] {
+        let old = native_action(signal, Some(&wrapped(arrived, SA_NODEFER, BLOCK_ALL)));
+        if old.handler == SIG_IGN {
+            crate::area::SIGHAND
+                .set_initial(signal, KernelSigaction { handler: SIG_IGN, ..KernelSigaction::DEFAULT });
+        }
+    }
+}
+
+/// Gives a signal the default disposition natively, whatever the guest's.
+pub fn set_native_default(signal: i32) {
+    native_action(signal, Some(&KernelSigaction::DEFAULT));
+}
+
+impl Sighand {
+    /// A table in which nothing is known yet.
+    pub const fn new() -> Sighand {
+        Sighand {
+            lock: Lock::new(),
+            known: AtomicU64::new(0),
+            actions: UnsafeCell::new([KernelSigaction::DEFAULT; NSIG]),
+        }
+    }
+
+    fn bit(signal: i32) -> u64 {
+        1 << (signal - 1)
+    }
+
+    fn set_initial(&self, signal: i32, action: KernelSigaction) {
+        self.with(signal, |entry| *entry = action);
+    }
+
+    /// Runs `what` on an entry, with the table locked.
+    fn with<R>(&self, signal: i32, what: impl FnOnce(&mut KernelSigaction) -> R) -> R {
+        let _guard = self.lock.lock();
+        // SAFETY: the lock is held, the index is checked by callers (1..=64).
+        let entry = unsafe { &mut (&mut *self.actions.get())[(signal - 1) as usize] };
+        if self.known.load(Ordering::Relaxed) & Self::bit(signal) == 0 {
+            if !is_always_ours(signal) && native_action(signal, None).handler == SIG_IGN {
+                entry.handler = SIG_IGN;
+            }
+            self.known.fetch_or(Self::bit(signal), Ordering::Relaxed);
+        }
+        what(entry)
+    }
+
+    /// The action of a signal.
+    pub fn get(&self, signal: i32) -> KernelSigaction {
+        self.with(signal, |entry| *entry)
+    }
+
+    /// The action for a signal that is delivered now; `SA_RESETHAND` takes effect.
+    pub fn take(&self, signal: i32) -> KernelSigaction {
+        self.with(signal, |entry| {
+            let action = *entry;
+            if action.is_caught() && action.flags & SA_RESETHAND != 0 {
+                entry.handler = SIG_DFL;
+                if !is_always_ours(signal) {
+                    set_native_default(signal);
+                }
+            }
+            action
+        })
+    }
+
+    /// Replaces an action, here and in the host kernel.
+    fn set(&self, signal: i32, action: KernelSigaction) -> KernelSigaction {
+        self.with(signal, |entry| {
+            let old = core::mem::replace(entry, action);
+            if !is_always_ours(signal) {
+                let native = if action.is_caught() {
+                    let kept = action.flags & (SA_RESTART | SA_NOCLDSTOP | SA_NOCLDWAIT);
+                    wrapped(crate::signal::arrived as *const () as u64, kept, BLOCK_ALL)
+                } else {
+                    KernelSigaction { restorer: 0, mask: 0, flags: action.flags & 3, ..action }
+                };
+                native_action(signal, Some(&native));
+            }
+            old
+        })
+    }
+
+    /// Copies another table.
+    pub fn copy_from(&self, other: &Sighand) {
+        if core::ptr::eq(self, other) {
+            self.lock.reset();
+            return;
+        }
+        // SAFETY: this table is not in use yet, and nobody changes the other: its lock is held, or its other users do not exist.
+        unsafe { *self.actions.get() = *other.actions.get() };
+        self.known.store(other.known.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.lock.reset();
+    }
+
+    /// Makes every caught signal default (`CLONE_CLEAR_SIGHAND`).
+    pub fn clear_caught(&self) {
+        for signal in 1..=NSIG as i32 {
+            if self.get(signal).is_caught() {
+                self.set(signal, KernelSigaction::DEFAULT);
+            }
+        }
+    }
+}
+
+/// `rt_sigaction(2)`. `EINVAL` for a bad number or size and for changing SIGKILL or SIGSTOP, `EFAULT` for bad pointers.
+pub fn rt_sigaction(area: &Area, signal: u64, new: u64, old: u64, size: u64) -> Result<i64, i64> {
+    let signal = signal as i32;
+    if size != 8 {
+        return Err(err::EINVAL);
+    }
+    let action = if new == 0 { None } else { Some(get_user::<KernelSigaction>(new)?) };
+    if !(1..=NSIG as i32).contains(&signal) || (action.is_some() && matches!(signal, SIGKILL | SIGSTOP)) {
+        return Err(err::EINVAL);
+    }
+    let was = match action {
+        Some(mut action) => {
+            action.mask &= !UNBLOCKABLE;
+            action.flags &= SA_KNOWN;
+            area.sighand().set(signal, action)
+        }
+        None => area.sighand().get(signal),
+    };
+    if old != 0 {
+        put_user(old, was)?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,252 @@
+//! The request path: a request in the thread's slot, by the spinning channel or by notification, and the descriptors of a reply.
+
+use core::ptr::{read_volatile, write_volatile};
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+
+use nomina_abi::{
+    CHANNEL_DONE, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_WATCHED, FD_SOCK, GATE_CALL, GATE_NR, Slot,
+    op, reply,
+};
+
+use crate::area::{Area, THREADED};
+use crate::lock::Guard;
+use crate::sys::{self, err, nr, sys};
+use crate::window::window;
+
+/// Rounds of spinning before the processor is given to others between looks.
+const SPINS: u32 = 10_000;
+/// Rounds of yielding between which the supervisor is asked whether it is alive.
+const YIELDS_PER_PROBE: u32 = 50_000;
+/// Most descriptors in one reply.
+pub const MAX_FDS: usize = 8;
+
+/// Descriptors that came with a reply.
+#[derive(Clone, Copy)]
+pub struct Received {
+    /// The descriptors, -1 where there is none.
+    pub fds: [i32; MAX_FDS],
+    /// How many.
+    pub count: usize,
+}
+
+impl Received {
+    const NONE: Received = Received { fds: [-1; MAX_FDS], count: 0 };
+
+    /// Closes all of them.
+    pub fn close(&self) {
+        for &fd in &self.fds[..self.count] {
+            sys::close(fd);
+        }
+    }
+}
+
+/// The gate call itself. A supervisor that is gone ends the process.
+pub fn gate(call: u64, token: u64) -> i64 {
+    loop {
+        // SAFETY: the number is none of Linux's; the filter makes it a notification.
+        match unsafe { sys!(u64::from(GATE_NR), call, token) } {
+            err::EINTR => {}
+            err::ENOSYS => sys::exit_group(137),
+            ret => return ret,
+        }
+    }
+}
+
+/// Whether the reply of a call never carries descriptors: then the socket's lock is not needed.
+fn never_receives(number: u32) -> bool {
+    matches!(number,
+        4..=6 | 21 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
+        | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
+        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::THREAD_EXIT | op::XLATE | op::REAP)
+}
+
+fn socket_lock(area: &Area, number: u32) -> Option<Guard<'static>> {
+    (THREADED.load(Ordering::Relaxed) && !never_receives(number)).then(|| area.files().lock())
+}
+
+/// Posts what is in the slot and waits for the reply.
+fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
+    // SAFETY: the slot is mapped as long as the process lives, and only this thread posts in it. The supervisor writes it too, so
+    // accesses are volatile and no reference is made.
+    unsafe {
+        write_volatile(&raw mut (*slot).nr, number);
+        write_volatile(&raw mut (*slot).args, *args);
+        let channel = AtomicU32::from_ptr((&raw mut (*slot).channel).cast());
+        let state = channel.load(Ordering::Acquire);
+        let watched = state == CHANNEL_WATCHED || state == CHANNEL_DONE_WATCHED;
+        let posted = watched
+            && channel.compare_exchange(state, CHANNEL_REQUEST, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if posted {
+            spin(channel);
+        } else {
+            let served = gate(GATE_CALL, area.token.get());
+            if served < 0 {
+                write_volatile(&raw mut (*slot).flags, 0);
+                write_volatile(&raw mut (*slot).nfds, 0);
+                return served;
+            }
+            fence(Ordering::Acquire);
+        }
+        read_volatile(&raw const (*slot).ret)
+    }
+}
+
+#[cold]
+fn yield_or_probe(rounds: u32) {
+    sys::sched_yield();
+    if rounds.is_multiple_of(YIELDS_PER_PROBE) {
+        gate(0, 0);
+    }
+}
+
+fn spin(channel: &AtomicU32) {
+    let mut rounds = 0u32;
+    loop {
+        let state = channel.load(Ordering::Acquire);
+        if state == CHANNEL_DONE || state == CHANNEL_DONE_WATCHED {
+            return;
+        }
+        rounds = rounds.wrapping_add(1);
+        if rounds < SPINS {
+            core::hint::spin_loop();
+        } else {
+            yield_or_probe(rounds - SPINS + 1);
+        }
+    }
+}
+
+/// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
+fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
+    let slot = area.slot.get();
+    let _guard = socket_lock(area, number);
+    let ret = post(area, slot, number, args);
+    // SAFETY: as in `post`.
+    let (flags, nfds) =
+        unsafe { (read_volatile(&raw const (*slot).flags), read_volatile(&raw const (*slot).nfds)) };
+    if nfds == 0 {
+        return (ret, flags, Received::NONE);
+    }
+    match receive_fds(FD_SOCK, flags & reply::CLOEXEC != 0, &mut [0; 8]) {
+        Ok(received) => (ret, flags, received),
+        Err(error) => (error, 0, Received::NONE),
+    }
+}
+
+/// Asks; the descriptors of the reply are close-on-exec or not as the reply says.
+pub fn exchange(area: &Area, number: u32, args: &[u64; 6]) -> (i64, Received) {
+    loop {
+        let (ret, flags, received) = ask_once(area, number, args);
+        if flags & reply::RETRY == 0 {
+            return (ret, received);
+        }
+        received.close();
+        sys::sched_yield();
+    }
+}
+
+/// Asks, and does with the reply what its flags say.
+pub fn request(area: &Area, number: u32, args: &[u64; 6]) -> i64 {
+    loop {
+        let (ret, flags, received) = ask_once(area, number, args);
+        if flags == 0 && received.count == 0 {
+            return ret;
+        }
+        if flags & reply::WAIT != 0 {
+            let interrupted = received.count > 0 && wait_readable(area, received.fds[0]) < 0;
+            received.close();
+            if interrupted {
+                return err::ERESTARTSYS;
+            }
+        } else if flags & reply::RETRY != 0 {
+            received.close();
+            sys::sched_yield();
+        } else if flags & reply::FD != 0 && received.count > 0 && ret >= 0 {
+            for &fd in &received.fds[1..received.count] {
+                sys::close(fd);
+            }
+            return i64::from(received.fds[0]);
+        } else {
+            received.close();
+            return ret;
+        }
+    }
+}
+
+/// A word of the reply's `out`.
+pub fn out(area: &Area, index: usize) -> u64 {
+    // SAFETY: as in `post`.
+    unsafe { read_volatile(&raw const (*area.slot.get()).out[index]) }
+}
+
+/// Address of the slot's data.
+pub fn data(area: &Area) -> *mut u8 {
+    // SAFETY: only an address is computed.
+    unsafe { (&raw mut (*area.slot.get()).data).cast() }
+}
+
+fn wait_readable(area: &Area, fd: i32) -> i64 {
+    let mut pollfd = fd as u32 as u64 | 1 << 32;
+    window(area, area.guest_mask(), nr::POLL, [&raw mut pollfd as u64, 1, u64::MAX, 0, 0, 0])
+}
+
+#[repr(C)]
+struct IoVec {
+    base: *mut u8,
+    len: usize,
+}
+
+#[repr(C)]
+struct MsgHdr {
+    name: u64,
+    name_len: u64,
+    iov: *mut IoVec,
+    iov_len: usize,
+    control: *mut Control,
+    control_len: usize,
+    flags: u64,
+}
+
+#[repr(C, align(8))]
+struct Control {
+    len: usize,
+    level: i32,
+    kind: i32,
+    fds: [i32; MAX_FDS],
+}
+
+const SOL_SOCKET: i32 = 1;
+const SCM_RIGHTS: i32 = 1;
+const MSG_DONTWAIT: u64 = 0x40;
+const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
+const MSG_CTRUNC: u64 = 8;
+
+/// Receives one message and its descriptors. `EMFILE` if not all of them found room; `EIO` if there is no message.
+pub fn receive_fds(socket: i32, cloexec: bool, payload: &mut [u8]) -> Result<Received, i64> {
+    let mut control = Control { len: 0, level: 0, kind: 0, fds: [-1; MAX_FDS] };
+    let mut iov = IoVec { base: payload.as_mut_ptr(), len: payload.len() };
+    let mut message = MsgHdr {
+        name: 0,
+        name_len: 0,
+        iov: &raw mut iov,
+        iov_len: 1,
+        control: &raw mut control,
+        control_len: size_of::<Control>(),
+        flags: 0,
+    };
+    let flags = MSG_DONTWAIT | if cloexec { MSG_CMSG_CLOEXEC } else { 0 };
+    // SAFETY: the header describes buffers that live through the call.
+    let got = unsafe { sys!(nr::RECVMSG, socket, &raw mut message, flags) };
+    if got < 0 {
+        return Err(err::EIO);
+    }
+    let mut received = Received::NONE;
+    if message.control_len >= 16 && control.level == SOL_SOCKET && control.kind == SCM_RIGHTS {
+        received.count = ((control.len - 16) / 4).min(MAX_FDS);
+        received.fds = control.fds;
+    }
+    if message.flags & MSG_CTRUNC != 0 {
+        received.close();
+        return Err(err::EMFILE);
+    }
+    Ok(received)
+}

@@ -1,0 +1,120 @@
+//! Where system calls arrive: the handler of SIGSYS.
+
+use crate::arch::in_shim;
+use crate::area::Area;
+use crate::frame::{SigInfo, UContext};
+use crate::sys::{err, nr};
+use crate::{clone, exec, fd, futex, marshal, masked, process, signal, slot, socket, wait};
+
+/// `si_code` of a SIGSYS that the filter raised.
+const SYS_SECCOMP: i32 = 1;
+
+/// Serves one system call.
+pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut UContext) {
+    // SAFETY: the kernel wrote both for this handler.
+    let (info, context) = unsafe { (&*info, &mut *context) };
+    if info.code() != SYS_SECCOMP {
+        // A SIGSYS that somebody sent.
+        return signal::arrived(number, info, context);
+    }
+    if in_shim(context.mcontext.rip) {
+        // The filter refused the shim a call that it tries: like a kernel without it.
+        context.mcontext.rax = err::ENOSYS as u64;
+        return;
+    }
+    let area = Area::current();
+    area.context.set(context);
+    signal::open_faults(context);
+    let number = info.syscall() as u32 as u64;
+    if number == nr::RT_SIGRETURN {
+        signal::rt_sigreturn(area, context);
+        return;
+    }
+    let registers = &context.mcontext;
+    let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+    let result = match marshal::kinds(number) {
+        Some(kinds) if !has_own_code(number) => marshal::generic(area, number, kinds, &args),
+        _ => special(area, context, number, &args),
+    };
+    let result = match result {
+        Ok(value) | Err(value) => value,
+    };
+    signal::finish(area, context, number, result);
+}
+
+/// Whether a call with generic arguments is answered here in some cases.
+fn has_own_code(number: u64) -> bool {
+    matches!(
+        number,
+        nr::PRLIMIT64
+            | nr::UNSHARE
+            | nr::GETPRIORITY
+            | nr::SETPRIORITY
+            | nr::SCHED_SETAFFINITY
+            | nr::SCHED_GETAFFINITY
+    )
+}
+
+/// System calls with code of their own.
+fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64; 6]) -> Result<i64, i64> {
+    let [a, b, c, d, ..] = *args;
+    match number {
+        nr::GETPID => Ok(i64::from(area.pid.get())),
+        nr::GETTID => Ok(i64::from(area.tid.get())),
+        nr::RT_SIGACTION => crate::sighand::rt_sigaction(area, a, b, c, d),
+        nr::RT_SIGPROCMASK => signal::rt_sigprocmask(context, a, b, c, d),
+        nr::SIGALTSTACK => signal::sigaltstack(area, context, a, b),
+        nr::RT_SIGSUSPEND => masked::rt_sigsuspend(area, context, a, b),
+        nr::RT_SIGTIMEDWAIT => masked::rt_sigtimedwait(area, args),
+        nr::RT_SIGPENDING => masked::rt_sigpending(context, a, b),
+        nr::SIGNALFD => masked::signalfd(a, b, c, 0),
+        nr::SIGNALFD4 => masked::signalfd(a, b, c, d),
+        nr::PPOLL => masked::with_mask(area, context, number, args, 3),
+        nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => masked::with_mask(area, context, number, args, 4),
+        nr::PSELECT6 => masked::pselect6(area, context, args),
+        nr::FORK => clone::fork(area, context),
+        nr::VFORK => clone::vfork(area, context),
+        nr::CLONE => clone::clone(area, context, args),
+        nr::CLONE3 => clone::clone3(area, context, a, b),
+        nr::EXECVE => exec::execve(area, args),
+        nr::EXECVEAT => exec::execveat(area, args),
+        nr::EXIT => clone::exit(area, a),
+        nr::WAIT4 => wait::wait4(area, args),
+        nr::WAITID => wait::waitid(area, args),
+        nr::FUTEX => futex::futex(area, args),
+        nr::SET_TID_ADDRESS => Ok(process::set_tid_address(area, a)),
+        nr::SET_ROBUST_LIST => futex::set_robust_list(area, a, b),
+        nr::GET_ROBUST_LIST => futex::get_robust_list(area, a, b, c),
+        nr::CLOSE_RANGE => fd::close_range(a, b, c),
+        nr::CLOSE | nr::DUP2 | nr::DUP3 => Ok(fd::duplicate(number, args)),
+        nr::FCNTL => process::fcntl(area, args),
+        nr::GETRLIMIT => fd::prlimit(area, 0, a, 0, b),
+        nr::SETRLIMIT => fd::prlimit(area, 0, a, b, 0),
+        nr::PRLIMIT64 => fd::prlimit(area, a, b, c, d),
+        nr::ACCEPT => socket::accept(area, args, 0),
+        nr::ACCEPT4 => socket::accept(area, args, d),
+        nr::RECVFROM => socket::recvfrom(area, args),
+        nr::SENDTO => socket::sendto(area, args),
+        nr::GETSOCKOPT => socket::getsockopt(area, args),
+        nr::SETSOCKOPT => socket::setsockopt(area, args),
+        nr::UNSHARE => Ok(process::unshare(area, a)),
+        nr::GETPRIORITY | nr::SETPRIORITY if a as u32 == 0 => process::of_thread(area, number, args, 1),
+        nr::GETPRIORITY | nr::SETPRIORITY => Ok(slot::request(area, number as u32, args)),
+        nr::SCHED_SETPARAM
+        | nr::SCHED_GETPARAM
+        | nr::SCHED_SETSCHEDULER
+        | nr::SCHED_GETSCHEDULER
+        | nr::SCHED_RR_GET_INTERVAL
+        | nr::SCHED_SETAFFINITY
+        | nr::SCHED_GETAFFINITY
+        | nr::SCHED_SETATTR
+        | nr::SCHED_GETATTR => process::of_thread(area, number, args, 0),
+        nr::SETSID => Ok(process::setsid(area)),
+        nr::SETPGID => Ok(process::setpgid(area, a, b)),
+        nr::IOCTL => process::ioctl(area, args),
+        nr::PRCTL => process::prctl(area, args),
+        nr::TIMER_CREATE => process::timer_create(area, args),
+        // The supervisor knows what the shim does not.
+        _ => Ok(slot::request(area, number as u32, args)),
+    }
+}

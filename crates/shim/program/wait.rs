@@ -1,0 +1,163 @@
+//! `wait4(2)` and `waitid(2)`: native waits on native children, with the guest's numbers.
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use nomina_abi::{op, xlate};
+
+use crate::area::Area;
+use crate::frame::SigInfo;
+use crate::slot::{out, request};
+use crate::sys::{err, nr};
+use crate::uaccess::{put_user, put_user_opt};
+use crate::window::window;
+
+const WNOWAIT: u64 = 0x0100_0000;
+const P_PID: u64 = 1;
+const P_PGID: u64 = 2;
+const CLD_EXITED: i32 = 1;
+const CLD_DUMPED: i32 = 3;
+const RUSAGE_SIZE: usize = 144;
+
+/// Marks an entry whose zombie is gone: no wait may find it any more.
+const REAPED: u64 = 1 << 63;
+
+/// The latest children of this address space, as guest and host pid, so that a wait for one needs no question.
+pub struct Children {
+    entries: [AtomicU64; 64],
+    next: AtomicUsize,
+}
+
+/// See [`Children`].
+pub static CHILDREN: Children =
+    Children { entries: [const { AtomicU64::new(0) }; 64], next: AtomicUsize::new(0) };
+
+impl Children {
+    /// Remembers a child.
+    pub fn insert(&self, guest: i32, host: i32) {
+        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.entries.len();
+        self.entries[at].store(u64::from(guest as u32) << 32 | u64::from(host as u32), Ordering::Relaxed);
+    }
+
+    /// The host pid of a child, if it is one of the latest.
+    pub fn host(&self, guest: i32) -> Option<i32> {
+        let next = self.next.load(Ordering::Relaxed);
+        (1..=self.entries.len()).find_map(|back| {
+            let at = next.wrapping_sub(back) % self.entries.len();
+            let entry = self.entries[at].load(Ordering::Relaxed);
+            (entry != 0 && (entry >> 32) as i32 == guest).then_some(entry as u32 as i32)
+        })
+    }
+
+    /// The guest pid of a child, even if it has been reaped meanwhile: its SIGCHLD may be delivered later.
+    pub fn guest(&self, host: i32) -> Option<i32> {
+        let next = self.next.load(Ordering::Relaxed);
+        (1..=self.entries.len()).find_map(|back| {
+            let at = next.wrapping_sub(back) % self.entries.len();
+            let entry = self.entries[at].load(Ordering::Relaxed);
+            (entry != 0 && entry as u32 as i32 == host).then_some(((entry & !REAPED) >> 32) as i32)
+        })
+    }
+
+    fn forget(&self, host: i32) {
+        for entry in &self.entries {
+            if entry.load(Ordering::Relaxed) as u32 as i32 == host {
+                entry.fetch_or(REAPED, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn translate(area: &Area, kind: u64, number: i64) -> i64 {
+    request(area, op::XLATE, &[kind, number as u64, 0, 0, 0, 0])
+}
+
+fn child_to_host(area: &Area, guest: i32) -> Result<i64, i64> {
+    if let Some(host) = CHILDREN.host(guest) {
+        return Ok(i64::from(host));
+    }
+    let host = translate(area, xlate::CHILD_TO_HOST, i64::from(guest));
+    if host < 0 { Err(host) } else { Ok(host) }
+}
+
+fn group_to_host(area: &Area, guest: i64) -> Result<i64, i64> {
+    let host = translate(area, xlate::PGRP_TO_HOST, guest);
+    if host <= 0 { Err(err::ECHILD) } else { Ok(host) }
+}
+
+/// A zombie is gone: forget it, and let the model forget it. Its number as the guest sees it.
+fn reap(area: &Area, host: i64) -> i64 {
+    CHILDREN.forget(host as i32);
+    request(area, op::REAP, &[host as u64, 0, 0, 0, 0, 0])
+}
+
+/// What `window` gave, as a system call that handlers with `SA_RESTART` restart.
+fn restartable(ret: i64) -> i64 {
+    if ret == err::EINTR { err::ERESTARTSYS } else { ret }
+}
+
+/// `wait4(2)`. `ECHILD` if there is no such child, `EINTR` if a handler without `SA_RESTART` ran.
+pub fn wait4(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [pid, status_at, options, usage_at, ..] = *args;
+    let pid = pid as i32;
+    let host = match pid {
+        i32::MIN => return Err(err::ESRCH),
+        1.. => child_to_host(area, pid)?,
+        ..-1 => -group_to_host(area, -i64::from(pid))?,
+        -1 | 0 => i64::from(pid),
+    };
+    let mut status = 0i32;
+    let mut usage = [0u8; RUSAGE_SIZE];
+    let usage_pointer = if usage_at == 0 { 0 } else { usage.as_mut_ptr() as u64 };
+    let call = [host as u64, &raw mut status as u64, options, usage_pointer, 0, 0];
+    let ret = restartable(window(area, area.guest_mask(), nr::WAIT4, call));
+    if ret <= 0 {
+        return Ok(ret);
+    }
+    let stopped = status & 0xff == 0x7f || status == 0xffff;
+    let guest = if stopped { translate(area, xlate::FROM_HOST, ret) } else { reap(area, ret) };
+    put_user_opt(status_at, status)?;
+    if usage_at != 0 {
+        put_user(usage_at, usage)?;
+    }
+    Ok(guest)
+}
+
+/// `waitid(2)`.
+pub fn waitid(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [kind, id, info_at, options, usage_at, _] = *args;
+    let host = match kind as u32 as u64 {
+        P_PID if id as i32 > 0 => child_to_host(area, id as i32)? as u64,
+        P_PGID if id as i32 > 0 => group_to_host(area, i64::from(id as i32))? as u64,
+        _ => id,
+    };
+    let mut info = SigInfo::ZERO;
+    let mut usage = [0u8; RUSAGE_SIZE];
+    let usage_pointer = if usage_at == 0 { 0 } else { usage.as_mut_ptr() as u64 };
+    let call = [kind, host, &raw mut info as u64, options, usage_pointer, 0];
+    let ret = restartable(window(area, area.guest_mask(), nr::WAITID, call));
+    if ret < 0 {
+        return Ok(ret);
+    }
+    let child = i64::from(info.pid());
+    if child != 0 {
+        if info_at != 0 {
+            let guest = translate(area, xlate::FROM_HOST, child).max(0);
+            info.set_pid(guest as i32);
+            info.set_uid(out(area, 0) as i32);
+        }
+        if options & WNOWAIT == 0 && (CLD_EXITED..=CLD_DUMPED).contains(&info.code()) {
+            let guest = reap(area, child);
+            if guest > 0 {
+                info.set_pid(guest as i32);
+            }
+        }
+        if usage_at != 0 {
+            put_user(usage_at, usage)?;
+        }
+    }
+    if info_at != 0 {
+        // The kernel writes only these fields.
+        put_user::<[u32; 7]>(info_at, info.words())?;
+    }
+    Ok(ret)
+}

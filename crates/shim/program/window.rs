@@ -1,0 +1,22 @@
+//! System calls that may block, made for the guest under the guest's signal mask.
+//!
+//! The handlers of the shim run with all signals blocked, so that nothing of the guest interrupts them. A call that may block
+//! needs the guest's mask, and a signal that arrives after the mask is open but before the call blocks must not be lost: the
+//! signal handler moves such a call to its `EINTR` exit (`arch::window_fixup`).
+
+use crate::arch::nomina_window;
+use crate::area::Area;
+use crate::frame::BLOCK_ALL;
+use crate::sys;
+
+/// Makes a native system call under `mask`. `ERESTARTSYS` when a signal came first; the signal is then pending in the area.
+pub fn window(area: &Area, mask: u64, number: u64, args: [u64; 6]) -> i64 {
+    let [a, b, c, d, e, f] = args;
+    let call = [number, a, b, c, d, e, f];
+    let mask = mask & !crate::frame::SIGSYS_BIT;
+    // SAFETY: the words live through the call; the arguments are the caller's.
+    let ret = unsafe { nomina_window(&raw const call, &raw const mask) };
+    sys::set_mask(BLOCK_ALL);
+    debug_assert!(ret != sys::err::ERESTARTSYS || area.pending.get());
+    ret
+}
