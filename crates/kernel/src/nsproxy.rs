@@ -84,6 +84,16 @@ impl NsProxy {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// The mount namespace.
+    pub fn mnt_ns(&self) -> &Arc<MntNs> {
+        &self.mnt
+    }
+
+    /// The network namespace.
+    pub fn net_ns(&self) -> &Arc<NetNamespace> {
+        &self.net
+    }
+
     /// What is common of each namespace it points to, each once.
     pub fn namespaces(&self) -> Vec<&NsCommon> {
         let mut all = vec![

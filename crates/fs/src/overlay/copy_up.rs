@@ -174,7 +174,7 @@ impl Node {
         rustix::fs::mkdirat(&fs.work, temp, Mode::from_raw_mode(0o700)).map_err(errno)?;
         let to = At::new(&fs.work, temp);
         let stat = to.statx()?;
-        fs.store.forget(id_of(&stat));
+        fs.forget(id_of(&stat));
         if opaque {
             fs.store.set(to, id_of(&stat), OPAQUE, b"y")?;
         }

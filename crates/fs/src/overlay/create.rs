@@ -85,7 +85,7 @@ impl Node {
     fn try_adopt(&self, at: At<'_>, new: &NewInode, opaque: bool) -> Result<(Arc<Node>, Entry)> {
         let fs = &self.fs;
         let stat = at.statx()?;
-        fs.store.forget(id_of(&stat));
+        fs.forget(id_of(&stat));
         if opaque {
             fs.store.set(at, id_of(&stat), OPAQUE, b"y")?;
         }
@@ -234,7 +234,7 @@ impl Node {
         let fd = rustix::fs::openat(&self.fs.work, ".", flags, host_mode(&new, 0o600)).map_err(errno)?;
         let at = At::new(&fd, b"");
         let stat = at.statx()?;
-        self.fs.store.forget(id_of(&stat));
+        self.fs.forget(id_of(&stat));
         self.fs.store.place(at, &stat, false, &self.fs.map, &wanted(&new))?;
         Ok(Opened::Host(fd))
     }

@@ -99,7 +99,7 @@ impl Node {
         let _tree = self.fs.read();
         let node = self.walk(&path).ok()?;
         let now = id_of(&node.see().ok()?.stat);
-        let copy = lock(&self.fs.copied).get(&id).copied();
+        let copy = lock(&self.fs.copied).of(id);
         (now == id || copy == Some(now)).then_some(node)
     }
 }
@@ -133,7 +133,7 @@ impl OverlaySb {
     /// Those of the host.
     pub fn attr_of_handle(&self, fd: BorrowedFd<'_>) -> Result<Attr> {
         let attr = handle::attr_in(&self.fs.store, fd, &self.fs.map)?;
-        let copied = lock(&self.fs.copied).contains_key(&(attr.dev, attr.ino));
+        let copied = lock(&self.fs.copied).of((attr.dev, attr.ino)).is_some();
         if copied && let Some(node) = self.root.node_of_handle(fd) {
             return node.getattr();
         }

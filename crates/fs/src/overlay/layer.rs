@@ -152,14 +152,33 @@ pub(crate) struct Fs {
     pub tree: RwLock<()>,
     pub cache: FdCache,
     pub fifos: Fifos,
-    /// Lower file to its copy, for handles of the lower file that guests still hold.
-    pub copied: Mutex<HashMap<(u64, u64), (u64, u64)>>,
+    /// Which lower file is the origin of which upper one, for handles of the lower file that guests still hold.
+    pub copied: Mutex<Copied>,
     /// Lower directories whose place in the overlay is not their own, after a rename. Emptied when the overlay goes,
     /// as the nodes hold this structure in turn.
     pub moved: Mutex<Vec<(Vec<u8>, Arc<Node>)>>,
     /// The root, for those who have only a node.
     pub root: OnceLock<Weak<Node>>,
     next: AtomicU64,
+}
+
+/// Files copied up, by device and inode number.
+#[derive(Default)]
+pub(crate) struct Copied {
+    copy: HashMap<(u64, u64), (u64, u64)>,
+    origin: HashMap<(u64, u64), (u64, u64)>,
+}
+
+impl Copied {
+    pub fn insert(&mut self, lower: (u64, u64), upper: (u64, u64)) {
+        self.copy.insert(lower, upper);
+        self.origin.insert(upper, lower);
+    }
+
+    /// The copy of a lower file.
+    pub fn of(&self, lower: (u64, u64)) -> Option<(u64, u64)> {
+        self.copy.get(&lower).copied()
+    }
 }
 
 /// What [`super::OverlayOptions`] decides about an [`Fs`].
@@ -237,11 +256,20 @@ impl Fs {
         }
     }
 
+    /// Forgets all about an upper file: called for new ones, whose inode number may have been another's before.
+    pub fn forget(&self, id: (u64, u64)) {
+        self.store.forget(id);
+        let mut copied = lock(&self.copied);
+        if let Some(lower) = copied.origin.remove(&id) {
+            copied.copy.remove(&lower);
+        }
+    }
+
     /// Makes a new empty file in the work directory.
     pub fn temp_file(&self, name: &[u8]) -> Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | ALWAYS;
         let fd = rustix::fs::openat(&self.work, name, flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
-        self.store.forget(id_of(&At::new(&fd, b"").statx()?));
+        self.forget(id_of(&At::new(&fd, b"").statx()?));
         Ok(fd)
     }
 

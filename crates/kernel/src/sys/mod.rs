@@ -10,4 +10,5 @@ mod uid;
 mod uts;
 
 pub use cap::CapData;
+pub use groups::NGROUPS_MAX;
 pub use prctl::{CapAmbient, ambient_request};

@@ -28,7 +28,7 @@ use nomina_kernel::errno::Errno;
 use nomina_kernel::kernel::{Kernel, KernelConfig};
 use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount};
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
-use nomina_kernel::user_namespace::{Kgid, Kuid, UserNamespace};
+use nomina_kernel::user_namespace::{Kgid, UserNamespace};
 use nomina_kernel::vfs::{
     ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, WalkContext, WalkCred, namei,
 };
@@ -332,14 +332,14 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     let ids = IdMap::to(identity.uid, identity.gid);
     let mounted = mount_all(plan, ids)?;
     let user_ns = UserNamespace::initial();
-    let groups: Vec<Kgid> = identity.groups.iter().map(|&gid| Kgid(gid)).collect();
-    let (uid, gid) = (Kuid(identity.uid), Kgid(identity.gid));
+    let groups: Vec<Kgid> = identity.groups.clone();
+    let (uid, gid) = (identity.uid, identity.gid);
     let init_cred = if identity.uid == 0 {
         Cred { groups: groups.into(), gid, egid: gid, sgid: gid, fsgid: gid, ..Cred::root(user_ns.clone()) }
     } else {
         Cred::user(uid, gid, &groups, user_ns.clone())
     };
-    let nobody = Arc::new(Cred::user(Kuid(65534), Kgid(65534), &[], user_ns));
+    let nobody = Arc::new(Cred::user(65534, 65534, &[], user_ns));
 
     // The first program: its working directory must exist.
     let workdir = plan.workdir.as_os_str().as_bytes();

@@ -6,7 +6,6 @@ use nomina_kernel::capability::Cap;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
-use nomina_kernel::user_namespace::{Kgid, Kuid};
 use nomina_kernel::vfs::{Attr, FsStruct, Path, WalkContext, WalkCred};
 
 use super::request::Ctx;
@@ -118,8 +117,8 @@ impl Ctx<'_> {
             return *attr;
         }
         Attr {
-            uid: cred.user_ns.from_kuid_munged(Kuid(attr.uid)),
-            gid: cred.user_ns.from_kgid_munged(Kgid(attr.gid)),
+            uid: cred.user_ns.from_kuid_munged(attr.uid),
+            gid: cred.user_ns.from_kgid_munged(attr.gid),
             ..*attr
         }
     }
@@ -141,14 +140,14 @@ pub fn walk_cred<T>(cred: &Cred, real: bool, with: impl FnOnce(&WalkCred<'_>) ->
         (true, true) => cred.cap_permitted,
         (true, false) => Default::default(),
     };
-    let groups: Vec<u32> = cred.groups.iter().map(|group| group.0).collect();
+    let groups = &cred.groups;
     let user_ns = &cred.user_ns;
-    let mapped = |uid: u32, gid: u32| user_ns.from_kuid(Kuid(uid)).is_some() && user_ns.from_kgid(Kgid(gid)).is_some();
+    let mapped = |uid: u32, gid: u32| user_ns.from_kuid(uid).is_some() && user_ns.from_kgid(gid).is_some();
     let has = |cap: Cap| set.has(cap);
     with(&WalkCred {
-        fsuid: fsuid.0,
-        fsgid: fsgid.0,
-        groups: &groups,
+        fsuid: fsuid,
+        fsgid: fsgid,
+        groups,
         dac_override: has(Cap::DAC_OVERRIDE),
         dac_read_search: has(Cap::DAC_READ_SEARCH),
         fowner: has(Cap::FOWNER),

@@ -123,7 +123,7 @@ impl Server {
         let thread = self.guests.by_tid(host)?;
         let kernel = self.kernel.lock().unwrap();
         let cred = kernel.task(thread.task)?.cred();
-        Some((cred.euid.0, cred.egid.0))
+        Some((cred.euid, cred.egid))
     }
 
     /// Host pid of the process a task belongs to; `None` while it has not introduced itself.

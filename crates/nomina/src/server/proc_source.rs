@@ -15,6 +15,7 @@ use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
 use nomina_kernel::nsfs::{NsLink, NsRef};
 use nomina_kernel::pid::{Pid, PidType};
 use nomina_kernel::pid_namespace::PidNamespace;
+use nomina_kernel::ptrace::PtraceCreds;
 use nomina_kernel::rlimit::Resource;
 use nomina_kernel::task::{Dumpable, TaskId};
 use nomina_kernel::user_namespace::MapKind;
@@ -202,7 +203,7 @@ impl ProcSource for PidNsView {
         self.with(|_, kernel, _| {
             let task = kernel.task(TaskId(task.0))?;
             let dumpable = task.mm().is_none_or(|mm| mm.dumpable() == Dumpable::User);
-            Some(TaskOwner { uid: task.cred().euid.0, gid: task.cred().egid.0, dumpable })
+            Some(TaskOwner { uid: task.cred().euid, gid: task.cred().egid, dumpable })
         })
     }
 
@@ -296,7 +297,7 @@ impl ProcSource for PidNsView {
     fn may_access(&self, viewer: Option<TaskKey>, task: TaskKey) -> bool {
         let Some(viewer) = viewer else { return true };
         self.with(|_, kernel, _| {
-            Some(kernel.ptrace_may_access_fs(TaskId(viewer.0), TaskId(task.0)))
+            Some(kernel.ptrace_may_access(TaskId(viewer.0), TaskId(task.0), PtraceCreds::Fs).is_ok())
         })
         .unwrap_or(false)
     }

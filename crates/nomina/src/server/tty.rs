@@ -58,7 +58,7 @@ impl DeviceHost for Terminals {
         let (uid, gid) = {
             let kernel = server.kernel.lock().unwrap();
             let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred();
-            (cred.fsuid.0, cred.fsgid.0)
+            (cred.fsuid, cred.fsgid)
         };
         /// Group `tty`, as devpts is mounted with `gid=5`.
         const TTY_GROUP: u32 = 5;

@@ -158,14 +158,14 @@ fn run(seed: u64, steps: u32, memory: bool) {
 
 #[test]
 fn random_operations_answer_as_on_the_host() {
-    for seed in 0..120 {
+    for seed in 0..60 {
         run(seed, 120, false);
     }
 }
 
 #[test]
 fn random_operations_answer_as_on_the_host_without_extended_attributes() {
-    for seed in 1000..1030 {
+    for seed in 1000..1020 {
         run(seed, 80, true);
     }
 }

@@ -9,7 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::vfs::dcache::Keep;
 use crate::vfs::permission::{dir_perm, may_create, prepare_mode};
 use crate::vfs::{
-    Inode, NewInode, PATH_MAX, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
+    NewInode, PATH_MAX, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
 };
 
 /// Calls `make` with the directory and name of a path that does not exist yet, under the directory's lock:
@@ -148,9 +148,4 @@ pub fn link_handle(ctx: &WalkContext<'_>, handle: &OwnedFd, new: &[u8]) -> Resul
 pub(super) fn new_inode(ctx: &WalkContext<'_>, dir: &Path, mode: u32) -> Result<NewInode> {
     let (mode, gid) = prepare_mode(dir_perm(dir)?, ctx.cred, mode, ctx.umask);
     Ok(NewInode { mode, uid: ctx.cred.fsuid, gid, rdev: 0 })
-}
-
-/// Whether two inodes are one object.
-pub(super) fn same_object(a: &Arc<dyn Inode>, b: &Arc<dyn Inode>) -> bool {
-    crate::vfs::dcache::same_inode(a, b)
 }

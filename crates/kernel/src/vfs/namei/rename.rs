@@ -2,12 +2,11 @@
 
 use std::sync::{Arc, RwLockWriteGuard};
 
-use super::create::same_object;
 use super::walk::{LastType, Nameidata};
 use super::{LookupFlags, WalkContext};
 use crate::errno::{Errno, Result};
 use crate::mount::{detach_mounts, is_local_mountpoint};
-use crate::vfs::dcache::{Found, Keep};
+use crate::vfs::dcache::{Found, Keep, same_inode};
 use crate::vfs::permission::{MAY_WRITE, may_create, may_delete, path_permission};
 use crate::vfs::{Dentry, NAME_MAX, Path};
 
@@ -136,7 +135,7 @@ fn rename_locked(
         }
     }
     if let Some(target) = &target
-        && same_object(source.inode(), target.inode())
+        && same_inode(source.inode(), target.inode())
     {
         return Ok(None);
     }

@@ -101,7 +101,7 @@ pub fn failed(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if Arc::ptr_eq(&image.space, &ctx.thread.image.lock().unwrap().space) {
         image.space.slots.lock().unwrap().free(image.index);
     }
-    ctx.server.kernel.lock().unwrap().abort_clone(thread.task);
+    ctx.server.kernel.lock().unwrap().abort_clone(thread.task)?;
     Ok(().into())
 }
 

@@ -2,7 +2,7 @@
 
 use nomina_kernel::capability::CapSet;
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::sys::cap::CapData;
+use nomina_kernel::sys::CapData;
 
 use super::super::layout::u32_at;
 use super::super::request::{Ctx, Reply};
@@ -69,7 +69,7 @@ pub fn getgroups(ctx: &mut Ctx<'_>) -> Result<Reply> {
 
 /// `setgroups(2)`.
 pub fn setgroups(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    if ctx.uint(0) as usize > nomina_kernel::sys::groups::NGROUPS_MAX {
+    if ctx.uint(0) as usize > nomina_kernel::sys::NGROUPS_MAX {
         return Err(Errno::EINVAL);
     }
     let bytes = ctx.bytes_opt(1)?.unwrap_or_default();
@@ -122,7 +122,7 @@ pub fn capset(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let set = |at: usize| {
         let low = u64::from(u32_at(&bytes, at * 4));
         let high = if wide { u64::from(u32_at(&bytes, 12 + at * 4)) } else { 0 };
-        CapSet::from_bits_truncate(low | high << 32)
+        CapSet::from_bits(low | high << 32)
     };
     let data = CapData { effective: set(0), permitted: set(1), inheritable: set(2) };
     ctx.server.kernel.lock().unwrap().capset(ctx.task(), pid, data)?;

@@ -36,7 +36,7 @@ pub fn getdents(ctx: &mut Ctx<'_>) -> Result<Reply> {
             DirEntry { ino: own, kind: DT_DIR, name: b".".to_vec() },
             DirEntry { ino: parent, kind: DT_DIR, name: b"..".to_vec() },
         ];
-        entries.extend(ctx.with_viewer(|| inode.readdir())?);
+        entries.extend(inode.readdir()?);
         *cached = Some(Arc::new(entries));
     }
     let entries = cached.clone().unwrap_or_default();

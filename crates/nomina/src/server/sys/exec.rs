@@ -9,7 +9,6 @@ use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exec::{ExecCred, ExecFile};
 use nomina_kernel::task::TaskId;
-use nomina_kernel::user_namespace::{Kgid, Kuid};
 use nomina_kernel::vfs::{FsStruct, LookupFlags, Opened, Path, WalkContext, attr, d_path, namei};
 
 use super::super::Server;
@@ -90,8 +89,8 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
         let attr = path.inode().getattr()?;
         let caps = path.inode().getxattr(b"security.capability").ok().and_then(|xattr| VfsCaps::parse(&xattr).ok());
         let file_info = ExecFile {
-            uid: Kuid(attr.uid),
-            gid: Kgid(attr.gid),
+            uid: attr.uid,
+            gid: attr.gid,
             mode: attr.mode,
             nosuid: path.mnt.flags().nosuid(),
             caps,

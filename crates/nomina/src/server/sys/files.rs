@@ -195,8 +195,8 @@ pub fn chown(ctx: &mut Ctx<'_>) -> Result<Reply> {
             value => make(value).map(Some).ok_or(Errno::EINVAL),
         };
         Ok((
-            id(ctx.uint(at), &|v| user_ns.make_kuid(v).map(|k| k.0))?,
-            id(ctx.uint(at + 1), &|v| user_ns.make_kgid(v).map(|k| k.0))?,
+            id(ctx.uint(at), &|v| user_ns.make_kuid(v))?,
+            id(ctx.uint(at + 1), &|v| user_ns.make_kgid(v))?,
         ))
     };
     match ctx.nr {

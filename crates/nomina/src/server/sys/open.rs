@@ -3,7 +3,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::vfs::{LookupFlags, Opened, S_IFBLK, S_IFCHR, S_IFMT, namei};
+use nomina_fs::dev::open_device;
+use nomina_kernel::vfs::{LookupFlags, Opened, namei};
 
 use super::super::layout::u64_at;
 use super::super::request::{Ctx, Reply, host};
@@ -97,6 +98,13 @@ fn do_open(
                 server.controls.open(&text, result.path, ctx.thread, flags)?
             }
         }
+        Opened::Device(rdev) => {
+            let kind = result.path.dentry.file_type();
+            match open_device(rdev, kind, flags, &*server.terminals)? {
+                Opened::Host(fd) => fd,
+                _ => return Err(Errno::ENXIO),
+            }
+        }
         Opened::WouldBlock => {
             if flags & libc::O_NONBLOCK as u32 != 0 {
                 return Err(Errno::ENXIO);
@@ -107,12 +115,6 @@ fn do_open(
         }
     };
     Ok(Reply::Fd { fd, cloexec })
-}
-
-/// Opens a device node of whatever file system by its number. Called by path walk's file systems through the hook that
-/// [`super::super::Server`] installs.
-pub fn is_device(mode: u32) -> bool {
-    matches!(mode & S_IFMT, S_IFCHR | S_IFBLK)
 }
 
 /// The flags of a reopened `/proc/self/fd/N`: what `open(2)` may change.

@@ -10,7 +10,7 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exit::status_exited;
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::rlimit::{Resource, Rlimit};
-use nomina_kernel::sys::prctl::ambient_request;
+use nomina_kernel::sys::ambient_request;
 use nomina_kernel::task::{Dumpable, TaskId};
 
 use super::super::Server;

@@ -6,11 +6,11 @@
 //! host names that no guest can utter: path names become sockets in the private upper layer, abstract names become
 //! files in a private directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path as HostPath, PathBuf};
 use std::sync::Mutex;
@@ -40,6 +40,8 @@ pub struct UnixNames {
     bound: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
     /// Serial of a connection → who made it.
     peers: Mutex<HashMap<u64, Peer>>,
+    /// Device and inode number of the socket files made here.
+    files: Mutex<HashSet<(u64, u64)>>,
 }
 
 /// Connections whose makers are remembered.
@@ -48,7 +50,7 @@ const MAX_PEERS: usize = 8192;
 impl UnixNames {
     /// Names live in `dir`, a private directory.
     pub fn new(dir: PathBuf) -> UnixNames {
-        UnixNames { dir, serial: AtomicU64::new(1), bound: Mutex::default(), peers: Mutex::default() }
+        UnixNames { dir, serial: AtomicU64::new(1), bound: Mutex::default(), peers: Mutex::default(), files: Mutex::default() }
     }
 
     /// The host path for an abstract name.
@@ -194,8 +196,11 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
     } else {
         let path = path_name(name);
         ctx.with_walk(libc::AT_FDCWD, path, |walk| {
-            match namei::with_new_name(walk, path, |dir, name, new| {
-                dir.bind_socket(name, nomina_kernel::vfs::NewInode { mode: S_IFSOCK | 0o777 & !walk.umask, ..new }, &socket)
+            match namei::with_new_name(walk, path, S_IFSOCK | 0o777, 0, |dir, name, new| {
+                dir.inode().bind_socket(name, new, &socket)?;
+                let made = dir.inode().lookup(name)?.getattr()?;
+                names.files.lock().unwrap().insert((made.dev, made.ino));
+                Ok(())
             }) {
                 Err(Errno::EEXIST) => Err(Errno::EADDRINUSE),
                 other => other,
@@ -229,13 +234,16 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
             if attr.mode & nomina_kernel::vfs::S_IFMT != S_IFSOCK {
                 return Err(Errno::ECONNREFUSED);
             }
-            ctx.server.check_socket_reach(&found)?;
+            // Only what this sandbox has bound: a socket of the host's that a mount shows leads out of the sandbox.
+            if !names.files.lock().unwrap().contains(&(attr.dev, attr.ino)) {
+                return Err(Errno::ECONNREFUSED);
+            }
             found.inode().host_handle(false)
         })?;
         format!("/proc/self/fd/{}", handle.as_raw_fd()).into_bytes()
     };
     let cred = ctx.cred();
-    let peer = Peer { host_pid: ctx.host_pid(), uid: cred.euid.0, gid: cred.egid.0 };
+    let peer = Peer { host_pid: ctx.host_pid(), uid: cred.euid, gid: cred.egid };
     names.mark(&socket, peer);
     match connect_host(&socket, &target) {
         Ok(()) => Ok(().into()),
@@ -323,6 +331,5 @@ pub fn peer_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     answer[8..].copy_from_slice(&peer.gid.to_ne_bytes());
     ctx.out[0] = 12;
     ctx.write(3, &answer)?;
-    let _ = socket.as_fd();
     Ok(().into())
 }
