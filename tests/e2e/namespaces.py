@@ -68,7 +68,7 @@ def the_end_of_init_ends_its_namespace(t):
 unshare --pid --fork --kill-child sh -c 'sleep 100 & sleep 101 & sleep 102 & touch /tmp/up; wait' &
 while [ ! -e /tmp/up ]; do sleep 0.05; done; sleep 0.2
 pgrep -c -x sleep
-kill -KILL $(pgrep -f 'touch /tmp/up' | tail -1); sleep 0.5
+kill -KILL $(pgrep -P $!); sleep 0.5
 pgrep -c -x sleep
 """)
     equal(r.lines()[:2], ["3", "0"])
