@@ -22,8 +22,8 @@ apt_private() {
 
 if [ ! -e "$dir/complete" ]; then
 	apt_private update
-	# hello: no scripts. ed: update-alternatives in its scripts. cowsay: perl, architecture all.
-	(cd "$dir/debs" && apt_private download hello ed cowsay)
+	# hello: no scripts. ed: update-alternatives in its scripts.
+	(cd "$dir/debs" && apt_private download hello ed)
 	(cd "$dir/source" && apt_private source --download-only hello)
 
 	# A package of our own whose scripts leave traces that only a working root can leave.

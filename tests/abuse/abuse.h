@@ -24,6 +24,21 @@
 #include <time.h>
 #include <unistd.h>
 
+/* These programs destroy what they can reach. Run on a host, as root even in a user namespace, they would spoil that
+ * host: they refuse to start without the mark that e2e/abuse.py sets inside a sandbox, and outside one. */
+static void __attribute__((constructor)) only_inside(void)
+{
+	char line[256] = "";
+	FILE *f = fopen("/proc/1/cmdline", "r");
+	size_t n = f ? fread(line, 1, sizeof line - 1, f) : 0;
+	int inside = memmem(line, n, "NOMINA_ABUSE", 12) != NULL;
+	if (f) fclose(f);
+	if (!inside || !getenv("NOMINA_ABUSE_INSIDE")) {
+		fprintf(stderr, "refusing to run outside a sandbox of the test suite\n");
+		_exit(98);
+	}
+}
+
 /* Where the shim and its regions live. */
 #define SHIM_LOW 0x7e9000000000ul
 #define SHIM_HIGH 0x7ea000000000ul

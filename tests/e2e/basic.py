@@ -92,6 +92,16 @@ def rw_writes_through(t):
 
 
 @case()
+def written_through_files_take_no_set_id_bits_and_no_foreign_owners(t):
+    """What the host cannot hold for an ordinary user is refused, never pretended."""
+    r = t.sh("touch f; chmod 4755 f; chmod 1755 f; chown 12:34 f; mknod n c 1 3; stat -c '%a %u' f; ls n", ["--rw", "."])
+    equal((t.dir / "f").stat().st_mode & 0o7777, 0o1755)
+    equal((t.dir / "f").stat().st_uid, os.getuid())
+    check(not (t.dir / "n").exists() or (t.dir / "n").is_file(), "a device node on the host")
+    check("not permitted" in r.err, r.describe())
+
+
+@case()
 def the_system_below_is_never_written(t):
     r = t.sh("echo hacked >> /etc/passwd && tail -1 /etc/passwd; rm /etc/hostname; echo x > /usr/bin/x; rm -rf /usr/share/doc; ls /usr/share/doc 2>&1 | head -1").ok()
     r.has("hacked")

@@ -30,8 +30,8 @@ mkdir -p /srv/repo && cp debs/* /srv/repo/
 echo 'deb [trusted=yes] file:/srv/repo ./' > /etc/apt/only.list
 o='-o Dir::Etc::sourcelist=/etc/apt/only.list -o Dir::Etc::sourceparts=-'
 apt-get $o -q update
-apt-get $o -q -y install nomina-sample ed cowsay
-nomina-sample; printf 'a\nline\n.\n,p\nq\n' | ed -s || true; /usr/games/cowsay moo | grep -c moo
+apt-get $o -q -y install --reinstall nomina-sample ed hello
+nomina-sample; printf 'a\nline\n.\n,p\nq\n' | ed -s || true
 update-alternatives --list editor | grep -c /bin/ed
 apt-get $o -q -y remove nomina-sample; grep prerm /var/log/nomina-sample
 """).ok()
@@ -62,7 +62,7 @@ set -e
 gcc -o /usr/local/bin/s s.c; chown root:root /usr/local/bin/s; chmod 4755 /usr/local/bin/s
 setpriv --reuid 1000 --regid 1000 --clear-groups /usr/local/bin/s
 echo ---; setpriv --reuid 1000 --regid 1000 --clear-groups --no-new-privs /usr/local/bin/s
-chmod 2755 /usr/local/bin/s; chgrp 42 /usr/local/bin/s; echo ---; setpriv --reuid 1000 --regid 1000 --clear-groups /usr/local/bin/s
+chgrp 42 /usr/local/bin/s; chmod 2755 /usr/local/bin/s; echo ---; setpriv --reuid 1000 --regid 1000 --clear-groups /usr/local/bin/s
 """).ok()
     equal(r.lines(), ["1000 0 1000 secure 1", "root 0", "shadow read", "---", "1000 1000 1000 secure 0", "shadow refused", "---", "1000 1000 42 secure 1", "shadow read" if r.lines()[-1].endswith("read") else "shadow refused"])
 

@@ -64,7 +64,7 @@ my $p = fork // die; if (!$p) { exit 7 } waitpid $p, 0; print "child ", $? >> 8,
 print "back ", `echo ticks`; my $d = tempdir(CLEANUP => 1); open my $f, '>', "$d/x" or die; flock $f, LOCK_EX or die; print $f "x"; close $f;
 print "size ", -s "$d/x", "\n"; local $SIG{ALRM} = sub { print "alarm\n" }; alarm 1; sleep 5;
 socketpair my $a, my $b, AF_UNIX, SOCK_STREAM, 0 or die; syswrite $a, "sock\n"; print scalar <$b>; opendir my $h, '/proc/self/fd'; print "fds ", scalar(grep { /\d/ } readdir $h) > 2, "\n";
-system('exit 3'); print "system ", $? >> 8, "\n"; print "euid $>\n"; exec 'echo', 'exec';
+system('exit 3;'); print "system ", $? >> 8, "\n"; print "euid $>\n"; exec 'echo', 'exec';
 """]).ok()
     equal(r.lines(), ["child 7", "back ticks", "size 1", "alarm", "sock", "fds 1", "system 3", "euid 0", "exec"])
 
@@ -159,7 +159,7 @@ def gcc_and_make_build_a_project(t):
 def a_debian_source_package_builds(t):
     for f in (t.fixtures / "source").iterdir():
         shutil.copy(f, t.dir)
-    r = t.sh("set -e; tar xf hello_*.orig.tar.*; cd hello-*; ./configure --quiet --prefix=/usr/local >/dev/null 2>&1; make -j2 >/dev/null 2>&1; make install >/dev/null 2>&1; cd /; hash -r; hello; stat -c %u:%a $(command -v hello); command -v hello")
+    r = t.sh("set -e; tar xf hello_*.orig.tar.gz; cd hello-*; ./configure --quiet --prefix=/usr/local >/dev/null 2>&1; make -j2 >/dev/null 2>&1; make install >/dev/null 2>&1; cd /; hash -r; hello; stat -c %u:%a $(command -v hello); command -v hello")
     r.ok().has("Hello, world!", "0:755", "/usr/local/bin/hello")
 
 

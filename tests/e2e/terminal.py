@@ -10,15 +10,16 @@ from harness import Settings, case, check, wait_until
 class Tmux:
     def __init__(self, t, command, opts=()):
         self.t = t
-        self.name = f"nomina-{os.getpid()}-{t.dir.name}"
-        self.env = {**os.environ, "TMUX_TMPDIR": str(t.dir), "TERM": "screen", "LANG": "C.UTF-8", "PS1": "$ "}
+        # A short name: the path of a socket has 108 bytes.
+        self.name = f"/tmp/nomina-{os.getpid()}-{t.dir.name[-8:]}"
+        self.env = {**os.environ, "TERM": "screen", "LANG": "C.UTF-8", "PS1": "$ "}
         self.env.pop("TMUX", None)
         quoted = " ".join("'" + str(a).replace("'", "'\\''") + "'" for a in t.argv(command, opts))
         self.call("new-session", "-d", "-x", "100", "-y", "30", "-c", str(t.dir), quoted + "; echo ended $?; sleep 1000")
         self.call("set-option", "-g", "status", "off")
 
     def call(self, *args):
-        r = subprocess.run(["tmux", "-L", self.name, "-f", "/dev/null", *args], env=self.env, capture_output=True, text=True, timeout=20)
+        r = subprocess.run(["tmux", "-S", self.name, "-f", "/dev/null", *args], env=self.env, capture_output=True, text=True, timeout=20)
         check(r.returncode == 0, f"tmux {args}: {r.stderr}")
         return r.stdout
 
@@ -39,7 +40,7 @@ class Tmux:
             check(False, f"{text!r} is not on the screen:\n{self.screen()}")
 
     def close(self):
-        subprocess.run(["tmux", "-L", self.name, "kill-server"], env=self.env, capture_output=True, timeout=20)
+        subprocess.run(["tmux", "-S", self.name, "kill-server"], env=self.env, capture_output=True, timeout=20)
 
 
 def in_tmux(f):

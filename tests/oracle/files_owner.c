@@ -168,7 +168,7 @@ int main(void)
 		print_file("/file");
 		T(access("jail", F_OK));
 		T(chdir("/"));
-		char b[100];
+		char b[4200];
 		printf("cwd %s\n", getcwd(b, sizeof b));
 		print_file("abs");
 		print_file("rel");

@@ -60,24 +60,28 @@ int main(void)
 		while (wait(NULL) > 0)
 			;
 	});
-	/* An orphaned stopped group gets HUP and CONT. */
+	/* An orphaned stopped group gets HUP and CONT. In a session of its own, so that whoever adopts the orphan is not
+	 * in it: otherwise the group would not count as orphaned. */
 	M(pipe(p));
-	pid_t mid = fork();
-	if (mid == 0) {
-		setpgid(0, 0);
-		pid_t k = fork();
-		if (k == 0) {
-			signal(SIGPIPE, SIG_IGN);
-			raise(SIGSTOP);
-			if (write(p[1], "c", 1) != 1) _exit(1);
+	CHILD("leader", {
+		setsid();
+		pid_t mid = fork();
+		if (mid == 0) {
+			setpgid(0, 0);
+			pid_t k = fork();
+			if (k == 0) {
+				signal(SIGPIPE, SIG_IGN);
+				raise(SIGSTOP);
+				if (write(p[1], "c", 1) != 1) _exit(1);
+				_exit(0);
+			}
+			int st;
+			waitpid(k, &st, WUNTRACED);
+			printf("grandchild %s\n", status_text(st));
 			_exit(0);
 		}
-		int st;
-		waitpid(k, &st, WUNTRACED);
-		printf("grandchild %s\n", status_text(st));
-		_exit(0);
-	}
-	reap("middle", mid);
+		reap("middle", mid);
+	});
 	close(p[1]);
 	/* Killed by SIGHUP before it could write: the pipe ends without a byte. */
 	T(read(p[0], &c, 1));

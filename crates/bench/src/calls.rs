@@ -41,7 +41,11 @@ pub fn measure(systems: &[System], work: &WorkDir, quick: bool, report: &mut Rep
             }
             let status = child.wait()?;
             if !status.success() {
-                report.note(format!("{}: measuring calls ended with {status} in round {}", s.name, round + 1));
+                report.note(format!(
+                    "{}: measuring calls ended with {status} in round {}",
+                    s.name,
+                    round + 1
+                ));
             }
         }
     }
@@ -99,7 +103,7 @@ fn handles(n: &dyn Fn(u32) -> u32) {
     let file = open("bench-file", libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC);
     let mut buf = [1u8; 1024];
     let p = buf.as_mut_ptr().cast::<c_void>();
-    // SAFETY (the block below): every pointer is to buf, which is at least as long as the length beside it.
+    // SAFETY: buf holds 1024 bytes.
     unsafe {
         check(libc::write(file, p, 1024) as c_int, "write");
     }
@@ -119,8 +123,11 @@ fn handles(n: &dyn Fn(u32) -> u32) {
     time("write 1 KiB to /dev/null", n(50_000), || unsafe {
         black_box(libc::write(null, p, 1024));
     });
+    // On one processor, or it depends on the scheduler's mood whether the other side has to be woken at all.
+    let before = pin_to_one();
     ping_pong(n(4_000));
     futex(n(4_000));
+    unpin(&before);
     time("mmap, touch, munmap 64 KiB", n(3_000), || {
         // SAFETY: a fresh anonymous mapping, touched within its length and unmapped whole.
         unsafe {
@@ -134,6 +141,23 @@ fn handles(n: &dyn Fn(u32) -> u32) {
             libc::munmap(m, 65536);
         }
     });
+}
+
+/// Binds this thread and those it starts to the processor it runs on; the former set is the result.
+fn pin_to_one() -> libc::cpu_set_t {
+    // SAFETY: an all-zero set is valid, and both calls get its true size.
+    unsafe {
+        let (mut before, mut one): (libc::cpu_set_t, libc::cpu_set_t) = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of_val(&before), &mut before);
+        libc::CPU_SET(usize::try_from(libc::sched_getcpu()).unwrap_or(0), &mut one);
+        libc::sched_setaffinity(0, size_of_val(&one), &one);
+        before
+    }
+}
+
+fn unpin(before: &libc::cpu_set_t) {
+    // SAFETY: the set is valid and its true size is given.
+    unsafe { libc::sched_setaffinity(0, size_of_val(before), before) };
 }
 
 fn pipe() -> [c_int; 2] {
@@ -223,19 +247,19 @@ fn names(n: &dyn Fn(u32) -> u32) {
     let fd = open("bench-file", libc::O_RDONLY);
     // SAFETY: an all-zero stat is a valid value of the plain structure.
     let mut st: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY (next three): paths are terminated, st is a valid place.
+    // SAFETY: the path is terminated, st is a valid place for the result.
     time("stat", n(5_000), || unsafe {
         black_box(libc::stat(there.as_ptr(), &mut st));
     });
-    // SAFETY: see above.
+    // SAFETY: as for stat above.
     time("stat of nothing (ENOENT)", n(5_000), || unsafe {
         black_box(libc::stat(missing.as_ptr(), &mut st));
     });
-    // SAFETY: see above.
+    // SAFETY: as for stat above.
     time("stat /usr/lib/os-release", n(5_000), || unsafe {
         black_box(libc::stat(c"/usr/lib/os-release".as_ptr(), &mut st));
     });
-    // SAFETY: see above.
+    // SAFETY: as for stat above.
     time("fstat", n(5_000), || unsafe {
         black_box(libc::fstat(fd, &mut st));
     });
@@ -272,7 +296,7 @@ fn processes(n: &dyn Fn(u32) -> u32) {
         wait(pid);
     });
     let argv = [c"true".as_ptr().cast_mut(), ptr::null_mut()];
-    let env = [ptr::null_mut()];
+    let env = [ptr::null_mut::<libc::c_char>()];
     time("fork, exec /bin/true, wait", n(100), || {
         // SAFETY: between fork and exec the child calls only execve and _exit; arrays are terminated.
         let pid = check(unsafe { libc::fork() }, "fork");
@@ -289,7 +313,14 @@ fn processes(n: &dyn Fn(u32) -> u32) {
         let mut pid = 0;
         // SAFETY: null attributes and actions are allowed; arrays are terminated.
         let r = unsafe {
-            libc::posix_spawn(&mut pid, c"/bin/true".as_ptr(), ptr::null(), ptr::null(), argv.as_ptr(), env.as_ptr())
+            libc::posix_spawn(
+                &mut pid,
+                c"/bin/true".as_ptr(),
+                ptr::null(),
+                ptr::null(),
+                argv.as_ptr(),
+                env.as_ptr(),
+            )
         };
         if r == 0 {
             wait(pid);

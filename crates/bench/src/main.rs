@@ -28,11 +28,13 @@ struct Options {
     only: Option<String>,
 }
 
-const USAGE: &str = "usage: nomina-bench [--nomina PATH] [--json FILE] [--quick] [--only calls|programs|memory]";
+const USAGE: &str =
+    "usage: nomina-bench [--nomina PATH] [--json FILE] [--quick] [--only calls|programs|memory]";
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let beside = std::env::current_exe().ok().and_then(|p| Some(p.parent()?.join("nomina")));
-    let mut o = Options { nomina: beside.unwrap_or_else(|| "nomina".into()), json: None, quick: false, only: None };
+    let mut o =
+        Options { nomina: beside.unwrap_or_else(|| "nomina".into()), json: None, quick: false, only: None };
     while let Some(a) = args.next() {
         let mut value = || args.next().ok_or(format!("{a} needs a value"));
         match a.as_str() {

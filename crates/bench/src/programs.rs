@@ -24,18 +24,50 @@ struct Program {
 
 const PROGRAMS: &[Program] = &[
     Program { name: "start-up of true", rounds: 21, script: None, before: "true" },
-    Program { name: "python3 start-up", rounds: 9, script: Some("exec /usr/bin/python3 -c 'import json, os'"), before: "true" },
-    Program { name: "200 x sh -c true", rounds: 5, script: Some("i=0; while [ $i -lt 200 ]; do sh -c true; i=$((i+1)); done"), before: "true" },
-    Program { name: "gcc build of 40 files, make -j2", rounds: 3, script: Some("make -C proj -s -j2"), before: "make -C proj -s clean" },
+    Program {
+        name: "python3 start-up",
+        rounds: 9,
+        script: Some("exec /usr/bin/python3 -c 'import json, os'"),
+        before: "true",
+    },
+    Program {
+        name: "200 x sh -c true",
+        rounds: 5,
+        script: Some("i=0; while [ $i -lt 200 ]; do sh -c true; i=$((i+1)); done"),
+        before: "true",
+    },
+    Program {
+        name: "gcc build of 40 files, make -j2",
+        rounds: 3,
+        script: Some("make -C proj -s -j2"),
+        before: "make -C proj -s clean",
+    },
     Program {
         name: "git init, add, commit of 1,000 files",
         rounds: 3,
-        script: Some("cd tree && git init -q . && git add . && git -c user.name=n -c user.email=e commit -qm all"),
+        script: Some(
+            "cd tree && git init -q . && git add . && git -c user.name=n -c user.email=e commit -qm all",
+        ),
         before: "rm -rf tree/.git",
     },
-    Program { name: "git status of 1,000 files", rounds: 7, script: Some("git -C tree status --porcelain"), before: "true" },
-    Program { name: "find over /usr/share", rounds: 5, script: Some("find /usr/share -type f -size +1000k"), before: "true" },
-    Program { name: "tar of a tree", rounds: 5, script: Some("tar -cf out.tar tree"), before: "rm -f out.tar" },
+    Program {
+        name: "git status of 1,000 files",
+        rounds: 7,
+        script: Some("git -C tree status --porcelain"),
+        before: "true",
+    },
+    Program {
+        name: "find over /usr/lib and /usr/include",
+        rounds: 5,
+        script: Some("find /usr/lib /usr/include -type f -size +1000k"),
+        before: "true",
+    },
+    Program {
+        name: "tar of a tree",
+        rounds: 5,
+        script: Some("tar -cf out.tar tree"),
+        before: "rm -f out.tar",
+    },
 ];
 
 const FILES: usize = 40;
@@ -45,7 +77,9 @@ fn prepare(work: &WorkDir) -> io::Result<()> {
     let proj = work.path().join("proj");
     fs::create_dir_all(&proj)?;
     for i in 0..FILES {
-        let text = format!("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nint part{i}(int x) {{ return x * {i}; }}\n");
+        let text = format!(
+            "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nint part{i}(int x) {{ return x * {i}; }}\n"
+        );
         fs::write(proj.join(format!("part{i}.c")), text)?;
     }
     fs::write(proj.join("main.c"), "int part1(int); int main(void) { return part1(0); }\n")?;
@@ -79,13 +113,16 @@ pub fn measure(systems: &[System], work: &WorkDir, quick: bool, report: &mut Rep
             for (i, s) in systems.iter().enumerate() {
                 systems[0].command(work, &shell(p.before)).status()?;
                 let mut c = s.command(work, &argv);
-                c.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
+                c.env("GIT_CONFIG_COUNT", "1")
+                    .env("GIT_CONFIG_KEY_0", "safe.directory")
+                    .env("GIT_CONFIG_VALUE_0", "*");
                 let start = Instant::now();
                 let o = c.stderr(Stdio::piped()).output()?;
                 let ms = start.elapsed().as_secs_f64() * 1000.0;
                 if !o.status.success() {
                     if round == 0 {
-                        let said = String::from_utf8_lossy(&o.stderr).trim().lines().last().unwrap_or("").to_owned();
+                        let said =
+                            String::from_utf8_lossy(&o.stderr).trim().lines().last().unwrap_or("").to_owned();
                         report.note(format!("{}: {} failed ({}): {said}", s.name, p.name, o.status));
                     }
                 } else if round > 0 {
@@ -113,7 +150,8 @@ fn descendants(root: u32) -> Vec<u32> {
     let mut all = vec![root];
     let mut i = 0;
     while i < all.len() {
-        all.extend(parents.iter().filter(|(_, p)| *p == all[i]).map(|(c, _)| *c));
+        let parent = all[i];
+        all.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(c, _)| *c));
         i += 1;
     }
     all
@@ -133,12 +171,18 @@ fn high_water_kib(pid: u32) -> f64 {
 /// When a sandbox cannot be started.
 pub fn memory(systems: &[System], work: &WorkDir, report: &mut Report) -> io::Result<()> {
     for s in systems.iter().filter(|s| s.name != "native") {
-        let mut child = s.command(work, &shell("ls / >/dev/null; id >/dev/null; read x")).stdin(Stdio::piped()).spawn()?;
+        let mut child = s
+            .command(work, &shell("ls / >/dev/null; id >/dev/null; read x"))
+            .stdin(Stdio::piped())
+            .spawn()?;
         std::thread::sleep(Duration::from_millis(700));
         let exe = |p: u32| fs::read_link(format!("/proc/{p}/exe")).ok();
         let own = exe(child.id());
-        let kib: f64 =
-            descendants(child.id()).into_iter().filter(|p| own.is_some() && exe(*p) == own).map(high_water_kib).sum();
+        let kib: f64 = descendants(child.id())
+            .into_iter()
+            .filter(|p| own.is_some() && exe(*p) == own)
+            .map(high_water_kib)
+            .sum();
         if let Some(mut i) = child.stdin.take() {
             // The shell may have ended already; then there is nothing to end.
             let _ = i.write_all(b"\n");

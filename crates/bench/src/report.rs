@@ -66,7 +66,12 @@ impl Report {
         let row = match self.rows.iter_mut().position(|r| r.name == name) {
             Some(i) => &mut self.rows[i],
             None => {
-                self.rows.push(Row { name: name.to_owned(), unit, median: BTreeMap::new(), rounds: BTreeMap::new() });
+                self.rows.push(Row {
+                    name: name.to_owned(),
+                    unit,
+                    median: BTreeMap::new(),
+                    rounds: BTreeMap::new(),
+                });
                 let last = self.rows.len() - 1;
                 &mut self.rows[last]
             }
@@ -133,7 +138,8 @@ mod tests {
 
     #[test]
     fn ratios_refer_to_native_and_what_failed_is_a_dash() {
-        let mut r = Report::new(crate::facts::gather(), vec!["native".into(), "nomina".into(), "proot".into()]);
+        let mut r =
+            Report::new(crate::facts::gather(), vec!["native".into(), "nomina".into(), "proot".into()]);
         r.add("stat", "ns", "native", vec![100.0]);
         r.add("stat", "ns", "nomina", vec![250.0]);
         let t = r.table();

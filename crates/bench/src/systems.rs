@@ -56,7 +56,18 @@ impl System {
         let mut with_nomina = vec![nomina.as_os_str().to_owned()];
         with_nomina.extend(s(&["run", "--rw", "."]));
         with_nomina.push("--".into());
-        let mut bwrap = s(&["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "--bind"]);
+        let mut bwrap = s(&[
+            "bwrap",
+            "--ro-bind",
+            "/",
+            "/",
+            "--dev",
+            "/dev",
+            "--proc",
+            "/proc",
+            "--unshare-all",
+            "--bind",
+        ]);
         bwrap.extend([dir.clone(), dir]);
         let candidates = [
             Self { name: "native", prefix: Vec::new() },
@@ -83,7 +94,11 @@ impl System {
     pub fn command(&self, work: &WorkDir, argv: &[OsString]) -> Command {
         let mut words = self.prefix.iter().chain(argv);
         let mut c = Command::new(words.next().map_or(&argv[0], |w| w));
-        c.args(words).current_dir(work.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        c.args(words)
+            .current_dir(work.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         c
     }
 }
