@@ -6,7 +6,7 @@ use crate::kernel::Kernel;
 use crate::task::TaskId;
 
 /// Most supplementary groups.
-const NGROUPS_MAX: usize = 65536;
+pub const NGROUPS_MAX: usize = 65536;
 
 impl Kernel {
     /// `getgroups(2)`: ascending kernel ids as the caller sees them.
