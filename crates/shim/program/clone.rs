@@ -10,7 +10,7 @@ use nomina_abi::{FD_SOCK, GATE_ATTACH, op};
 use crate::arch::{nomina_clone_shared, nomina_exit_thread};
 use crate::area::{Area, FILES, REGION, SIGHAND, THREADED};
 use crate::frame::{UContext, fpstate_size};
-use crate::slot::{Received, exchange, gate, out};
+use crate::slot::{Received, exchange, farewell, gate, out};
 use crate::start::{adopt_orphans, map_region};
 use crate::sys::{self, err, nr, sys};
 use crate::uaccess::{copy_from_user, get_user, put_user_opt};
@@ -391,7 +391,7 @@ fn ask_for_child(area: &Area, ask: &[u64; 6]) -> (i64, Received) {
 /// `exit(2)`: the end of a thread.
 pub fn exit(area: &'static Area, code: u64) -> ! {
     crate::futex::exit_robust_list(area);
-    exchange(area, op::THREAD_EXIT, &[code & 0xff, 0, 0, 0, 0, 0]);
+    farewell(area, code & 0xff);
     let (word, bit) = area.used_bit();
     sys::set_mask(u64::MAX);
     // SAFETY: no handler can run any more, so the stack is not used after the area is free.

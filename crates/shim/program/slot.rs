@@ -57,7 +57,7 @@ fn never_receives(number: u32) -> bool {
     matches!(number,
         4..=6 | 21 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
-        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::THREAD_EXIT | op::XLATE | op::REAP)
+        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP)
 }
 
 fn socket_lock(area: &Area, number: u32) -> Option<Guard<'static>> {
@@ -142,6 +142,17 @@ pub fn exchange(area: &Area, number: u32, args: &[u64; 6]) -> (i64, Received) {
         received.close();
         sys::sched_yield();
     }
+}
+
+/// Tells that the thread ends. By the gate, and without a look at the reply: the slot may have another owner by then.
+pub fn farewell(area: &Area, code: u64) {
+    let slot = area.slot.get();
+    // SAFETY: as in `post`.
+    unsafe {
+        write_volatile(&raw mut (*slot).nr, op::THREAD_EXIT);
+        write_volatile(&raw mut (*slot).args, [code, 0, 0, 0, 0, 0]);
+    }
+    gate(GATE_CALL, area.token.get());
 }
 
 /// Asks, and does with the reply what its flags say.

@@ -429,7 +429,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         token: clone::token().map_err(errno_error("reading random bytes"))?,
         process: GuestProcess::first(),
         files: Arc::new(GuestFiles { socket: ours }),
-        image: Mutex::new(Image { slot: space.region.slot(0), index: 0, space }),
+        image: Mutex::new(Image::first(space)),
         pace: Default::default(),
     });
     server.guests.expect(thread.clone());

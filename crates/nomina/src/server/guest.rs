@@ -40,7 +40,7 @@ impl SlotAllocator {
     }
 
     /// A free slot, if there is one.
-    pub fn alloc(&mut self) -> Option<u32> {
+    fn alloc(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| {
             let next = self.next;
             ((next as usize) < nomina_abi::REGION_SLOTS).then(|| {
@@ -51,7 +51,7 @@ impl SlotAllocator {
     }
 
     /// Gives a slot back.
-    pub fn free(&mut self, slot: u32) {
+    fn free(&mut self, slot: u32) {
         self.free.push(slot);
     }
 }
@@ -61,7 +61,7 @@ pub struct AddressSpace {
     /// The shared region.
     pub region: Arc<Region>,
     /// Its free slots.
-    pub slots: Mutex<SlotAllocator>,
+    slots: Mutex<SlotAllocator>,
 }
 
 impl AddressSpace {
@@ -73,10 +73,22 @@ impl AddressSpace {
         Ok(Arc::new(AddressSpace { region: Region::new()?, slots: Mutex::new(SlotAllocator::first_taken()) }))
     }
 
-    /// Whether slot `index` is 0 and the only one in use.
-    pub fn alone(&self, index: u32) -> bool {
+    /// Whether slot 0 is the only one in use.
+    pub fn alone(&self) -> bool {
         let slots = self.slots.lock().unwrap();
-        index == 0 && slots.next as usize == slots.free.len() + 1
+        !slots.free.contains(&0) && slots.next as usize == slots.free.len() + 1
+    }
+}
+
+/// The use of a slot. The slot is free again when nobody holds it any more: not the thread, nor who still serves or watches it.
+struct Lease {
+    space: Arc<AddressSpace>,
+    index: u32,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.space.slots.lock().unwrap().free(self.index);
     }
 }
 
@@ -89,12 +101,33 @@ pub struct GuestFiles {
 /// What a thread runs in; replaced at exec.
 #[derive(Clone)]
 pub struct Image {
-    /// Address space.
-    pub space: Arc<AddressSpace>,
-    /// Slot index in it.
-    pub index: u32,
-    /// That slot.
+    /// Its slot.
     pub slot: SlotRef,
+    lease: Arc<Lease>,
+}
+
+impl Image {
+    /// The first thread of a fresh address space.
+    pub fn first(space: Arc<AddressSpace>) -> Image {
+        Image { slot: space.region.slot(0), lease: Arc::new(Lease { space, index: 0 }) }
+    }
+
+    /// Another thread of the same address space; `None` when it has as many as it can have.
+    pub fn beside(&self) -> Option<Image> {
+        let space = self.space().clone();
+        let index = space.slots.lock().unwrap().alloc()?;
+        Some(Image { slot: space.region.slot(index), lease: Arc::new(Lease { space, index }) })
+    }
+
+    /// Address space.
+    pub fn space(&self) -> &Arc<AddressSpace> {
+        &self.lease.space
+    }
+
+    /// Slot index in it.
+    pub fn index(&self) -> u32 {
+        self.lease.index
+    }
 }
 
 /// A guest thread.

@@ -117,6 +117,8 @@ pub fn is_zombie_or_alive(pidfd: &OwnedFd) -> bool {
 /// What follows on the host from the end of a task in the model.
 pub fn after_exit(server: &Arc<Server>, leader: &Arc<GuestThread>, outcome: ExitOutcome) {
     kill_all(server, &outcome.killed);
+    // An exec that it had begun; what was prepared refers to the thread.
+    *leader.process.exec.lock().unwrap() = None;
     if leader.process.threaded.load(Ordering::Acquire) {
         for thread in server.guests.all() {
             if Arc::ptr_eq(&thread.process, &leader.process) && thread.task != leader.task {

@@ -36,8 +36,6 @@ const MOST: usize = 8;
 const FREE: u8 = 0;
 /// Watched.
 const WATCHED: u8 = 1;
-/// Watched, and the slot is to be given back when it no longer is.
-const ORPHANED: u8 = 2;
 
 /// What a thread's requests say about its pace, and whether it is watched.
 #[derive(Default)]
@@ -85,13 +83,6 @@ impl Watcher {
     }
 }
 
-/// Gives a thread's slot back, now or when it is no longer watched: the next owner must not be taken for this one.
-pub fn release_slot(thread: &GuestThread, image: &Image) {
-    if thread.pace.watch.compare_exchange(WATCHED, ORPHANED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        image.space.slots.lock().unwrap().free(image.index);
-    }
-}
-
 struct Watched {
     thread: Arc<GuestThread>,
     image: Image,
@@ -101,12 +92,10 @@ struct Watched {
 impl Watched {
     /// Ends the watch if no request is there. False: one is.
     fn sleep(&self) -> bool {
-        if self.thread.pace.watch.load(Ordering::Acquire) != ORPHANED && self.image.slot.watch(0) {
+        if self.image.slot.watch(0) {
             return false;
         }
-        if self.thread.pace.watch.swap(FREE, Ordering::AcqRel) == ORPHANED {
-            self.image.space.slots.lock().unwrap().free(self.image.index);
-        }
+        self.thread.pace.watch.store(FREE, Ordering::Release);
         true
     }
 }
@@ -141,9 +130,7 @@ fn run(server: &Arc<Server>) {
         let mut hit = false;
         for _ in 0..ROUNDS {
             for one in &mut watched {
-                if one.image.slot.channel().load(Ordering::Acquire) == abi::CHANNEL_REQUEST
-                    && one.thread.pace.watch.load(Ordering::Acquire) == WATCHED
-                {
+                if one.image.slot.channel().load(Ordering::Acquire) == abi::CHANNEL_REQUEST {
                     serve(server, &one.thread);
                     one.image.slot.channel().store(abi::CHANNEL_DONE_WATCHED, Ordering::Release);
                     one.last = Instant::now();

@@ -45,37 +45,27 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     // What can fail on the host comes before what the model has to take back.
     let token = token()?;
     let image = if flags.contains(CloneFlags::VM) {
-        let index = own_image.space.slots.lock().unwrap().alloc().ok_or(Errno::EAGAIN)?;
-        Image { slot: own_image.space.region.slot(index), index, space: own_image.space.clone() }
+        own_image.beside().ok_or(Errno::EAGAIN)?
     } else {
-        let space = server.spares.space().map_err(host)?;
-        Image { slot: space.region.slot(0), index: 0, space }
-    };
-    let release_slot = |image: &Image| {
-        if flags.contains(CloneFlags::VM) {
-            image.space.slots.lock().unwrap().free(image.index);
-        }
+        Image::first(server.spares.space().map_err(host)?)
     };
     let mut fds = Vec::new();
     if !flags.contains(CloneFlags::VM) {
-        fds.push(image.space.region.fd().try_clone_to_owned().map_err(host)?);
+        fds.push(image.space().region.fd().try_clone_to_owned().map_err(host)?);
     }
     let files = if flags.contains(CloneFlags::FILES) {
         ctx.thread.files.clone()
     } else {
-        let (ours, theirs) = server.spares.sockets().map_err(|error| {
-            release_slot(&image);
-            host(error)
-        })?;
+        let (ours, theirs) = server.spares.sockets().map_err(host)?;
         fds.push(theirs);
         Arc::new(GuestFiles { socket: ours })
     };
     let mut kernel = server.kernel.lock().unwrap();
-    let outcome = kernel.kernel_clone(ctx.task(), &args).inspect_err(|_| release_slot(&image))?;
+    let outcome = kernel.kernel_clone(ctx.task(), &args)?;
     let tgid = kernel.task_tgid_vnr(outcome.child, outcome.child);
     let is_init = kernel.signal_of(outcome.child).is_some_and(|signal| signal.is_init()) && !new_thread;
     drop(kernel);
-    ctx.out = [token, outcome.child_tid as u64, tgid as u64, image.index.into(), u64::from(is_init), 0, 0];
+    ctx.out = [token, outcome.child_tid as u64, tgid as u64, image.index().into(), u64::from(is_init), 0, 0];
     ctx.fds = fds;
     server.guests.expect(Arc::new(GuestThread {
         task: outcome.child,
@@ -96,10 +86,6 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
 /// [`nomina_abi::op::CLONE_FAILED`].
 pub fn failed(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let thread = ctx.server.guests.forget(ctx.args[0]).ok_or(Errno::ESRCH)?;
-    let image = thread.image.lock().unwrap().clone();
-    if Arc::ptr_eq(&image.space, &ctx.thread.image.lock().unwrap().space) {
-        image.space.slots.lock().unwrap().free(image.index);
-    }
     ctx.server.kernel.lock().unwrap().abort_clone(thread.task)?;
     Ok(().into())
 }

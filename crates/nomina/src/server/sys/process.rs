@@ -16,7 +16,6 @@ use nomina_kernel::task::{Dumpable, TaskId};
 use super::super::Server;
 use super::super::layout::u64_at;
 use super::super::request::{Ctx, Reply, host};
-use super::super::watcher;
 use super::clone::host_tid;
 
 /// `getppid(2)`.
@@ -238,7 +237,6 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let thread = ctx.thread;
-    let image = thread.image.lock().unwrap().clone();
     let task = thread.task;
     let mut kernel = server.kernel.lock().unwrap();
     let last = kernel.threads_of(task).len() <= 1;
@@ -252,7 +250,6 @@ pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if !is_leader {
         server.guests.remove(thread);
     }
-    watcher::release_slot(thread, &image);
     Ok(().into())
 }
 
