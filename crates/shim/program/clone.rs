@@ -196,7 +196,10 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
     {
         return Ok(0);
     }
-    child.received.close();
+    // With the same descriptor table the child closes them: here they would be gone before it has used them.
+    if native.is_err() || shared || args.flags & CLONE_FILES == 0 {
+        child.received.close();
+    }
     match native {
         Ok(host) => {
             crate::wait::CHILDREN.insert(pid as i32, host as i32);
@@ -225,6 +228,11 @@ fn clone_copied(
     args: &CloneArgs,
     child: &Child,
 ) -> Result<i64, i64> {
+    let same_files = args.flags & CLONE_FILES != 0;
+    if same_files {
+        area.files().share()?;
+        THREADED.store(true, Ordering::Relaxed);
+    }
     // SAFETY: the child has a copy of everything, and keeps its stack.
     let ret = unsafe { sys!(nr::CLONE, native_flags(args), 0, args.pidfd, args.child_tid, args.tls) };
     if ret < 0 {
@@ -243,9 +251,12 @@ fn clone_copied(
     }
     SIGHAND.copy_from(area.sighand());
     area.sighand.set(&raw const SIGHAND);
-    FILES.reset();
+    if same_files {
+        area.files().carry_to(&FILES);
+    }
+    FILES.reset(same_files);
     area.files.set(&raw const FILES);
-    THREADED.store(false, Ordering::Relaxed);
+    THREADED.store(same_files, Ordering::Relaxed);
     area.keep_only_own();
     area.robust_list.set(0);
     introduce(area, child);
@@ -305,6 +316,7 @@ fn clone_shared(
     if args.flags & CLONE_VFORK != 0 {
         new.altstack.set(area.altstack.get());
     }
+    new.blocks_sigsys.set(area.blocks_sigsys.get());
     if args.flags & CLONE_CHILD_SETTID != 0 {
         new.child_settid.set(args.child_tid);
     }

@@ -8,8 +8,7 @@ use nomina_abi::{
     op, reply,
 };
 
-use crate::area::{Area, THREADED};
-use crate::lock::Guard;
+use crate::area::{Area, FilesGuard, THREADED};
 use crate::sys::{self, err, nr, sys};
 use crate::window::window;
 
@@ -60,7 +59,7 @@ fn never_receives(number: u32) -> bool {
         | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP)
 }
 
-fn socket_lock(area: &Area, number: u32) -> Option<Guard<'static>> {
+fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {
     (THREADED.load(Ordering::Relaxed) && !never_receives(number)).then(|| area.files().lock())
 }
 
@@ -71,6 +70,7 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
     unsafe {
         write_volatile(&raw mut (*slot).nr, number);
         write_volatile(&raw mut (*slot).args, *args);
+        write_volatile(&raw mut (*slot).ret, area.known_mask() as i64);
         let channel = AtomicU32::from_ptr((&raw mut (*slot).channel).cast());
         let state = channel.load(Ordering::Acquire);
         let watched = state == CHANNEL_WATCHED || state == CHANNEL_DONE_WATCHED;

@@ -269,7 +269,13 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             }
         }
         xlate::FROM_HOST => {
-            let Some(thread) = server.guests.by_tid(nr) else { return Ok(0.into()) };
+            let Some(thread) = server.guests.by_tid(nr) else {
+                // A child that has been waited for, most likely.
+                let kernel = server.kernel.lock().unwrap();
+                let me = kernel.task(caller).ok_or(Errno::ESRCH)?.cred();
+                ctx.out[0] = me.user_ns.from_kuid_munged(me.uid).into();
+                return Ok(0.into());
+            };
             let kernel = server.kernel.lock().unwrap();
             if let (Some(task), Some(me)) = (kernel.task(thread.task), kernel.task(caller)) {
                 ctx.out[0] = me.cred().user_ns.from_kuid_munged(task.cred().uid).into();
@@ -323,20 +329,20 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let host_pid = ctx.int(0);
     let thread = match server.guests.by_tid(host_pid) {
         Some(thread) => thread,
-        // A child that died before it introduced itself.
+        // A child that died before it introduced itself: then its parent must know its number. Anything else is a stranger
+        // that the host gave to the caller, an orphan of a pid namespace that has ended.
         None => {
             let kernel = server.kernel.lock().unwrap();
-            let children: Vec<TaskId> = kernel
-                .threads_of(caller)
-                .iter()
-                .filter_map(|&t| kernel.task(t))
-                .flat_map(|task| task.children().to_vec())
-                .collect();
+            let child = kernel.find_task_by_vpid(caller, ctx.int(1)).ok_or(Errno::ECHILD)?;
+            let own = kernel.task(child).is_some_and(|child| {
+                let parent = child.real_parent();
+                kernel.threads_of(caller).contains(&parent)
+            });
             drop(kernel);
-            children
-                .into_iter()
-                .filter_map(|child| server.guests.by_task(child))
-                .find(|thread| host_tid(thread).is_none())
+            server
+                .guests
+                .by_task(child)
+                .filter(|thread| own && host_tid(thread).is_none())
                 .ok_or(Errno::ECHILD)?
         }
     };
