@@ -74,10 +74,14 @@ impl Watcher {
             return;
         }
         pace.quick.store(0, Ordering::Relaxed);
+        // A reply by the channel can carry descriptors only where there is a socket already.
+        if thread.files.socket.get().is_none() {
+            return;
+        }
         if pace.watch.compare_exchange(FREE, WATCHED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return;
         }
-        let image = thread.image.lock().unwrap().clone();
+        let Some(image) = thread.image() else { return };
         image.slot.channel().store(abi::CHANNEL_WATCHED, Ordering::Release);
         self.arrivals.lock().unwrap().push((thread.clone(), image));
         self.any.store(true, Ordering::Release);
@@ -144,7 +148,7 @@ fn run(server: &Arc<Server>) {
                 if one.image.slot.channel().load(Ordering::Acquire) == abi::CHANNEL_REQUEST
                     && one.thread.pace.watch.load(Ordering::Acquire) == WATCHED
                 {
-                    serve(server, &one.thread);
+                    serve(server, &one.thread, None);
                     one.image.slot.channel().store(abi::CHANNEL_DONE_WATCHED, Ordering::Release);
                     one.last = Instant::now();
                     hit = true;
