@@ -153,10 +153,8 @@ def vim_edits_and_less_pages(t, tm):
 @case(timeout=90)
 @in_tmux
 def nested_terminals_script_and_top(t, tm):
-    # What is typed before script has ended goes to its program, so wait for a word that the command line does not have.
-    tm.line("script -qc 'stty size; tty; echo in scr''ipt' /dev/null; echo after scr''ipt")
-    tm.expect("in script")
-    tm.expect("after script")
+    tm.line("script -qc 'stty size; tty; echo in $((1 + 1)) script' /dev/null")
+    tm.expect("in 2 script")
     tm.line("top -b -n 1 | head -1 | cut -c1-3; echo T$?T")
     tm.expect("T0T")
     tm.line("read -s -p 'secret: ' x; echo; echo got ${#x}")

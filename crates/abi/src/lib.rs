@@ -46,13 +46,22 @@ pub const GATE_CALL: u64 = 1;
 /// Gate call: first call of a new image after `execveat`. On return 0 one message is on [`FD_SOCK`]: a [`StartInfo`] with
 /// the region, the executable and, if [`StartInfo::has_interp`], the interpreter.
 pub const GATE_START: u64 = 2;
-/// Gate call: a new process made with [`op::CLONE`] introduces itself. Second argument: the token.
+/// Gate call: a new task made with [`op::CLONE`] introduces itself. Second argument: the token. A thread does so when it
+/// starts. A process with memory of its own does so before its first request, if it ever makes one: on return 0
+/// it has a socket of its own at [`FD_SOCK`] with one message on it, which carries its region. `EBADF`: `RLIMIT_NOFILE` is too
+/// low for [`FD_SOCK`].
 pub const GATE_ATTACH: u64 = 3;
 
 /// Size of a slot in bytes.
 pub const SLOT_SIZE: usize = 16384;
 /// Size of [`Slot::data`].
-pub const SLOT_DATA: usize = SLOT_SIZE - 128;
+pub const SLOT_DATA: usize = SLOT_SIZE - 128 - NOTES_SIZE;
+/// Size of [`Notes`].
+pub const NOTES_SIZE: usize = 256;
+/// Entries of [`Notes::born`].
+pub const NOTES_BORN: usize = 16;
+/// Entries of [`Notes::reaped`].
+pub const NOTES_REAPED: usize = 14;
 /// Slots of a region, and so the limit of threads in an address space.
 pub const REGION_SLOTS: usize = 1024;
 /// Size of a region in bytes (a sparse memfd).
@@ -88,7 +97,27 @@ pub struct Slot {
     pub out: [u64; 7],
     /// Strings and buffers.
     pub data: [u8; SLOT_DATA],
+    /// What the supervisor may learn when it wants to.
+    pub notes: Notes,
 }
+
+/// Children of the thread: what the supervisor need not be asked about, but may want to know. An entry is the child's number
+/// as the thread sees it in the high, its host pid in the low 32 bits. The supervisor believes nothing of it unchecked.
+#[repr(C)]
+pub struct Notes {
+    /// A ring of the latest children made by a fork.
+    pub born: [u64; NOTES_BORN],
+    /// Where the next one goes, counted without wrapping.
+    pub born_next: u32,
+    /// How many entries of `reaped` are valid; the supervisor sets it to 0 when it has read them.
+    pub reaped_len: u32,
+    /// Children whose zombies native waits have consumed.
+    pub reaped: [u64; NOTES_REAPED],
+    /// Unused.
+    pub reserved: u64,
+}
+
+const _: () = assert!(core::mem::size_of::<Notes>() == NOTES_SIZE);
 
 const _: () = assert!(core::mem::size_of::<Slot>() == SLOT_SIZE);
 const _: () = assert!(core::mem::offset_of!(Slot, data) == 128);
@@ -119,7 +148,7 @@ pub mod op {
     pub const BASE: u32 = 0x8000;
     /// Before a native clone. args: clone flags, exit signal, `set_tid` (0: none). ret: the new pid as the caller
     /// sees it. out: [0] token, [1] tid in the child's own namespace, [2] tgid in the child's own namespace, [3] slot
-    /// index in the child's region. Descriptors: region (unless CLONE_VM), then socket (unless CLONE_FILES).
+    /// index in the child's region, [4] 1 for the init of a pid namespace.
     pub const CLONE: u32 = 0x8000;
     /// The native clone failed. args: token.
     pub const CLONE_FAILED: u32 = 0x8001;
@@ -132,8 +161,8 @@ pub mod op {
     pub const THREAD_EXIT: u32 = 0x8004;
     /// Translates a number. args: kind ([`super::xlate`]), number. ret: the number asked for, or negative errno.
     pub const XLATE: u32 = 0x8005;
-    /// A native wait consumed the zombie `args[0]` (host pid), which the caller made as its child `args[1]` (0: it does not
-    /// remember). ret: its pid as the caller sees it; `ECHILD` if it is no child in the model.
+    /// A native wait consumed the zombie `args[0]` (host pid). ret: its pid as the caller sees it; `ECHILD` if it is no child in
+    /// the model.
     pub const REAP: u32 = 0x8006;
 }
 

@@ -6,7 +6,7 @@ use nomina_abi::{op, xlate};
 
 use crate::area::Area;
 use crate::frame::SigInfo;
-use crate::slot::{out, request};
+use crate::slot::{note_reaped, out, request};
 use crate::sys::{err, nr, sys};
 use crate::uaccess::{put_user, put_user_opt};
 use crate::window::window;
@@ -42,7 +42,7 @@ impl Children {
     /// The host pid of a child, if it is one of the latest.
     pub fn host(&self, guest: i32) -> Option<i32> {
         let next = self.next.load(Ordering::Relaxed);
-        (1..=self.entries.len()).find_map(|back| {
+        (1..=next.min(self.entries.len())).find_map(|back| {
             let at = next.wrapping_sub(back) % self.entries.len();
             let entry = self.entries[at].load(Ordering::Relaxed);
             (entry != 0 && (entry >> 32) as i32 == guest).then_some(entry as u32 as i32)
@@ -52,11 +52,16 @@ impl Children {
     /// The guest pid of a child, even if it has been reaped meanwhile: its SIGCHLD may be delivered later.
     pub fn guest(&self, host: i32) -> Option<i32> {
         let next = self.next.load(Ordering::Relaxed);
-        (1..=self.entries.len()).find_map(|back| {
+        (1..=next.min(self.entries.len())).find_map(|back| {
             let at = next.wrapping_sub(back) % self.entries.len();
             let entry = self.entries[at].load(Ordering::Relaxed);
             (entry != 0 && entry as u32 as i32 == host).then_some(((entry & !REAPED) >> 32) as i32)
         })
+    }
+
+    /// Forgets all: a forked process has no children yet.
+    pub fn clear(&self) {
+        self.next.store(0, Ordering::Relaxed);
     }
 
     fn forget(&self, host: i32) {
@@ -88,9 +93,14 @@ fn group_to_host(area: &Area, guest: i64) -> Result<i64, i64> {
 /// A zombie is gone: forget it, and let the model forget it. Its number as the guest sees it. `ECHILD` if it was none of the
 /// model's children: the host gives the orphans of a pid namespace that ends to whoever adopts orphans outside.
 fn reap(area: &Area, host: i64) -> i64 {
-    let guest = CHILDREN.guest(host as i32).unwrap_or(0);
+    let known = CHILDREN.guest(host as i32);
     CHILDREN.forget(host as i32);
-    request(area, op::REAP, &[host as u64, guest as u64, 0, 0, 0, 0])
+    if let Some(guest) = known
+        && note_reaped(area, guest, host as i32)
+    {
+        return i64::from(guest);
+    }
+    request(area, op::REAP, &[host as u64, 0, 0, 0, 0, 0])
 }
 
 /// What `window` gave, as a system call that handlers with `SA_RESTART` restart.

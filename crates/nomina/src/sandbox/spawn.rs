@@ -317,7 +317,7 @@ fn seed(plan: &Plan, root: &OverlaySb) -> Result<(), SpawnError> {
 
 fn scratch_dir(layer: &HostPath) -> Result<PathBuf, SpawnError> {
     let error = host_error("creating the directory for handles");
-    let name = format!("nomina-{}-{:x}", std::process::id(), clone::token().unwrap_or(0));
+    let name = format!("nomina-{}-{:x}", std::process::id(), clone::Tokens::default().next());
     // Memory is faster; where /dev/shm is missing, the layer does.
     for base in [HostPath::new("/dev/shm"), layer] {
         let dir = base.join(&name);
@@ -407,6 +407,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         devpts: mounted.devpts,
         terminals: mounted.terminals.clone(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
+        tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
         spares: spares::Spares::default(),
         stats: stats::Stats::default(),
@@ -426,10 +427,14 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     let thread = Arc::new(GuestThread {
         task: first,
         host_tid: AtomicI32::new(0),
-        token: clone::token().map_err(errno_error("reading random bytes"))?,
+        token: server.tokens.next(),
         process: GuestProcess::first(),
-        files: Arc::new(GuestFiles { socket: ours }),
-        image: Mutex::new(Image::first(space)),
+        files: Arc::new(GuestFiles { socket: OnceLock::from(ours) }),
+        image: Mutex::new(Some(Image::first(space))),
+        maker: None,
+        hint: AtomicI32::new(0),
+        made_ns: 0,
+        made: Mutex::default(),
         pace: Default::default(),
     });
     server.guests.expect(thread.clone());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 use nomina_gate::region::{Region, SlotRef};
 use nomina_kernel::task::TaskId;
@@ -93,9 +93,10 @@ impl Drop for Lease {
 }
 
 /// A descriptor table: the supervisor's end of the hidden socket in it.
+#[derive(Default)]
 pub struct GuestFiles {
-    /// The supervisor's end.
-    pub socket: OwnedFd,
+    /// The supervisor's end, once the table has a socket of its own.
+    pub socket: OnceLock<OwnedFd>,
 }
 
 /// What a thread runs in; replaced at exec.
@@ -142,10 +143,54 @@ pub struct GuestThread {
     pub process: Arc<GuestProcess>,
     /// Its descriptor table.
     pub files: Arc<GuestFiles>,
-    /// Address space and slot.
-    pub image: Mutex<Image>,
+    /// Address space and slot; `None` for a process that has not asked for anything yet.
+    pub image: Mutex<Option<Image>>,
+    /// The thread that made it, and what that calls it: where to look for its host pid before it has introduced itself.
+    pub maker: Option<(Weak<GuestThread>, i32)>,
+    /// Host pid as its maker noted it; 0 if not known. To be checked before it is used.
+    pub hint: AtomicI32,
+    /// When it was made, in the sandbox's time.
+    pub made_ns: u64,
+    /// Children whose host pids have not been read from the notes yet.
+    pub made: Mutex<Vec<(i32, Weak<GuestThread>)>>,
     /// Pace of its requests, for the choice between notification and spinning.
     pub pace: super::watcher::Pace,
+}
+
+impl GuestThread {
+    /// Reads the host pids of its children that have not introduced themselves, before its notes are overwritten or gone.
+    pub fn harvest(&self) {
+        let Some(image) = self.image() else { return };
+        let mut made = self.made.lock().unwrap();
+        made.retain(|(number, child)| {
+            let Some(child) = child.upgrade() else { return false };
+            if child.host_tid.load(Ordering::Acquire) != 0 {
+                return false;
+            }
+            match image.slot.born(*number) {
+                Some(host_pid) => child.hint.store(host_pid, Ordering::Release),
+                None => return true,
+            }
+            false
+        });
+    }
+
+    /// The host pid as its maker noted it.
+    pub fn noted_pid(&self) -> Option<i32> {
+        match self.hint.load(Ordering::Acquire) {
+            0 => {
+                let (maker, number) = self.maker.as_ref()?;
+                maker.upgrade()?.image()?.slot.born(*number)
+            }
+            pid => Some(pid),
+        }
+        .filter(|&pid| pid > 0)
+    }
+
+    /// Address space and slot, if it has any yet.
+    pub fn image(&self) -> Option<Image> {
+        self.image.lock().unwrap().clone()
+    }
 }
 
 impl GuestProcess {
@@ -234,6 +279,16 @@ impl Guests {
         let thread = self.waiting.lock().unwrap().remove(&token)?;
         self.by_task.write().unwrap().remove(&thread.task);
         Some(thread)
+    }
+
+    /// Those that have not introduced themselves.
+    pub fn waiting(&self) -> Vec<Arc<GuestThread>> {
+        self.waiting.lock().unwrap().values().cloned().collect()
+    }
+
+    /// Whether a thread with this token has not introduced itself yet.
+    pub fn is_waiting(&self, token: u64) -> bool {
+        self.waiting.lock().unwrap().contains_key(&token)
     }
 
     /// Recognises host thread `tid` by its token.

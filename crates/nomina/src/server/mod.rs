@@ -75,6 +75,8 @@ pub struct Server {
     pub terminals: Arc<tty::Terminals>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Tokens of new tasks.
+    pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.
     pub watcher: watcher::Watcher,
     /// Regions and sockets made ahead.
@@ -133,8 +135,11 @@ impl Server {
     }
 
     /// Host pid of the process a task belongs to; `None` while it has not introduced itself.
-    pub fn host_pid_of(&self, task: TaskId) -> Option<i32> {
+    pub fn host_pid_of(self: &Arc<Self>, task: TaskId) -> Option<i32> {
         let thread = self.guests.by_task(task)?;
-        Some(thread.process.host_pid.load(Ordering::Acquire)).filter(|&pid| pid != 0)
+        match thread.process.host_pid.load(Ordering::Acquire) {
+            0 => self.seek(&thread),
+            pid => Some(pid),
+        }
     }
 }

@@ -264,7 +264,8 @@ impl ProcSource for PidNsView {
             state: viewer.is_some_and(|viewer| viewer == key).then_some(b'R'),
             blocked: viewer
                 .is_some_and(|viewer| viewer == key)
-                .then(|| thread.image.lock().unwrap().slot.mask()),
+                .then(|| thread.image().map(|image| image.slot.mask()))
+                .flatten(),
             uids: [uid(cred.uid), uid(cred.euid), uid(cred.suid), uid(cred.fsuid)],
             gids: [gid(cred.gid), gid(cred.egid), gid(cred.sgid), gid(cred.fsgid)],
             groups: cred.groups.iter().map(|&group| gid(group)).collect(),

@@ -72,10 +72,14 @@ impl Watcher {
             return;
         }
         pace.quick.store(0, Ordering::Relaxed);
+        // A reply by the channel can carry descriptors only where there is a socket already.
+        if thread.files.socket.get().is_none() {
+            return;
+        }
         if pace.watch.compare_exchange(FREE, WATCHED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return;
         }
-        let image = thread.image.lock().unwrap().clone();
+        let Some(image) = thread.image() else { return };
         image.slot.channel().store(abi::CHANNEL_WATCHED, Ordering::Release);
         self.arrivals.lock().unwrap().push((thread.clone(), image));
         self.any.store(true, Ordering::Release);
@@ -131,7 +135,7 @@ fn run(server: &Arc<Server>) {
         for _ in 0..ROUNDS {
             for one in &mut watched {
                 if one.image.slot.channel().load(Ordering::Acquire) == abi::CHANNEL_REQUEST {
-                    serve(server, &one.thread);
+                    serve(server, &one.thread, None);
                     one.image.slot.channel().store(abi::CHANNEL_DONE_WATCHED, Ordering::Release);
                     one.last = Instant::now();
                     hit = true;
