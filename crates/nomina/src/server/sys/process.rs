@@ -449,9 +449,12 @@ fn host_pid_of_pidfd(fd: std::os::fd::BorrowedFd<'_>) -> Result<i32> {
 /// Kills what the model says is dead with its pid namespace.
 pub fn kill_all(server: &Arc<Server>, tasks: &[TaskId]) {
     for &task in tasks {
-        if let Some(thread) = server.guests.by_task(task)
-            && let Some(pidfd) = thread.process.pidfd.get()
-        {
+        let Some(thread) = server.guests.by_task(task) else { continue };
+        if thread.process.pidfd.get().is_none() {
+            // Silent so far, but its maker may have noted where it is. If not, its first request ends it.
+            server.seek(&thread);
+        }
+        if let Some(pidfd) = thread.process.pidfd.get() {
             let _ = rustix::process::pidfd_send_signal(pidfd.as_fd(), rustix::process::Signal::KILL);
         }
     }
