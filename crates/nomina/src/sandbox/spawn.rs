@@ -39,6 +39,7 @@ use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, 
 use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
+use crate::server::whose::Streams;
 use crate::server::{Server, controls, handle, pids, reaper, stats, worker};
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -389,6 +390,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         ns_mnt,
         devpts: mounted.devpts,
         terminals: mounted.terminals.clone(),
+        streams: OnceLock::new(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
@@ -443,6 +445,8 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         .collect::<io::Result<_>>()
         .map_err(host_error("opening the standard streams"))?;
     let borrowed = [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()];
+    let streams = Streams::of(&borrowed).map_err(host_error("looking at the standard streams"))?;
+    let _ = server.streams.set(streams);
     let foreground = is_foreground(&borrowed);
     if let Some(terminal) = crate::server::tty::first_terminal(&borrowed) {
         let _ = server.devpts.adopt(terminal, identity.uid, 5);

@@ -8,7 +8,7 @@ use nomina_fs::devpts::DevPts;
 use nomina_fs::proc::current;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::Attr;
+use nomina_kernel::vfs::{Attr, Inode};
 use rustix::fs::{Mode, OFlags, Stat, major, minor};
 
 use super::Server;
@@ -84,10 +84,15 @@ fn tty_of(pid: i32) -> Option<u64> {
 impl Server {
     /// Attributes of a terminal in a guest's hands, as devpts shows them. `None` for anything else.
     pub fn pty_attr(&self, stat: &Stat) -> Option<Attr> {
+        self.pty_inode(stat)?.getattr().ok()
+    }
+
+    /// The node in devpts of a terminal in a guest's hands.
+    pub fn pty_inode(&self, stat: &Stat) -> Option<Arc<dyn Inode>> {
         if major(stat.st_rdev) != nomina_fs::dev::PTS_MAJOR || stat.st_mode & libc::S_IFMT != libc::S_IFCHR {
             return None;
         }
-        self.devpts.inode(minor(stat.st_rdev))?.getattr().ok()
+        self.devpts.inode(minor(stat.st_rdev))
     }
 }
 
