@@ -282,7 +282,10 @@ impl Launch<'_> {
             for (from, to) in [(3, abi::HIDDEN_FD_BASE - 1), (above, u32::MAX)] {
                 libc::syscall(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_CLOEXEC);
             }
-            limit.rlim_cur = (self.nofile + u64::from(abi::HIDDEN_FDS)).min(limit.rlim_max);
+            // Below the hidden numbers the guest's limit is the host's; above, the hidden ones do not count.
+            let hidden =
+                if self.nofile < abi::HIDDEN_FD_BASE.into() { 0 } else { u64::from(abi::HIDDEN_FDS) };
+            limit.rlim_cur = (self.nofile + hidden).min(limit.rlim_max);
             if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
                 failed(Step::Limits);
             }
@@ -390,7 +393,10 @@ unsafe fn drop_capabilities() -> bool {
     // SAFETY: system calls on local structures.
     unsafe {
         for capability in 0..64 {
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno() != libc::EINVAL && errno() != libc::EPERM {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0
+                && errno() != libc::EINVAL
+                && errno() != libc::EPERM
+            {
                 return false;
             }
         }

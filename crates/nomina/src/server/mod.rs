@@ -17,9 +17,11 @@ pub mod pids;
 pub mod proc_source;
 pub mod reaper;
 pub mod request;
+pub mod spares;
 pub mod stats;
 pub mod sys;
 pub mod tty;
+pub mod watcher;
 pub mod whose;
 pub mod worker;
 
@@ -75,6 +77,12 @@ pub struct Server {
     pub streams: OnceLock<whose::Streams>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Tokens of new tasks.
+    pub tokens: sys::clone::Tokens,
+    /// Spins for guests that ask often.
+    pub watcher: watcher::Watcher,
+    /// Regions and sockets made ahead.
+    pub spares: spares::Spares,
     /// Counts of requests.
     pub stats: stats::Stats,
     /// The first guest's host process group, which stands for process group 1.
@@ -119,8 +127,11 @@ impl Server {
     }
 
     /// Host pid of the process a task belongs to; `None` while it has not introduced itself.
-    pub fn host_pid_of(&self, task: TaskId) -> Option<i32> {
+    pub fn host_pid_of(self: &Arc<Self>, task: TaskId) -> Option<i32> {
         let thread = self.guests.by_task(task)?;
-        Some(thread.process.host_pid.load(Ordering::Acquire)).filter(|&pid| pid != 0)
+        match thread.process.host_pid.load(Ordering::Acquire) {
+            0 => self.seek(&thread),
+            pid => Some(pid),
+        }
     }
 }

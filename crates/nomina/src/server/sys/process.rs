@@ -14,8 +14,10 @@ use nomina_kernel::sys::ambient_request;
 use nomina_kernel::task::{Dumpable, TaskId};
 
 use super::super::Server;
+use super::super::guest::GuestThread;
 use super::super::layout::u64_at;
 use super::super::request::{Ctx, Reply, host};
+use super::super::watcher;
 use super::clone::host_tid;
 
 /// `getppid(2)`.
@@ -47,21 +49,18 @@ pub fn setpgid(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let mut kernel = server.kernel.lock().unwrap();
     let (pid, pgid) = (ctx.int(0), ctx.int(1));
-    // Whoever is meant must have introduced itself before it can be moved natively.
     let target = match pid {
         0 => Some(ctx.task()),
         pid => kernel.find_task_by_vpid(ctx.task(), pid),
     };
-    let target_host = match target.map(|task| server.host_pid_of(task)) {
-        Some(None) => return Ok(Reply::Retry),
-        Some(Some(pid)) => pid,
-        None => return Err(Errno::ESRCH),
-    };
     let (_, pgid) = kernel.setpgid(ctx.task(), pid, pgid)?;
     let group = kernel.find_vpid(ctx.task(), pgid).ok_or(Errno::EPERM)?;
-    let host_group = server.pids.to_host(&group).unwrap_or(target_host);
+    drop(kernel);
+    // 0 where we do not know yet: the shim of the parent does.
+    let target_host = target.and_then(|task| server.host_pid_of(task)).unwrap_or(0);
     ctx.out[0] = target_host as u64;
-    ctx.out[1] = host_group as u64;
+    ctx.out[1] =
+        server.pids.to_host(&group).unwrap_or(if pid == pgid || pgid == 0 { target_host } else { 0 }) as u64;
     Ok(().into())
 }
 
@@ -120,7 +119,13 @@ pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
     } else {
         let me = kernel.task(ctx.task()).ok_or(Errno::ESRCH)?.cred().clone();
         let group = if which == 1 { kernel.getpgid(ctx.task(), 0)? } else { 0 };
-        let wanted = if who != 0 { who } else if which == 1 { group } else { me.user_ns.from_kuid_munged(me.uid) as i32 };
+        let wanted = if who != 0 {
+            who
+        } else if which == 1 {
+            group
+        } else {
+            me.user_ns.from_kuid_munged(me.uid) as i32
+        };
         let ns = kernel.active_pid_ns(ctx.task()).ok_or(Errno::ESRCH)?;
         kernel
             .tasks_in_ns(&ns)
@@ -128,13 +133,18 @@ pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
             .map(|(_, task)| task)
             .filter(|&task| match which {
                 1 => kernel.task_pgrp_vnr(task, ctx.task()) == wanted,
-                _ => kernel.task(task).is_some_and(|t| me.user_ns.from_kuid_munged(t.cred().uid) as i32 == wanted),
+                _ => kernel
+                    .task(task)
+                    .is_some_and(|t| me.user_ns.from_kuid_munged(t.cred().uid) as i32 == wanted),
             })
             .collect()
     };
     drop(kernel);
-    let tids: Vec<i32> =
-        tasks.iter().filter_map(|&task| ctx.server.guests.by_task(task)).filter_map(|t| host_tid(&t)).collect();
+    let tids: Vec<i32> = tasks
+        .iter()
+        .filter_map(|&task| ctx.server.guests.by_task(task))
+        .filter_map(|t| host_tid(&t))
+        .collect();
     if tids.is_empty() {
         return Err(Errno::ESRCH);
     }
@@ -160,7 +170,7 @@ pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn affinity(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let task = target(&ctx.server.kernel.lock().unwrap(), ctx.task(), ctx.int(0))?;
     let thread = ctx.server.guests.by_task(task).ok_or(Errno::ESRCH)?;
-    let Some(tid) = host_tid(&thread) else { return Ok(Reply::Retry) };
+    let Some(tid) = host_tid(&thread).or_else(|| ctx.server.seek(&thread)) else { return Ok(Reply::Retry) };
     if ctx.nr == 203 {
         let mask = ctx.bytes(2)?;
         // SAFETY: a valid buffer of that length.
@@ -204,7 +214,12 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
             }
             kernel.task(task).ok_or(Errno::ESRCH)?.no_new_privs().into()
         }
-        libc::PR_SET_CHILD_SUBREAPER => kernel.set_child_subreaper(task, rest[0] != 0).map(|()| 0)?,
+        libc::PR_SET_CHILD_SUBREAPER => {
+            kernel.set_child_subreaper(task, rest[0] != 0)?;
+            // And natively, so that orphans reach it.
+            ctx.out[0] = 2;
+            0
+        }
         libc::PR_GET_CHILD_SUBREAPER => {
             ctx.out[0] = 1;
             ctx.out[1] = kernel.signal_of(task).is_some_and(|signal| signal.is_child_subreaper()).into();
@@ -221,7 +236,7 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let thread = ctx.thread;
-    let image = thread.image.lock().unwrap().clone();
+    let image = thread.image().ok_or(Errno::EPERM)?;
     let task = thread.task;
     let mut kernel = server.kernel.lock().unwrap();
     let last = kernel.threads_of(task).len() <= 1;
@@ -235,7 +250,7 @@ pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if !is_leader {
         server.guests.remove(thread);
     }
-    image.space.slots.lock().unwrap().free(image.index);
+    watcher::release_slot(thread, &image);
     Ok(().into())
 }
 
@@ -266,7 +281,9 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             let kernel = server.kernel.lock().unwrap();
             let pid = kernel.find_vpid(caller, nr).ok_or(Errno::ESRCH)?;
             drop(kernel);
-            if let (Some(&first), Some(1)) = (server.first_pgrp.get(), pid.numbers().get(1).map(|upid| upid.nr)) {
+            if let (Some(&first), Some(1)) =
+                (server.first_pgrp.get(), pid.numbers().get(1).map(|upid| upid.nr))
+            {
                 return Ok(first.into());
             }
             match server.pids.to_host(&pid) {
@@ -341,6 +358,38 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(nr.into())
 }
 
+/// A thread says that a native wait has consumed the zombie of its child `number`, whose host pid was `host_pid`. Believed when
+/// that is a child of its process and the host agrees that it is gone.
+pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host_pid: i32) {
+    let mut kernel = server.kernel.lock().unwrap();
+    let Some(task) = kernel.find_task_by_vpid(thread.task, number) else { return };
+    let parent = kernel.task(task).map(|task| task.real_parent());
+    if !parent.is_some_and(|parent| kernel.threads_of(thread.task).contains(&parent)) {
+        return;
+    }
+    let Some(child) = server.guests.by_task(task) else { return };
+    let known = child.process.host_pid.load(Ordering::Acquire);
+    let gone = match child.process.pidfd.get() {
+        Some(pidfd) => known == host_pid && !super::super::reaper::is_zombie_or_alive(pidfd),
+        // It never introduced itself, and never will.
+        None => true,
+    };
+    if !gone {
+        return;
+    }
+    if !child.process.exited.swap(true, Ordering::AcqRel) {
+        let outcome = kernel.exit_group(task, 0);
+        drop(kernel);
+        if let Ok(outcome) = outcome {
+            super::super::reaper::after_exit(server, &child, outcome);
+        }
+        kernel = server.kernel.lock().unwrap();
+    }
+    let _ = kernel.reap(thread.task, task);
+    drop(kernel);
+    server.guests.remove(&child);
+}
+
 /// `pidfd_open(2)`.
 pub fn pidfd_open(ctx: &mut Ctx<'_>) -> Result<Reply> {
     const PIDFD_NONBLOCK: u32 = libc::O_NONBLOCK as u32;
@@ -357,7 +406,7 @@ pub fn pidfd_open(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return Err(Errno::ENOENT);
     }
     let thread = ctx.server.guests.by_task(task).ok_or(Errno::ESRCH)?;
-    let Some(tid) = host_tid(&thread) else { return Ok(Reply::Retry) };
+    let Some(tid) = host_tid(&thread).or_else(|| ctx.server.seek(&thread)) else { return Ok(Reply::Retry) };
     // SAFETY: two integers; the result, when not negative, is a descriptor that only we own.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, flags) };
     if fd < 0 {
