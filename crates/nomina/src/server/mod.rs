@@ -22,9 +22,9 @@ pub mod stats;
 pub mod sys;
 pub mod tty;
 pub mod watcher;
+pub mod whose;
 pub mod worker;
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -37,7 +37,7 @@ use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::Mount;
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::{Attr, FsStruct, Inode, Path};
+use nomina_kernel::vfs::FsStruct;
 
 use guest::{GuestThread, Guests};
 
@@ -73,6 +73,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
+    /// The standard streams that were passed in; set at the launch.
+    pub streams: OnceLock<whose::Streams>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
     /// Tokens of new tasks.
@@ -104,16 +106,6 @@ impl Server {
     /// Time for the model: nanoseconds since the start.
     pub fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
-    }
-
-    /// The named inode of an open file of one of the overlays, so that a change through a handle copies up.
-    pub fn inode_of_handle(&self, fd: &OwnedFd) -> Option<Arc<dyn Inode>> {
-        self.overlays.iter().find_map(|(overlay, _)| overlay.inode_of_handle(fd.as_fd()))
-    }
-
-    /// The mount that a handle's permission checks go by: the root's, whose flags allow writing wherever the handle does.
-    pub fn mount_of_handle(&self, _attr: &Attr, root: &Path) -> Arc<Mount> {
-        root.mnt.clone()
     }
 
     /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see.
