@@ -67,9 +67,17 @@ pub fn sendto(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     Ok(restartable(window(area, area.guest_mask(), nr::SENDTO, call)))
 }
 
-/// `getsockopt(2)` of options that name processes or users.
+const SOL_SOCKET: u64 = 1;
+/// `SO_TYPE`, `SO_ERROR`, `SO_ACCEPTCONN`, `SO_PROTOCOL`, `SO_DOMAIN`: what the host's socket itself is.
+const OF_THE_SOCKET: [u64; 5] = [3, 4, 30, 38, 39];
+
+/// `getsockopt(2)` of options that name processes or users, and of those that describe the socket.
 pub fn getsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [_, _, _, value, len_at, _] = *args;
+    let [_, level, option, value, len_at, _] = *args;
+    if level as u32 as u64 == SOL_SOCKET && OF_THE_SOCKET.contains(&(option as u32 as u64)) {
+        // SAFETY: the guest's arguments.
+        return Ok(unsafe { crate::sys::syscall(nr::GETSOCKOPT, *args) });
+    }
     let len: i32 = get_user(len_at)?;
     if len < 0 {
         return Err(err::EINVAL);
