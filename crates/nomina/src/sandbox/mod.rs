@@ -2,6 +2,7 @@
 
 pub mod config;
 mod outcome;
+mod seed;
 mod spawn;
 
 pub use config::{
