@@ -153,8 +153,8 @@ def vim_edits_and_less_pages(t, tm):
 @case(timeout=90)
 @in_tmux
 def nested_terminals_script_and_top(t, tm):
-    tm.line("script -qc 'stty size; tty; echo in script' /dev/null")
-    tm.expect("in script")
+    tm.line("script -qc 'stty size; tty; echo in $((1 + 1)) script' /dev/null")
+    tm.expect("in 2 script")
     tm.line("top -b -n 1 | head -1 | cut -c1-3; echo T$?T")
     tm.expect("T0T")
     tm.line("read -s -p 'secret: ' x; echo; echo got ${#x}")

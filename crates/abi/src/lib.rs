@@ -7,7 +7,7 @@
 //!
 //! # A request
 //! The shim fills `nr` (a Linux system call number or one of the [`op`]s), `args` and `data`, then either, when
-//! `channel` is [`CHANNEL_WATCHED`], moves it to [`CHANNEL_REQUEST`] and spins until it is [`CHANNEL_DONE`], or makes the gate
+//! `channel` is [`CHANNEL_WATCHED`], moves it to [`CHANNEL_REQUEST`] and spins until it is something else, or makes the gate
 //! call [`GATE_CALL`]. Pointers of the guest never travel: [`ARGS`] says for each system call which arguments
 //! are strings and buffers; their bytes are copied into `data` and the argument becomes a [`span`].
 //!
@@ -64,11 +64,10 @@ pub const CHANNEL_ASLEEP: u32 = 0;
 pub const CHANNEL_WATCHED: u32 = 1;
 /// [`Slot::channel`]: the shim has posted a request and spins.
 pub const CHANNEL_REQUEST: u32 = 2;
-/// [`Slot::channel`]: the reply is there. The shim stores nothing: the supervisor goes on to `WATCHED` or `ASLEEP` by
-/// storing [`CHANNEL_DONE_WATCHED`] or [`CHANNEL_DONE`].
-pub const CHANNEL_DONE: u32 = 3;
-/// [`Slot::channel`]: the reply is there and the supervisor still watches. Equals a watched channel for the next request.
-pub const CHANNEL_DONE_WATCHED: u32 = 4;
+/// [`Slot::channel`]: the reply is there and the supervisor still watches: as good as [`CHANNEL_WATCHED`] for the next
+/// request. Any state but [`CHANNEL_REQUEST`] tells the shim that the reply is there; the supervisor may have gone to sleep
+/// ([`CHANNEL_ASLEEP`]) before the shim looks.
+pub const CHANNEL_DONE_WATCHED: u32 = 3;
 
 /// One thread's shared page set.
 #[repr(C, align(4096))]

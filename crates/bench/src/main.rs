@@ -38,7 +38,8 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     while let Some(a) = args.next() {
         let mut value = || args.next().ok_or(format!("{a} needs a value"));
         match a.as_str() {
-            "--nomina" => o.nomina = value()?.into(),
+            // Commands start in the scratch directory, where a relative path would mean something else.
+            "--nomina" => o.nomina = std::path::absolute(value()?).map_err(|e| e.to_string())?,
             "--json" => o.json = Some(value()?.into()),
             "--only" => o.only = Some(value()?),
             "--quick" => o.quick = true,

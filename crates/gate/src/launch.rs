@@ -390,7 +390,10 @@ unsafe fn drop_capabilities() -> bool {
     // SAFETY: system calls on local structures.
     unsafe {
         for capability in 0..64 {
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno() != libc::EINVAL && errno() != libc::EPERM {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0
+                && errno() != libc::EINVAL
+                && errno() != libc::EPERM
+            {
                 return false;
             }
         }

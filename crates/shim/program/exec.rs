@@ -7,6 +7,7 @@ use nomina_abi::{FD_SHIM, SHIM_BASE, op};
 
 use crate::area::Area;
 use crate::marshal::Arena;
+use crate::sighand::across_exec;
 use crate::slot::{data, exchange, out, request};
 use crate::sys::{self, err, nr, sys};
 use crate::uaccess::get_user;
@@ -37,7 +38,7 @@ pub fn execveat(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
         Ok((list, scratch)) => {
             area.exec_scratch.set(scratch);
             let call = [FD_SHIM as u64, EMPTY_PATH, list, envp, AT_EMPTY_PATH, 0];
-            let error = window(area, area.guest_mask(), nr::EXECVEAT, call);
+            let error = across_exec(area, || window(area, area.guest_mask(), nr::EXECVEAT, call));
             area.exec_scratch.set((0, 0));
             free(scratch);
             error

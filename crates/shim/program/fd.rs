@@ -9,6 +9,8 @@ use crate::uaccess::{get_user, put_user_opt};
 
 const RLIMIT_NOFILE: u64 = 7;
 const RLIM_INFINITY: u64 = u64::MAX;
+const BASE: u64 = HIDDEN_FD_BASE as u64;
+const HIDDEN: u64 = HIDDEN_FDS as u64;
 const F_DUPFD: u64 = 0;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 
@@ -28,9 +30,23 @@ pub struct Limit {
 }
 
 impl Limit {
-    fn map(self, change: impl Fn(u64) -> u64) -> Limit {
-        let keep_infinity = |value: u64| if value == RLIM_INFINITY { value } else { change(value) };
-        Limit { soft: keep_infinity(self.soft), hard: keep_infinity(self.hard) }
+    /// What the guest shall see, as the host is told. The hidden descriptors count only when the limit lies above them.
+    fn to_native(self) -> Limit {
+        let raise = |value: u64| match value {
+            RLIM_INFINITY => value,
+            ..BASE => value,
+            _ => value.saturating_add(HIDDEN),
+        };
+        Limit { soft: raise(self.soft), hard: raise(self.hard) }
+    }
+
+    fn to_guest(self) -> Limit {
+        let lower = |value: u64| match value {
+            RLIM_INFINITY => value,
+            ..BASE => value,
+            _ => value.saturating_sub(HIDDEN).max(BASE),
+        };
+        Limit { soft: lower(self.soft), hard: lower(self.hard) }
     }
 }
 
@@ -83,8 +99,7 @@ pub fn prlimit(area: &Area, pid: u64, resource: u64, new: u64, old: u64) -> Resu
         if limit.soft > limit.hard {
             return Err(err::EINVAL);
         }
-        let hidden = u64::from(HIDDEN_FDS);
-        let mut native = limit.map(|value| value.saturating_add(hidden));
+        let mut native = limit.to_native();
         // The shim's own numbers must stay within reach of the hard limit.
         native.hard = native.hard.max((FD_SOCK as u64 + 1).min(was.hard));
         let ret = set_native_limit(native);
@@ -92,7 +107,7 @@ pub fn prlimit(area: &Area, pid: u64, resource: u64, new: u64, old: u64) -> Resu
             return Err(ret);
         }
     }
-    put_user_opt(old, was.map(|value| value.saturating_sub(u64::from(HIDDEN_FDS))))?;
+    put_user_opt(old, was.to_guest())?;
     Ok(0)
 }
 

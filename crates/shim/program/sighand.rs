@@ -64,6 +64,8 @@ pub const SIGCHLD: i32 = 17;
 pub const SIGSTOP: i32 = 19;
 /// See [`SIGILL`].
 pub const SIGSYS: i32 = 31;
+/// The faults that access to guest memory meets.
+const FAULTS: [i32; 2] = [SIGSEGV, SIGBUS];
 /// Number of signals.
 pub const NSIG: usize = 64;
 
@@ -128,14 +130,35 @@ pub fn install() {
     // handler must not be fatal.
     let system_call = crate::trap::system_call as *const () as u64;
     native_action(SIGSYS, Some(&wrapped(system_call, SA_NODEFER, BLOCK_ALL)));
-    let arrived = crate::signal::arrived as *const () as u64;
-    for signal in [SIGSEGV, SIGBUS] {
-        let old = native_action(signal, Some(&wrapped(arrived, SA_NODEFER, BLOCK_ALL)));
-        if old.handler == SIG_IGN {
+    for signal in FAULTS {
+        if install_fault(signal).handler == SIG_IGN {
             crate::area::SIGHAND
                 .set_initial(signal, KernelSigaction { handler: SIG_IGN, ..KernelSigaction::DEFAULT });
         }
     }
+}
+
+fn install_fault(signal: i32) -> KernelSigaction {
+    let arrived = crate::signal::arrived as *const () as u64;
+    native_action(signal, Some(&wrapped(arrived, SA_NODEFER, BLOCK_ALL)))
+}
+
+/// Runs a native exec. What a process ignores stays ignored in the new image, but the host kernel knows it of the faults only
+/// if it is told.
+pub fn across_exec(area: &Area, exec: impl FnOnce() -> i64) -> i64 {
+    let ignored = FAULTS.map(|signal| area.sighand().get(signal).handler == SIG_IGN);
+    for (signal, ignored) in FAULTS.into_iter().zip(ignored) {
+        if ignored {
+            native_action(signal, Some(&KernelSigaction { handler: SIG_IGN, ..KernelSigaction::DEFAULT }));
+        }
+    }
+    let error = exec();
+    for (signal, ignored) in FAULTS.into_iter().zip(ignored) {
+        if ignored {
+            install_fault(signal);
+        }
+    }
+    error
 }
 
 /// Gives a signal the default disposition natively, whatever the guest's.

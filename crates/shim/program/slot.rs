@@ -4,7 +4,7 @@ use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nomina_abi::{
-    CHANNEL_DONE, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_WATCHED, FD_SOCK, GATE_CALL, GATE_NR, Slot,
+    CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_WATCHED, FD_SOCK, GATE_CALL, GATE_NR, Slot,
     op, reply,
 };
 
@@ -102,8 +102,8 @@ fn yield_or_probe(rounds: u32) {
 fn spin(channel: &AtomicU32) {
     let mut rounds = 0u32;
     loop {
-        let state = channel.load(Ordering::Acquire);
-        if state == CHANNEL_DONE || state == CHANNEL_DONE_WATCHED {
+        // Done, and perhaps asleep again by the time we look.
+        if channel.load(Ordering::Acquire) != CHANNEL_REQUEST {
             return;
         }
         rounds = rounds.wrapping_add(1);

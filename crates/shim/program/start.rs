@@ -55,7 +55,8 @@ pub extern "C" fn start(stack: *mut u64) -> ! {
     // SAFETY: nothing else accesses it yet; all bits are valid.
     let bytes =
         unsafe { core::slice::from_raw_parts_mut(START.0.get().cast::<u8>(), size_of::<StartInfo>()) };
-    match receive_fds(FD_SOCK, true, bytes) {
+    // An exec must not fail because the program has used up its descriptors.
+    match crate::fd::with_higher_limit(|| receive_fds(FD_SOCK, true, bytes)) {
         Ok(received) if received.count >= 2 => start_with(stack, &received.fds),
         _ => sys::exit_group(CANNOT_START),
     }

@@ -47,12 +47,15 @@ pub fn text() -> Range<u64> {
 
 // The parts of the program that compute without touching a guest are tested on the host.
 #[cfg(test)]
+#[allow(dead_code, unused_imports, unused_macros, reason = "the program uses all of it")]
 #[path = "../program/elf.rs"]
 mod elf;
 #[cfg(test)]
+#[allow(dead_code, unused_imports, unused_macros, reason = "the program uses all of it")]
 #[path = "../program/frame.rs"]
 mod frame;
 #[cfg(test)]
+#[allow(dead_code, unused_imports, unused_macros, reason = "the program uses all of it")]
 #[path = "../program/sys.rs"]
 mod sys;
 #[cfg(test)]

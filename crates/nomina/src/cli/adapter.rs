@@ -24,7 +24,8 @@ pub fn run(builder: SandboxBuilder, note: impl Fn(&str)) -> Result<Finished, Spa
     let mut running = builder.spawn_plan(plan)?;
     FIRST.store(running.first_pid(), Ordering::Release);
     forward_signals();
-    let exit = running.wait().map_err(|error| SpawnError::Host { what: "waiting for the first program", error })?;
+    let exit =
+        running.wait().map_err(|error| SpawnError::Host { what: "waiting for the first program", error })?;
     // The names of the rows live as long as the report, which ends the process.
     let rows: &'static [_] = Box::leak(running.stats().into_boxed_slice());
     Ok(Finished { exit, stats: rows.iter().map(stat_row).collect() })

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as HostPath, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -40,7 +40,7 @@ use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, 
 use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
-use crate::server::{Server, controls, handle, pids, reaper, stats, worker};
+use crate::server::{Server, controls, handle, pids, reaper, spares, stats, watcher, worker};
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
 const PROC_DEV: u64 = 0x16;
@@ -142,11 +142,17 @@ struct Mounted {
 
 fn overlay(plan: &OverlayPlan, ids: IdMap) -> Result<Arc<OverlaySb>, SpawnError> {
     for dir in [&plan.upper, &plan.work] {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(host_error("creating the layer"))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(host_error("creating the layer"))?;
     }
     let hide = plan.hidden.iter().map(|hidden| (hidden.path.clone(), hidden.mode)).collect();
-    let options =
-        OverlayOptions { hide, ..OverlayOptions::new(Some(plan.lower.clone()), plan.upper.clone(), plan.work.clone(), ids) };
+    let options = OverlayOptions {
+        hide,
+        ..OverlayOptions::new(Some(plan.lower.clone()), plan.upper.clone(), plan.work.clone(), ids)
+    };
     OverlaySb::new(&options).map_err(errno_error("making the copy-on-write layer"))
 }
 
@@ -155,7 +161,10 @@ fn active(sb: Arc<dyn SuperBlock>) -> Arc<ActiveSuper> {
 }
 
 /// Walks as root of the sandbox.
-fn with_root_walk<T>(root: &Path, with: impl FnOnce(&WalkContext<'_>) -> nomina_kernel::Result<T>) -> nomina_kernel::Result<T> {
+fn with_root_walk<T>(
+    root: &Path,
+    with: impl FnOnce(&WalkContext<'_>) -> nomina_kernel::Result<T>,
+) -> nomina_kernel::Result<T> {
     let cred = WalkCred::root();
     with(&WalkContext { root, pwd: root, cred: &cred, umask: 0o022 })
 }
@@ -212,7 +221,11 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         let _ = fs::remove_dir_all(&base);
         let (dir, work) = (base.join("upper"), base.join("work"));
         for dir in [&dir, &work] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(host_error("creating the layer"))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(host_error("creating the layer"))?;
         }
         let sb = nomina_fs::tmpfs::new(dir, work, ids).map_err(errno_error("making a tmpfs"))?;
         Ok(sb)
@@ -343,7 +356,8 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         now: 0,
     });
     let first = kernel.spawn_first(b"nomina").map_err(errno_error("making the first task"))?;
-    let first_pid_ns = kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
+    let first_pid_ns =
+        kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
     let scratch = scratch_dir(&plan.layer.dir)?;
     let sockets = scratch.join("s");
     fs::create_dir(&sockets).map_err(host_error("creating the directory for sockets"))?;
@@ -367,6 +381,8 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         devpts: mounted.devpts,
         terminals: mounted.terminals.clone(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
+        watcher: watcher::Watcher::default(),
+        spares: spares::Spares::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
         first_pid_ns: OnceLock::from(first_pid_ns.clone()),
@@ -388,7 +404,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         process: GuestProcess::first(),
         files: Arc::new(GuestFiles { socket: ours }),
         image: Mutex::new(Image { slot: space.region.slot(0), index: 0, space }),
-        pace: AtomicU64::new(0),
+        pace: Default::default(),
     });
     server.guests.expect(thread.clone());
     let program = &plan.argv[0];
@@ -398,20 +414,22 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         argv.splice(0..1, prefix.iter().map(Vec::as_slice));
     }
     let _ = name;
-    let envp: Vec<Vec<u8>> = plan
-        .env
-        .iter()
-        .map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat())
-        .collect();
-    let nul = |_| SpawnError::Host { what: "building the arguments", error: io::ErrorKind::InvalidInput.into() };
+    let envp: Vec<Vec<u8>> =
+        plan.env.iter().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat()).collect();
+    let nul =
+        |_| SpawnError::Host { what: "building the arguments", error: io::ErrorKind::InvalidInput.into() };
     let argv: Vec<CString> = nomina_gate::launch::c_strings(argv).map_err(nul)?;
     let envp: Vec<CString> = nomina_gate::launch::c_strings(envp.iter().map(Vec::as_slice)).map_err(nul)?;
 
     let shim = shim_memfd(nomina_shim::IMAGE).map_err(host_error("making the shim's memfd"))?;
-    let filter = Filter::build(&BuildOptions::default())
-        .map_err(|error| SpawnError::Host { what: "building the filter", error: io::Error::other(error) })?;
-    let landlock = Ruleset::deny_all()
-        .map_err(|errno| SpawnError::Host { what: "making Landlock rules", error: io::Error::from_raw_os_error(errno.0) })?;
+    let filter =
+        Filter::build(&BuildOptions { shim_text: nomina_shim::text(), ..BuildOptions::default() }).map_err(
+            |error| SpawnError::Host { what: "building the filter", error: io::Error::other(error) },
+        )?;
+    let landlock = Ruleset::deny_all().map_err(|errno| SpawnError::Host {
+        what: "making Landlock rules",
+        error: io::Error::from_raw_os_error(errno.0),
+    })?;
     let stdio = [&builder.stdin, &builder.stdout, &builder.stderr];
     let stdio: Vec<OwnedFd> = stdio
         .into_iter()
@@ -448,12 +466,16 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     server.pids.alias(1, group);
     worker::start(&server).map_err(host_error("starting the workers"))?;
     reaper::start(&server).map_err(host_error("starting the reaper"))?;
+    watcher::start(&server).map_err(host_error("starting the watcher"))?;
+    spares::start(&server).map_err(host_error("starting the maker of spares"))?;
     let control = launched.go().map_err(launch_error)?;
     Ok((server, control, pid))
 }
 
 fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {
-    let null = || -> io::Result<OwnedFd> { Ok(fs::File::options().read(true).write(true).open("/dev/null")?.into()) };
+    let null = || -> io::Result<OwnedFd> {
+        Ok(fs::File::options().read(true).write(true).open("/dev/null")?.into())
+    };
     match stream {
         Stdio::Null => null(),
         Stdio::Fd(fd) => fd.try_clone(),
@@ -491,7 +513,10 @@ fn find_program(
         let prefix = exec::prepare_first(server, thread, name).map_err(failed)?;
         return Ok((name.to_vec(), prefix));
     }
-    let path = env.iter().find(|(key, _)| key == "PATH").map_or(&b"/bin:/usr/bin"[..], |(_, value)| value.as_bytes());
+    let path = env
+        .iter()
+        .find(|(key, _)| key == "PATH")
+        .map_or(&b"/bin:/usr/bin"[..], |(_, value)| value.as_bytes());
     let mut denied = None;
     for dir in path.split(|&byte| byte == b':') {
         let dir = if dir.is_empty() { b"." } else { dir };
@@ -513,7 +538,8 @@ impl Running {
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = self.control.as_ref().and_then(Control::wait);
         self.end();
-        let status = status.ok_or_else(|| io::Error::other("the sandbox's guardian was killed, and all programs with it"))?;
+        let status = status
+            .ok_or_else(|| io::Error::other("the sandbox's guardian was killed, and all programs with it"))?;
         Ok(if libc::WIFEXITED(status) {
             ExitStatus::Code(libc::WEXITSTATUS(status) as u8)
         } else {
@@ -528,7 +554,12 @@ impl Running {
 
     /// Counts of the requests served so far.
     pub fn stats(&self) -> Vec<(String, u64, u64, u64)> {
-        self.server.stats.rows().into_iter().map(|row| (row.name, row.calls, row.total_ns, row.enosys)).collect()
+        self.server
+            .stats
+            .rows()
+            .into_iter()
+            .map(|row| (row.name, row.calls, row.total_ns, row.enosys))
+            .collect()
     }
 
     fn end(&mut self) {

@@ -126,7 +126,10 @@ impl Ctx<'_> {
     /// The number of the caller's network namespace.
     pub fn net_ns(&self) -> u64 {
         let kernel = self.server.kernel.lock().unwrap();
-        kernel.task(self.task()).and_then(|task| task.nsproxy().map(|ns| ns.net_ns().common().inum())).unwrap_or(0)
+        kernel
+            .task(self.task())
+            .and_then(|task| task.nsproxy().map(|ns| ns.net_ns().common().inum()))
+            .unwrap_or(0)
     }
 }
 

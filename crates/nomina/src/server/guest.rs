@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use nomina_gate::region::{Region, SlotRef};
@@ -20,6 +20,8 @@ pub struct GuestProcess {
     pub exited: AtomicBool,
     /// The prepared exec, between [`nomina_abi::op::EXEC`] and [`nomina_abi::GATE_START`].
     pub exec: Mutex<Option<super::sys::exec::PreparedExec>>,
+    /// Whether it ever had a second thread.
+    pub threaded: AtomicBool,
     /// Its program's file (`/proc/PID/exe`).
     pub exe: Mutex<Option<Path>>,
 }
@@ -70,6 +72,12 @@ impl AddressSpace {
     pub fn new() -> io::Result<Arc<AddressSpace>> {
         Ok(Arc::new(AddressSpace { region: Region::new()?, slots: Mutex::new(SlotAllocator::first_taken()) }))
     }
+
+    /// Whether slot `index` is 0 and the only one in use.
+    pub fn alone(&self, index: u32) -> bool {
+        let slots = self.slots.lock().unwrap();
+        index == 0 && slots.next as usize == slots.free.len() + 1
+    }
 }
 
 /// A descriptor table: the supervisor's end of the hidden socket in it.
@@ -103,8 +111,8 @@ pub struct GuestThread {
     pub files: Arc<GuestFiles>,
     /// Address space and slot.
     pub image: Mutex<Image>,
-    /// Times of recent requests, for the choice between notification and spinning.
-    pub pace: AtomicU64,
+    /// Pace of its requests, for the choice between notification and spinning.
+    pub pace: super::watcher::Pace,
 }
 
 impl GuestProcess {
@@ -124,6 +132,7 @@ impl GuestProcess {
             pidfd: OnceLock::new(),
             exited: AtomicBool::new(false),
             exec: Mutex::new(None),
+            threaded: AtomicBool::new(false),
             exe: Mutex::new(exe),
         })
     }
@@ -134,7 +143,9 @@ impl GuestProcess {
     /// `EBADF` when the guest has no such descriptor, `ESRCH` when it is gone.
     pub fn getfd(&self, fd: i32) -> io::Result<OwnedFd> {
         let pidfd = self.pidfd.get().ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
-        if (nomina_abi::HIDDEN_FD_BASE..nomina_abi::HIDDEN_FD_BASE + nomina_abi::HIDDEN_FDS).contains(&(fd as u32)) {
+        if (nomina_abi::HIDDEN_FD_BASE..nomina_abi::HIDDEN_FD_BASE + nomina_abi::HIDDEN_FDS)
+            .contains(&(fd as u32))
+        {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         // SAFETY: three integers; the result, when not negative, is a descriptor that only we own.

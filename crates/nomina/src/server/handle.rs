@@ -52,7 +52,8 @@ impl Handles {
     /// # Errors
     /// Those of `open(2)` and `inotify_init1(2)`.
     pub fn new(scratch: PathBuf) -> io::Result<Handles> {
-        let dir = rustix::fs::open(&scratch, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let dir =
+            rustix::fs::open(&scratch, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         Ok(Handles {
             scratch: dir,
@@ -71,7 +72,12 @@ impl Handles {
         let name = format!("h{}", self.serial.fetch_add(1, Ordering::Relaxed));
         rustix::fs::mkdirat(&self.scratch, &name, Mode::RWXU)?;
         let kind = if flags & libc::O_PATH as u32 != 0 { OFlags::PATH } else { OFlags::RDONLY };
-        let fd = rustix::fs::openat(&self.scratch, &name, kind | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let fd = rustix::fs::openat(
+            &self.scratch,
+            &name,
+            kind | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
         let removed = rustix::fs::unlinkat(&self.scratch, &name, AtFlags::REMOVEDIR);
         let fd = fd?;
         removed?;

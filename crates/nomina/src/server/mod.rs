@@ -17,9 +17,11 @@ pub mod pids;
 pub mod proc_source;
 pub mod reaper;
 pub mod request;
+pub mod spares;
 pub mod stats;
 pub mod sys;
 pub mod tty;
+pub mod watcher;
 pub mod worker;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,6 +75,10 @@ pub struct Server {
     pub terminals: Arc<tty::Terminals>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Spins for guests that ask often.
+    pub watcher: watcher::Watcher,
+    /// Regions and sockets made ahead.
+    pub spares: spares::Spares,
     /// Counts of requests.
     pub stats: stats::Stats,
     /// The first guest's host process group, which stands for process group 1.

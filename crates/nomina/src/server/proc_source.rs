@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_fs::proc::{
-    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, NsLink as ProcNsLink, ProcSource, TaskInfo, TaskKey,
-    TaskOwner, UtsField,
+    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, NsLink as ProcNsLink, ProcSource, TaskInfo,
+    TaskKey, TaskOwner, UtsField,
 };
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::kernel::Kernel;
@@ -35,7 +35,14 @@ pub struct NsInode {
 
 impl Inode for NsInode {
     fn getattr(&self) -> Result<Attr> {
-        Ok(Attr { dev: NSFS_DEV, ino: self.ns.common().inum(), mode: S_IFREG | 0o444, nlink: 1, blksize: 4096, ..Attr::default() })
+        Ok(Attr {
+            dev: NSFS_DEV,
+            ino: self.ns.common().inum(),
+            mode: S_IFREG | 0o444,
+            nlink: 1,
+            blksize: 4096,
+            ..Attr::default()
+        })
     }
     fn file_type(&self) -> u32 {
         S_IFREG
@@ -59,7 +66,13 @@ struct NsFsRoot;
 
 impl Inode for NsFsRoot {
     fn getattr(&self) -> Result<Attr> {
-        Ok(Attr { dev: NSFS_DEV, ino: 1, mode: nomina_kernel::vfs::S_IFDIR | 0o555, nlink: 2, ..Attr::default() })
+        Ok(Attr {
+            dev: NSFS_DEV,
+            ino: 1,
+            mode: nomina_kernel::vfs::S_IFDIR | 0o555,
+            nlink: 2,
+            ..Attr::default()
+        })
     }
     fn file_type(&self) -> u32 {
         nomina_kernel::vfs::S_IFDIR
@@ -142,7 +155,8 @@ impl PidNsView {
     /// The viewer's root directory, or the sandbox's.
     fn root_of(&self, viewer: Option<TaskKey>) -> Result<Path> {
         let fs = self.need(|server, kernel, _| {
-            let fs = viewer.and_then(|viewer| kernel.task(TaskId(viewer.0))).and_then(|task| task.fs().cloned());
+            let fs =
+                viewer.and_then(|viewer| kernel.task(TaskId(viewer.0))).and_then(|task| task.fs().cloned());
             Some(fs.map_or_else(|| Err(server.first_fs.root.clone()), Ok))
         })?;
         Ok(match fs {
@@ -274,7 +288,8 @@ impl ProcSource for PidNsView {
     fn threads(&self, task: TaskKey) -> Vec<i32> {
         let numbers = self.with(|_, kernel, ns| {
             let threads = kernel.threads_of(TaskId(task.0)).iter();
-            let mut numbers: Vec<i32> = threads.filter_map(|&t| Some(kernel.task(t)?.pid().nr_ns(ns))).collect();
+            let mut numbers: Vec<i32> =
+                threads.filter_map(|&t| Some(kernel.task(t)?.pid().nr_ns(ns))).collect();
             numbers.sort_unstable();
             Some(numbers)
         });
@@ -284,7 +299,12 @@ impl ProcSource for PidNsView {
     fn children(&self, task: TaskKey) -> Vec<i32> {
         self.with(|_, kernel, ns| {
             let children = kernel.task(TaskId(task.0))?.children().iter();
-            Some(children.filter_map(|&child| Some(kernel.task(child)?.pid().nr_ns(ns))).filter(|&nr| nr != 0).collect())
+            Some(
+                children
+                    .filter_map(|&child| Some(kernel.task(child)?.pid().nr_ns(ns)))
+                    .filter(|&nr| nr != 0)
+                    .collect(),
+            )
         })
         .unwrap_or_default()
     }
@@ -326,7 +346,8 @@ impl ProcSource for PidNsView {
                     Some(path) => (path, true),
                     None => (&text[..], false),
                 };
-                let mut shown = server.guest_path(path, &self.root_of(viewer)?).unwrap_or_else(|| path.to_vec());
+                let mut shown =
+                    server.guest_path(path, &self.root_of(viewer)?).unwrap_or_else(|| path.to_vec());
                 if deleted {
                     shown.extend_from_slice(b" (deleted)");
                 }
@@ -466,7 +487,9 @@ impl ProcSource for PidNsView {
     }
 
     fn setgroups(&self, task: TaskKey) -> Result<bool> {
-        self.need(|_, kernel, _| Some(kernel.task(TaskId(task.0))?.cred().user_ns.show_setgroups() != "deny\n"))
+        self.need(|_, kernel, _| {
+            Some(kernel.task(TaskId(task.0))?.cred().user_ns.show_setgroups() != "deny\n")
+        })
     }
 
     fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()> {

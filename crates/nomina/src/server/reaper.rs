@@ -18,6 +18,9 @@ use super::sys::process::kill_all;
 /// (a parent that ignores SIGCHLD, or one that died).
 const GRACE: Duration = Duration::from_millis(500);
 
+/// The least time between two wake-ups of the thread that waits for exits.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// The pidfds.
 pub struct Reaper {
     epoll: OwnedFd,
@@ -117,9 +120,11 @@ pub fn is_zombie_or_alive(pidfd: &OwnedFd) -> bool {
 /// What follows on the host from the end of a task in the model.
 pub fn after_exit(server: &Arc<Server>, leader: &Arc<GuestThread>, outcome: ExitOutcome) {
     kill_all(server, &outcome.killed);
-    for thread in server.guests.all() {
-        if Arc::ptr_eq(&thread.process, &leader.process) && thread.task != leader.task {
-            server.guests.remove(&thread);
+    if leader.process.threaded.load(Ordering::Acquire) {
+        for thread in server.guests.all() {
+            if Arc::ptr_eq(&thread.process, &leader.process) && thread.task != leader.task {
+                server.guests.remove(&thread);
+            }
         }
     }
     for task in outcome.released {
@@ -141,6 +146,8 @@ pub fn start(server: &Arc<Server>) -> io::Result<()> {
             let nsec = if idle { 500_000_000 } else { 100_000_000 };
             server.reaper.wait(&server, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: nsec }));
             server.reaper.sweep(&server);
+            // Whoever must know of an exit at once drains; this thread need not wake up for each one.
+            std::thread::sleep(PAUSE);
         }
     })?;
     Ok(())

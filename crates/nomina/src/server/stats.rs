@@ -55,8 +55,15 @@ impl Stats {
 
     /// All rows that are not zero, most frequent first.
     pub fn rows(&self) -> Vec<Count> {
-        const OPERATION_NAMES: [&str; 7] =
-            ["(clone)", "(clone failed)", "(exec)", "(exec failed)", "(thread exit)", "(translate)", "(reap)"];
+        const OPERATION_NAMES: [&str; 7] = [
+            "(clone)",
+            "(clone failed)",
+            "(exec)",
+            "(exec failed)",
+            "(thread exit)",
+            "(translate)",
+            "(reap)",
+        ];
         let mut rows: Vec<Count> = self
             .cells
             .iter()

@@ -9,7 +9,7 @@ use nomina_fs::proc::current;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::Attr;
-use rustix::fs::{Mode, OFlags, Stat, major, minor};
+use rustix::fs::{Mode, OFlags, major, minor};
 
 use super::Server;
 use super::request::host;
@@ -75,7 +75,8 @@ impl DeviceHost for Terminals {
 fn tty_of(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // After the name in parentheses: state, ppid, pgrp, session, tty_nr.
-    let number: u32 = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(4)?.parse::<i32>().ok()? as u32;
+    let number: u32 =
+        stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(4)?.parse::<i32>().ok()? as u32;
     // new_encode_dev of the kernel.
     let device = rustix::fs::makedev(number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
     (number != 0).then_some(device)
@@ -83,11 +84,11 @@ fn tty_of(pid: i32) -> Option<u64> {
 
 impl Server {
     /// Attributes of a terminal in a guest's hands, as devpts shows them. `None` for anything else.
-    pub fn pty_attr(&self, stat: &Stat) -> Option<Attr> {
-        if major(stat.st_rdev) != nomina_fs::dev::PTS_MAJOR || stat.st_mode & libc::S_IFMT != libc::S_IFCHR {
+    pub fn pty_attr(&self, attr: &Attr) -> Option<Attr> {
+        if major(attr.rdev) != nomina_fs::dev::PTS_MAJOR || attr.mode & libc::S_IFMT != libc::S_IFCHR {
             return None;
         }
-        self.devpts.inode(minor(stat.st_rdev))?.getattr().ok()
+        self.devpts.inode(minor(attr.rdev))?.getattr().ok()
     }
 }
 

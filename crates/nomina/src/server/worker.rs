@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nomina_abi as abi;
@@ -65,6 +64,7 @@ fn answer(server: &Arc<Server>, call: &Call) -> i64 {
     match call.args[0] {
         abi::GATE_CALL => {
             serve(server, &thread);
+            server.watcher.pace(server, &thread);
             0
         }
         abi::GATE_ATTACH => 0,
@@ -90,5 +90,4 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>) {
     let enosys = matches!(result, Err(Errno::ENOSYS));
     ctx.finish(result);
     server.stats.count(nr, started.elapsed(), enosys);
-    thread.pace.store(server.now(), Ordering::Relaxed);
 }

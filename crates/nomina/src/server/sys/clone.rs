@@ -1,7 +1,7 @@
 //! New tasks: the model's `kernel_clone`, and the binding of host threads to its tasks.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nomina_gate::sock;
@@ -9,7 +9,7 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::fork::{CloneFlags, KernelCloneArgs};
 
 use super::super::Server;
-use super::super::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
+use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
 
 /// A token nobody can guess.
@@ -38,6 +38,9 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         now: server.now(),
     };
     let new_thread = flags.contains(CloneFlags::THREAD);
+    if new_thread {
+        ctx.thread.process.threaded.store(true, Ordering::Release);
+    }
     let own_image = ctx.thread.image.lock().unwrap().clone();
     // What can fail on the host comes before what the model has to take back.
     let token = token()?;
@@ -45,7 +48,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         let index = own_image.space.slots.lock().unwrap().alloc().ok_or(Errno::EAGAIN)?;
         Image { slot: own_image.space.region.slot(index), index, space: own_image.space.clone() }
     } else {
-        let space = AddressSpace::new().map_err(host)?;
+        let space = server.spares.space().map_err(host)?;
         Image { slot: space.region.slot(0), index: 0, space }
     };
     let release_slot = |image: &Image| {
@@ -60,7 +63,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let files = if flags.contains(CloneFlags::FILES) {
         ctx.thread.files.clone()
     } else {
-        let (ours, theirs) = sock::pair().map_err(|error| {
+        let (ours, theirs) = server.spares.sockets().map_err(|error| {
             release_slot(&image);
             host(error)
         })?;
@@ -72,24 +75,20 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let tgid = kernel.task_tgid_vnr(outcome.child, outcome.child);
     let is_init = kernel.signal_of(outcome.child).is_some_and(|signal| signal.is_init()) && !new_thread;
     drop(kernel);
-    ctx.out = [
-        token,
-        outcome.child_tid as u64,
-        tgid as u64,
-        image.index.into(),
-        u64::from(is_init),
-        0,
-        0,
-    ];
+    ctx.out = [token, outcome.child_tid as u64, tgid as u64, image.index.into(), u64::from(is_init), 0, 0];
     ctx.fds = fds;
     server.guests.expect(Arc::new(GuestThread {
         task: outcome.child,
         host_tid: AtomicI32::new(0),
         token,
-        process: if new_thread { ctx.thread.process.clone() } else { GuestProcess::child(&ctx.thread.process) },
+        process: if new_thread {
+            ctx.thread.process.clone()
+        } else {
+            GuestProcess::child(&ctx.thread.process)
+        },
         files,
         image: Mutex::new(image),
-        pace: AtomicU64::new(0),
+        pace: Default::default(),
     }));
     Ok(outcome.pid.into())
 }

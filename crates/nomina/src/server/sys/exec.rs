@@ -13,13 +13,16 @@ use nomina_kernel::vfs::{FsStruct, LookupFlags, Opened, Path, WalkContext, attr,
 
 use super::super::Server;
 use super::super::context::walk_cred;
-use super::super::guest::{AddressSpace, GuestThread, Image};
+use super::super::guest::{GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
+use super::super::watcher;
 use super::clone;
 use super::files::FdPath;
 
 /// Length of the piece of a file that decides how it is run (`BINPRM_BUF_SIZE`).
 const BINPRM_BUF_SIZE: usize = 256;
+/// How much of a file is read at once: mostly all of its program headers and the interpreter's name.
+const HEAD: usize = 2048;
 /// How many scripts may be each other's interpreters.
 const MAX_SCRIPTS: usize = 5;
 
@@ -65,11 +68,11 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
         };
         attr::may_exec(&path, walk.cred)?;
         let file = open(&path)?;
-        let mut head = [0u8; BINPRM_BUF_SIZE];
+        let mut head = [0u8; HEAD];
         let len = rustix::io::pread(&file, &mut head, 0).map_err(host)?;
         let head = &head[..len];
         if head.starts_with(b"#!") {
-            let (interpreter, argument) = parse_script(head)?;
+            let (interpreter, argument) = parse_script(&head[..len.min(BINPRM_BUF_SIZE)])?;
             let mut strings = vec![interpreter.clone()];
             strings.extend(argument);
             strings.push(name);
@@ -78,7 +81,7 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
             name = interpreter;
             continue;
         }
-        let interpreter = match elf_interpreter(&file)? {
+        let interpreter = match elf_interpreter(&file, head)? {
             None => None,
             Some(interpreter) => {
                 let path = namei::path_lookup(walk, &interpreter, LookupFlags::FOLLOW)?;
@@ -87,7 +90,8 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
             }
         };
         let attr = path.inode().getattr()?;
-        let caps = path.inode().getxattr(b"security.capability").ok().and_then(|xattr| VfsCaps::parse(&xattr).ok());
+        let caps = nomina_fs::handle::get_xattr_fd(file.as_fd(), b"security.capability");
+        let caps = caps.ok().and_then(|xattr| VfsCaps::parse(&xattr).ok());
         let file_info = ExecFile {
             uid: attr.uid,
             gid: attr.gid,
@@ -126,31 +130,40 @@ fn parse_script(head: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
 }
 
 /// Checks that a file is an ELF program of this machine and gives its `PT_INTERP`.
-fn elf_interpreter(file: &OwnedFd) -> Result<Option<Vec<u8>>> {
+///
+/// `known` is the beginning of the file.
+fn elf_interpreter(file: &OwnedFd, known: &[u8]) -> Result<Option<Vec<u8>>> {
     const PT_INTERP: u32 = 3;
     const PROGRAM_HEADER: usize = 56;
-    let mut head = [0u8; 64];
-    let len = rustix::io::pread(file, &mut head, 0).map_err(host)?;
+    // A piece of the file, from what is known of it if possible.
+    let piece = |at: u64, len: usize| -> Result<Vec<u8>> {
+        let end = usize::try_from(at).ok().and_then(|at| at.checked_add(len));
+        if let Some(known) = end.and_then(|end| known.get(end - len..end)) {
+            return Ok(known.to_vec());
+        }
+        let mut bytes = vec![0u8; len];
+        match rustix::io::pread(file, &mut bytes, at).map_err(host)? == len {
+            true => Ok(bytes),
+            false => Err(Errno::ENOEXEC),
+        }
+    };
+    let head = known.get(..64).ok_or(Errno::ENOEXEC)?;
     let word16 = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
     // 64-bit, little endian, ET_EXEC or ET_DYN.
-    if len < 64
-        || !head.starts_with(b"\x7fELF\x02\x01")
+    if !head.starts_with(b"\x7fELF\x02\x01")
         || !matches!(word16(16), 2 | 3)
         || word16(18) != super::super::arch::ELF_MACHINE
         || usize::from(word16(54)) != PROGRAM_HEADER
     {
         return Err(Errno::ENOEXEC);
     }
-    let offset = super::super::layout::u64_at(&head, 32);
+    let offset = super::super::layout::u64_at(head, 32);
     let count = usize::from(word16(56));
     // Linux: at most 64 KiB of program headers.
     if count == 0 || count * PROGRAM_HEADER > 65536 {
         return Err(Errno::ENOEXEC);
     }
-    let mut headers = vec![0u8; count * PROGRAM_HEADER];
-    if rustix::io::pread(file, &mut headers, offset).map_err(host)? != headers.len() {
-        return Err(Errno::ENOEXEC);
-    }
+    let headers = piece(offset, count * PROGRAM_HEADER)?;
     for header in headers.chunks_exact(PROGRAM_HEADER) {
         if u32::from_le_bytes(header[..4].try_into().unwrap_or_default()) == PT_INTERP {
             let at = super::super::layout::u64_at(header, 8);
@@ -158,8 +171,8 @@ fn elf_interpreter(file: &OwnedFd) -> Result<Option<Vec<u8>>> {
             if !(2..=4096).contains(&size) {
                 return Err(Errno::ENOEXEC);
             }
-            let mut name = vec![0u8; size as usize];
-            if rustix::io::pread(file, &mut name, at).map_err(host)? != name.len() || name.pop() != Some(0) {
+            let mut name = piece(at, size as usize)?;
+            if name.pop() != Some(0) {
                 return Err(Errno::ENOEXEC);
             }
             return Ok(Some(name));
@@ -264,8 +277,14 @@ pub fn by_process(server: &Server, tid: i32) -> Option<Arc<GuestThread>> {
 pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32) -> Result<()> {
     let prepared = known.process.exec.lock().unwrap().take().ok_or(Errno::EPERM)?;
     let thread = &prepared.thread;
-    let space = AddressSpace::new().map_err(host)?;
     let secure = prepared.cred.secure;
+    let old = thread.image.lock().unwrap().clone();
+    // The old image's region serves the new one when nothing else can have it mapped that the new image must be safe
+    // from: no other thread uses it, and the exec gives no privilege.
+    let space = match old.space.alone(old.index) && !secure {
+        true => old.space.clone(),
+        false => server.spares.space().map_err(host)?,
+    };
     let (pid_nr, tid_nr, ids, vanished) = {
         let mut kernel = server.kernel.lock().unwrap();
         let comm = &prepared.comm[..prepared.comm.len().min(15)];
@@ -302,10 +321,12 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32) -> Result
     let mut fds: Vec<BorrowedFd<'_>> = vec![space.region.fd(), prepared.program.as_fd()];
     fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
     clone::send(thread, bytes, &fds)?;
-    let image = Image { slot: space.region.slot(0), index: 0, space };
-    let old = std::mem::replace(&mut *thread.image.lock().unwrap(), image);
-    // Of a region that a vfork parent still uses, our slot is free again; any other is gone with the last thread.
-    old.space.slots.lock().unwrap().free(old.index);
+    let same = Arc::ptr_eq(&space, &old.space);
+    *thread.image.lock().unwrap() = Image { slot: space.region.slot(0), index: 0, space };
+    if !same {
+        // Of a region that a vfork parent still uses, our slot is free again; any other is gone with the last thread.
+        watcher::release_slot(thread, &old);
+    }
     *thread.process.exe.lock().unwrap() = Some(prepared.exe);
     Ok(())
 }
@@ -350,9 +371,15 @@ mod tests {
 
     #[test]
     fn script_lines_are_taken_apart_as_linux_does() {
-        let parse = |line: &[u8]| parse_script(line).map(|(i, a)| (String::from_utf8(i).unwrap(), a.map(|a| String::from_utf8(a).unwrap())));
+        let parse = |line: &[u8]| {
+            parse_script(line)
+                .map(|(i, a)| (String::from_utf8(i).unwrap(), a.map(|a| String::from_utf8(a).unwrap())))
+        };
         assert_eq!(parse(b"#!/bin/sh\nrest"), Ok(("/bin/sh".into(), None)));
-        assert_eq!(parse(b"#! /usr/bin/env  python3 -u \nrest"), Ok(("/usr/bin/env".into(), Some("python3 -u".into()))));
+        assert_eq!(
+            parse(b"#! /usr/bin/env  python3 -u \nrest"),
+            Ok(("/usr/bin/env".into(), Some("python3 -u".into())))
+        );
         assert!(parse(b"#!\n").is_err());
         assert!(parse(b"#!   \n").is_err());
         assert_eq!(parse(b"#!/bin/sh"), Ok(("/bin/sh".into(), None)));

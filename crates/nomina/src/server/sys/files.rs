@@ -9,9 +9,9 @@ use nomina_kernel::vfs::{
     Attr, Inode, LookupFlags, Opened, Path, SetAttr, SetTime, Timespec, WalkCred, attr, namei, xattr,
 };
 
+use super::super::Server;
 use super::super::layout::pair;
 use super::super::request::{Ctx, Reply, host};
-use super::super::Server;
 
 /// What a guest's descriptor stands for.
 pub enum FdPath {
@@ -194,10 +194,7 @@ pub fn chown(ctx: &mut Ctx<'_>) -> Result<Reply> {
             u32::MAX => Ok(None),
             value => make(value).map(Some).ok_or(Errno::EINVAL),
         };
-        Ok((
-            id(ctx.uint(at), &|v| user_ns.make_kuid(v))?,
-            id(ctx.uint(at + 1), &|v| user_ns.make_kgid(v))?,
-        ))
+        Ok((id(ctx.uint(at), &|v| user_ns.make_kuid(v))?, id(ctx.uint(at + 1), &|v| user_ns.make_kgid(v))?))
     };
     match ctx.nr {
         92 | 94 => {
@@ -224,7 +221,9 @@ pub fn chown(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn truncate(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let size = u64::try_from(ctx.args[1] as i64).map_err(|_| Errno::EINVAL)?;
     let name = ctx.path(0)?;
-    ctx.with_place(libc::AT_FDCWD, &name, LookupFlags::FOLLOW, |path, cred| attr::vfs_truncate(path, cred, size))?;
+    ctx.with_place(libc::AT_FDCWD, &name, LookupFlags::FOLLOW, |path, cred| {
+        attr::vfs_truncate(path, cred, size)
+    })?;
     Ok(().into())
 }
 
@@ -345,13 +344,19 @@ pub fn inotify_add_watch(ctx: &mut Ctx<'_>) -> Result<Reply> {
     flags.set(LookupFlags::DIRECTORY, mask & IN_ONLYDIR != 0);
     let inotify = ctx.thread.process.getfd(ctx.int(0)).map_err(host)?;
     let target = ctx.with_place(libc::AT_FDCWD, &name, flags, |path, cred| {
-        nomina_kernel::vfs::permission::path_permission(path, cred, nomina_kernel::vfs::permission::MAY_READ)?;
+        nomina_kernel::vfs::permission::path_permission(
+            path,
+            cred,
+            nomina_kernel::vfs::permission::MAY_READ,
+        )?;
         let inode = path.inode();
         // A directory is copied up, so that what the guest creates in it is seen; where it cannot be, the lower one.
         inode.host_handle(path.dentry.is_dir()).or_else(|_| inode.host_handle(false))
     })?;
-    let link = std::ffi::CString::new(format!("/proc/self/fd/{}", target.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+    let link =
+        std::ffi::CString::new(format!("/proc/self/fd/{}", target.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
     // SAFETY: a valid path; the mask is the guest's, without the flag that would stop at our magic link.
-    let watch = unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), link.as_ptr(), mask & !IN_DONT_FOLLOW) };
+    let watch =
+        unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), link.as_ptr(), mask & !IN_DONT_FOLLOW) };
     if watch < 0 { Err(host(std::io::Error::last_os_error())) } else { Ok(watch.into()) }
 }

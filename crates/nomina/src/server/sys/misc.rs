@@ -52,7 +52,9 @@ fn open_peer(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let master = ctx.thread.process.getfd(ctx.int(0)).map_err(host)?;
     let flags = ctx.int(2);
     // SAFETY: the command takes open flags by value and gives a new descriptor.
-    let fd = unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTPEER, flags | libc::O_CLOEXEC | libc::O_NOCTTY) };
+    let fd = unsafe {
+        libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTPEER, flags | libc::O_CLOEXEC | libc::O_NOCTTY)
+    };
     if fd < 0 {
         return Err(host(std::io::Error::last_os_error()));
     }

@@ -39,6 +39,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         49 => socket::bind(ctx),
         51 | 52 => socket::name_of(ctx),
         53 => socket::socket(ctx),
+        54 => socket::set_option(ctx),
         55 => socket::peer_option(ctx),
         62 => signal::kill(ctx),
         63 => uts::uname(ctx),

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nomina_kernel::errno::{Errno, Result};
 use nomina_fs::dev::open_device;
+use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{LookupFlags, Opened, namei};
 
 use super::super::layout::u64_at;
@@ -62,7 +62,8 @@ pub fn openat2(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return Err(Errno::E2BIG);
     }
     let (flags, mode, resolve) = (u64_at(&how, 0), u64_at(&how, 8), u64_at(&how, 16));
-    let creates = flags & (libc::O_CREAT as u64) != 0 || flags & (libc::O_TMPFILE as u64) == libc::O_TMPFILE as u64;
+    let creates =
+        flags & (libc::O_CREAT as u64) != 0 || flags & (libc::O_TMPFILE as u64) == libc::O_TMPFILE as u64;
     if flags & !VALID_OPEN_FLAGS != 0 || mode & !0o7777 != 0 || (mode != 0 && !creates) {
         return Err(Errno::EINVAL);
     }
@@ -121,7 +122,9 @@ fn do_open(
 pub fn reopen(fd: &OwnedFd, flags: u32) -> Result<OwnedFd> {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let keep = flags & !(O_PATH | libc::O_CREAT as u32 | libc::O_EXCL as u32 | libc::O_NOFOLLOW as u32);
-    let flags = rustix::fs::OFlags::from_bits_retain(keep | O_CLOEXEC | libc::O_NOCTTY as u32 | libc::O_NONBLOCK as u32);
+    let flags = rustix::fs::OFlags::from_bits_retain(
+        keep | O_CLOEXEC | libc::O_NOCTTY as u32 | libc::O_NONBLOCK as u32,
+    );
     let fd = rustix::fs::open(link, flags, rustix::fs::Mode::empty()).map_err(host)?;
     if keep & libc::O_NONBLOCK as u32 == 0 {
         let now = rustix::fs::fcntl_getfl(&fd).map_err(host)?;

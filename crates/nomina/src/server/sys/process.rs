@@ -16,6 +16,7 @@ use nomina_kernel::task::{Dumpable, TaskId};
 use super::super::Server;
 use super::super::layout::u64_at;
 use super::super::request::{Ctx, Reply, host};
+use super::super::watcher;
 use super::clone::host_tid;
 
 /// `getppid(2)`.
@@ -120,7 +121,13 @@ pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
     } else {
         let me = kernel.task(ctx.task()).ok_or(Errno::ESRCH)?.cred().clone();
         let group = if which == 1 { kernel.getpgid(ctx.task(), 0)? } else { 0 };
-        let wanted = if who != 0 { who } else if which == 1 { group } else { me.user_ns.from_kuid_munged(me.uid) as i32 };
+        let wanted = if who != 0 {
+            who
+        } else if which == 1 {
+            group
+        } else {
+            me.user_ns.from_kuid_munged(me.uid) as i32
+        };
         let ns = kernel.active_pid_ns(ctx.task()).ok_or(Errno::ESRCH)?;
         kernel
             .tasks_in_ns(&ns)
@@ -128,13 +135,18 @@ pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
             .map(|(_, task)| task)
             .filter(|&task| match which {
                 1 => kernel.task_pgrp_vnr(task, ctx.task()) == wanted,
-                _ => kernel.task(task).is_some_and(|t| me.user_ns.from_kuid_munged(t.cred().uid) as i32 == wanted),
+                _ => kernel
+                    .task(task)
+                    .is_some_and(|t| me.user_ns.from_kuid_munged(t.cred().uid) as i32 == wanted),
             })
             .collect()
     };
     drop(kernel);
-    let tids: Vec<i32> =
-        tasks.iter().filter_map(|&task| ctx.server.guests.by_task(task)).filter_map(|t| host_tid(&t)).collect();
+    let tids: Vec<i32> = tasks
+        .iter()
+        .filter_map(|&task| ctx.server.guests.by_task(task))
+        .filter_map(|t| host_tid(&t))
+        .collect();
     if tids.is_empty() {
         return Err(Errno::ESRCH);
     }
@@ -204,7 +216,12 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
             }
             kernel.task(task).ok_or(Errno::ESRCH)?.no_new_privs().into()
         }
-        libc::PR_SET_CHILD_SUBREAPER => kernel.set_child_subreaper(task, rest[0] != 0).map(|()| 0)?,
+        libc::PR_SET_CHILD_SUBREAPER => {
+            kernel.set_child_subreaper(task, rest[0] != 0)?;
+            // And natively, so that orphans reach it.
+            ctx.out[0] = 2;
+            0
+        }
         libc::PR_GET_CHILD_SUBREAPER => {
             ctx.out[0] = 1;
             ctx.out[1] = kernel.signal_of(task).is_some_and(|signal| signal.is_child_subreaper()).into();
@@ -235,7 +252,7 @@ pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if !is_leader {
         server.guests.remove(thread);
     }
-    image.space.slots.lock().unwrap().free(image.index);
+    watcher::release_slot(thread, &image);
     Ok(().into())
 }
 
@@ -266,7 +283,9 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             let kernel = server.kernel.lock().unwrap();
             let pid = kernel.find_vpid(caller, nr).ok_or(Errno::ESRCH)?;
             drop(kernel);
-            if let (Some(&first), Some(1)) = (server.first_pgrp.get(), pid.numbers().get(1).map(|upid| upid.nr)) {
+            if let (Some(&first), Some(1)) =
+                (server.first_pgrp.get(), pid.numbers().get(1).map(|upid| upid.nr))
+            {
                 return Ok(first.into());
             }
             match server.pids.to_host(&pid) {

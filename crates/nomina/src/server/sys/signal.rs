@@ -40,7 +40,14 @@ fn has_handler(host_pid: i32, signal: i32) -> bool {
 }
 
 /// Sends to a process (or with `thread` to one thread). `Ok(false)`: it has not introduced itself yet.
-fn send(server: &Server, ctx: &Ctx<'_>, target: &SignalTarget, signal: i32, info: &Info, thread: bool) -> Result<bool> {
+fn send(
+    server: &Server,
+    ctx: &Ctx<'_>,
+    target: &SignalTarget,
+    signal: i32,
+    info: &Info,
+    thread: bool,
+) -> Result<bool> {
     let Some(guest) = server.guests.by_task(target.task) else { return Ok(true) };
     let (Some(pidfd), Some(tid)) = (guest.process.pidfd.get(), host_tid(&guest)) else { return Ok(false) };
     let host_pid = guest.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
@@ -49,8 +56,8 @@ fn send(server: &Server, ctx: &Ctx<'_>, target: &SignalTarget, signal: i32, info
     }
     let kernel = server.kernel.lock().unwrap();
     let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
-    let reaches =
-        !is_init || kernel.signal_reaches(Some(ctx.task()), target.task, signal, has_handler(host_pid, signal));
+    let reaches = !is_init
+        || kernel.signal_reaches(Some(ctx.task()), target.task, signal, has_handler(host_pid, signal));
     drop(kernel);
     if !reaches {
         return Ok(true);
@@ -79,7 +86,9 @@ pub fn kill(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let targets = server.kernel.lock().unwrap().kill_targets(ctx.task(), pid, signal)?;
     // All must be reachable before any is sent to, or a repetition would send twice.
-    if targets.iter().any(|target| server.host_pid_of(target.task).is_none() && server.guests.by_task(target.task).is_some()) {
+    if targets.iter().any(|target| {
+        server.host_pid_of(target.task).is_none() && server.guests.by_task(target.task).is_some()
+    }) {
         return Ok(Reply::Retry);
     }
     for target in targets {
@@ -91,8 +100,11 @@ pub fn kill(ctx: &mut Ctx<'_>) -> Result<Reply> {
 
 /// `tkill(2)`, `tgkill(2)`.
 pub fn tkill(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let (tgid, tid, signal) =
-        if ctx.nr == 200 { (None, ctx.int(0), ctx.int(1)) } else { (Some(ctx.int(0)), ctx.int(1), ctx.int(2)) };
+    let (tgid, tid, signal) = if ctx.nr == 200 {
+        (None, ctx.int(0), ctx.int(1))
+    } else {
+        (Some(ctx.int(0)), ctx.int(1), ctx.int(2))
+    };
     let server = ctx.server;
     let target = server.kernel.lock().unwrap().tgkill_target(ctx.task(), tgid, tid, signal)?;
     let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_TKILL);

@@ -50,7 +50,13 @@ const MAX_PEERS: usize = 8192;
 impl UnixNames {
     /// Names live in `dir`, a private directory.
     pub fn new(dir: PathBuf) -> UnixNames {
-        UnixNames { dir, serial: AtomicU64::new(1), bound: Mutex::default(), peers: Mutex::default(), files: Mutex::default() }
+        UnixNames {
+            dir,
+            serial: AtomicU64::new(1),
+            bound: Mutex::default(),
+            peers: Mutex::default(),
+            files: Mutex::default(),
+        }
     }
 
     /// The host path for an abstract name.
@@ -230,7 +236,11 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
         handle = ctx.with_walk(libc::AT_FDCWD, path, |walk| {
             let found = namei::path_lookup(walk, path, LookupFlags::FOLLOW)?;
             let attr = found.inode().getattr()?;
-            nomina_kernel::vfs::permission::inode_permission(&attr, walk.cred, nomina_kernel::vfs::permission::MAY_WRITE)?;
+            nomina_kernel::vfs::permission::inode_permission(
+                &attr,
+                walk.cred,
+                nomina_kernel::vfs::permission::MAY_WRITE,
+            )?;
             if attr.mode & nomina_kernel::vfs::S_IFMT != S_IFSOCK {
                 return Err(Errno::ECONNREFUSED);
             }
@@ -269,7 +279,8 @@ fn address_of(socket: &OwnedFd, call: NameCall) -> Result<(u16, Option<Vec<u8>>)
     }
     // SAFETY: zeroed before, so every byte is initialised.
     let address = unsafe { address.assume_init() };
-    let name: Vec<u8> = address.sun_path.iter().take((len as usize).saturating_sub(2)).map(|&c| c as u8).collect();
+    let name: Vec<u8> =
+        address.sun_path.iter().take((len as usize).saturating_sub(2)).map(|&c| c as u8).collect();
     let name = path_name(&name).to_vec();
     Ok((address.sun_family, (!name.is_empty()).then_some(name)))
 }
@@ -302,6 +313,25 @@ pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
         },
         // unix_seqpacket_sendmsg: "if (msg->msg_namelen) msg->msg_namelen = 0".
         _ => Ok(().into()),
+    }
+}
+
+/// `setsockopt(2)`: options that mean nothing for the sockets there are yet, and that programs set by habit.
+pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    guest_socket(ctx, 0)?;
+    match (ctx.int(1), ctx.int(2)) {
+        // unix sockets take these and do nothing with them.
+        (
+            libc::SOL_SOCKET,
+            libc::SO_REUSEADDR
+            | libc::SO_REUSEPORT
+            | libc::SO_KEEPALIVE
+            | libc::SO_BROADCAST
+            | libc::SO_OOBINLINE
+            | libc::SO_PRIORITY,
+        ) => Ok(().into()),
+        (libc::SOL_SOCKET, _) => Err(Errno::ENOPROTOOPT),
+        _ => Err(Errno::EOPNOTSUPP),
     }
 }
 

@@ -14,14 +14,14 @@ const AT_SYMLINK_NOFOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
 /// Attributes of the guest's descriptor `fd`.
 pub fn fd_attr(ctx: &Ctx<'_>, fd: i32) -> Result<(Attr, u64)> {
     let copy = ctx.thread.process.getfd(fd).map_err(host)?;
-    let stat = rustix::fs::fstat(&copy).map_err(host)?;
-    if let Some(handle) = ctx.server.handles.find_key(stat.st_dev, stat.st_ino) {
+    let attr = nomina_fs::handle::attr_from_fd(copy.as_fd(), &ctx.server.ids)?;
+    if let Some(handle) = ctx.server.handles.find_key(attr.dev, attr.ino) {
         return Ok((handle.path.inode().getattr()?, handle.path.mnt.id().into()));
     }
-    if let Some(node) = ctx.server.pty_attr(&stat) {
+    if let Some(node) = ctx.server.pty_attr(&attr) {
         return Ok((node, 0));
     }
-    Ok((nomina_fs::handle::attr_from_fd(copy.as_fd(), &ctx.server.ids)?, 0))
+    Ok((attr, 0))
 }
 
 fn name_attr(ctx: &Ctx<'_>, dirfd: i32, name: &[u8], at_flags: i32) -> Result<(Attr, u64)> {
@@ -76,7 +76,10 @@ pub fn statx(ctx: &mut Ctx<'_>) -> Result<Reply> {
     const AT_STATX_SYNC_TYPE: i32 = 0x6000;
     let flags = ctx.int(2);
     let known = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT | AT_STATX_SYNC_TYPE;
-    if flags & !known != 0 || flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE || ctx.uint(3) & 0x8000_0000 != 0 {
+    if flags & !known != 0
+        || flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE
+        || ctx.uint(3) & 0x8000_0000 != 0
+    {
         return Err(Errno::EINVAL);
     }
     let name = match ctx.bytes_opt(1)? {

@@ -35,7 +35,8 @@ pub fn uname(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn set_name(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let len = ctx.int(1);
     // Too long a name is the model's to refuse, after it has asked for the privilege, as Linux does.
-    let name = if (0..FIELD as i32).contains(&len) { ctx.bytes_opt(0)?.unwrap_or_default() } else { vec![0; FIELD] };
+    let name =
+        if (0..FIELD as i32).contains(&len) { ctx.bytes_opt(0)?.unwrap_or_default() } else { vec![0; FIELD] };
     let mut kernel = ctx.server.kernel.lock().unwrap();
     if ctx.nr == 170 {
         kernel.sethostname(ctx.task(), &name)?;

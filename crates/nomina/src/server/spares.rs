@@ -1,0 +1,100 @@
+//! Address spaces and hidden sockets made ahead, so that a fork does not wait for the host to make them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
+
+use nomina_gate::sock;
+
+use super::Server;
+use super::guest::AddressSpace;
+
+/// How many of each are kept, and below how many they are made up again.
+const FULL: usize = 8;
+const LOW: usize = 4;
+
+#[derive(Default)]
+struct Stock {
+    spaces: Vec<Arc<AddressSpace>>,
+    sockets: Vec<(OwnedFd, OwnedFd)>,
+}
+
+/// The stock.
+#[derive(Default)]
+pub struct Spares {
+    stock: Mutex<Stock>,
+    maker: OnceLock<Thread>,
+}
+
+impl Spares {
+    /// A fresh address space.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::new`].
+    pub fn space(&self) -> io::Result<Arc<AddressSpace>> {
+        let mut stock = self.stock.lock().unwrap();
+        let spare = stock.spaces.pop();
+        self.ask(stock.spaces.len());
+        drop(stock);
+        spare.map_or_else(AddressSpace::new, Ok)
+    }
+
+    /// A fresh pair of sockets: supervisor's end, guest's end.
+    ///
+    /// # Errors
+    /// As [`sock::pair`].
+    pub fn sockets(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let spare = self.stock.lock().unwrap().sockets.pop();
+        spare.map_or_else(sock::pair, Ok)
+    }
+
+    fn ask(&self, left: usize) {
+        if left == LOW
+            && let Some(maker) = self.maker.get()
+        {
+            maker.unpark();
+        }
+    }
+
+    /// Fills the stock up. The host's calls are made without the lock.
+    fn fill(&self) {
+        loop {
+            let (spaces, sockets) = {
+                let stock = self.stock.lock().unwrap();
+                (stock.spaces.len(), stock.sockets.len())
+            };
+            if spaces >= FULL && sockets >= FULL {
+                return;
+            }
+            // Short of descriptors or memory: whoever needs one tries again and is told.
+            if spaces < FULL {
+                let Ok(space) = AddressSpace::new() else { return };
+                self.stock.lock().unwrap().spaces.push(space);
+            }
+            if sockets < FULL {
+                let Ok(pair) = sock::pair() else { return };
+                self.stock.lock().unwrap().sockets.push(pair);
+            }
+        }
+    }
+}
+
+/// Starts the thread that fills the stock. It ends with the sandbox.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(server: &Arc<Server>) -> io::Result<()> {
+    let server = server.clone();
+    let maker = std::thread::Builder::new().name("nomina-spares".into()).stack_size(128 * 1024).spawn({
+        let server = server.clone();
+        move || {
+            while !server.is_ending() {
+                std::thread::park();
+                server.spares.fill();
+            }
+        }
+    })?;
+    let _ = server.spares.maker.set(maker.thread().clone());
+    Ok(())
+}
