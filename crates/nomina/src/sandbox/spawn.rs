@@ -136,6 +136,7 @@ struct Mounted {
     overlays: Vec<(Arc<OverlaySb>, Arc<Mount>)>,
     mounts: Vec<Arc<Mount>>,
     devpts: Arc<DevPts>,
+    devtmpfs: Option<Arc<DevTmpfs>>,
     terminals: Arc<Terminals>,
     proc: Arc<PidNsView>,
 }
@@ -213,6 +214,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let devpts = DevPts::new(DEVPTS_DEV, terminals.clone());
     let _ = terminals.devpts.set(Arc::downgrade(&devpts));
     let proc = PidNsView::new();
+    let mut devtmpfs = None;
     let mut serial = 0;
     let mut private = |name: &str| -> Result<Arc<OverlaySb>, SpawnError> {
         serial += 1;
@@ -254,7 +256,9 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
             MountKind::Proc => (ProcFs::new(PROC_DEV, proc.clone()), standard),
             MountKind::Sysfs => (SysFs::new(SYSFS_DEV), standard | MountFlags::READONLY),
             MountKind::Dev => {
-                (DevTmpfs::new(DEV_DEV, private("dev")?, terminals.clone()), MountFlags::NOSUID)
+                let sb = DevTmpfs::new(DEV_DEV, private("dev")?, terminals.clone());
+                devtmpfs = Some(sb.clone());
+                (sb, MountFlags::NOSUID)
             }
             MountKind::Devpts => (devpts.clone(), MountFlags::NOSUID | MountFlags::NOEXEC),
             MountKind::Tmpfs => {
@@ -286,7 +290,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         mounts.push(mounted);
     }
     mounts.push(root_mount);
-    Ok(Mounted { table, ns, root, overlays, mounts, devpts, terminals, proc })
+    Ok(Mounted { table, ns, root, overlays, mounts, devpts, devtmpfs, terminals, proc })
 }
 
 fn scratch_dir(layer: &HostPath) -> Result<PathBuf, SpawnError> {
@@ -379,6 +383,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         mounts: mounted.mounts,
         ns_mnt,
         devpts: mounted.devpts,
+        devtmpfs: mounted.devtmpfs,
         terminals: mounted.terminals.clone(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
         watcher: watcher::Watcher::default(),

@@ -8,7 +8,7 @@ use nomina_fs::devpts::DevPts;
 use nomina_fs::proc::current;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::Attr;
+use nomina_kernel::vfs::{Attr, Inode};
 use rustix::fs::{Mode, OFlags, major, minor};
 
 use super::Server;
@@ -83,12 +83,17 @@ fn tty_of(pid: i32) -> Option<u64> {
 }
 
 impl Server {
-    /// Attributes of a terminal in a guest's hands, as devpts shows them. `None` for anything else.
-    pub fn pty_attr(&self, attr: &Attr) -> Option<Attr> {
-        if major(attr.rdev) != nomina_fs::dev::PTS_MAJOR || attr.mode & libc::S_IFMT != libc::S_IFCHR {
+    /// The node of a terminal or memory device in a guest's hands. `None` for anything else. `attr` are the host's
+    /// attributes of the handle: its owner, mode and inode number are not those of the sandbox's node.
+    pub fn device_inode(&self, attr: &Attr) -> Option<Arc<dyn Inode>> {
+        if attr.mode & libc::S_IFMT != libc::S_IFCHR {
             return None;
         }
-        self.devpts.inode(minor(attr.rdev))?.getattr().ok()
+        match major(attr.rdev) {
+            nomina_fs::dev::PTS_MAJOR => self.devpts.inode(minor(attr.rdev)),
+            nomina_fs::dev::MEM_MAJOR => self.devtmpfs.as_ref()?.device(attr.rdev),
+            _ => None,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{
-    Attr, Inode, LookupFlags, Opened, Path, SetAttr, SetTime, Timespec, WalkCred, attr, namei, xattr,
+    Attr, Inode, LookupFlags, Opened, Path, S_IFCHR, SetAttr, SetTime, Timespec, WalkCred, attr, namei, xattr,
 };
 
 use super::super::Server;
@@ -47,7 +47,7 @@ impl HandleInode {
     /// Those of `fstat(2)`.
     pub fn new(server: &Arc<Server>, fd: OwnedFd) -> Result<HandleInode> {
         let attr = nomina_fs::handle::attr_from_fd(fd.as_fd(), &server.ids)?;
-        let named = server.inode_of_handle(&fd);
+        let named = server.device_inode(&attr).or_else(|| server.inode_of_handle(&fd));
         Ok(HandleInode { fd: Arc::new(fd), named, attr, server: server.clone() })
     }
 }
@@ -59,7 +59,11 @@ pub fn handle_of(inode: &Arc<dyn Inode>) -> Option<Arc<OwnedFd>> {
 
 impl Inode for HandleInode {
     fn getattr(&self) -> Result<Attr> {
-        nomina_fs::handle::attr_from_fd(self.fd.as_fd(), &self.server.ids)
+        match &self.named {
+            // The host's node has the host's owner and mode.
+            Some(named) if self.file_type() == S_IFCHR => named.getattr(),
+            _ => nomina_fs::handle::attr_from_fd(self.fd.as_fd(), &self.server.ids),
+        }
     }
     fn file_type(&self) -> u32 {
         self.attr.mode & nomina_kernel::vfs::S_IFMT
