@@ -7,7 +7,7 @@
 //!
 //! # A request
 //! The shim fills `nr` (a Linux system call number or one of the [`op`]s), `args` and `data`, then either, when
-//! `channel` is [`CHANNEL_WATCHED`], moves it to [`CHANNEL_REQUEST`] and spins until it is something else, or makes the gate
+//! `channel` is [`CHANNEL_WATCHED`], moves it to [`CHANNEL_REQUEST`] and spins until it is neither that nor [`CHANNEL_SERVING`], or makes the gate
 //! call [`GATE_CALL`]. Pointers of the guest never travel: [`ARGS`] says for each system call which arguments
 //! are strings and buffers; their bytes are copied into `data` and the argument becomes a [`span`].
 //!
@@ -46,13 +46,22 @@ pub const GATE_CALL: u64 = 1;
 /// Gate call: first call of a new image after `execveat`. On return 0 one message is on [`FD_SOCK`]: a [`StartInfo`] with
 /// the region, the executable and, if [`StartInfo::has_interp`], the interpreter.
 pub const GATE_START: u64 = 2;
-/// Gate call: a new process made with [`op::CLONE`] introduces itself. Second argument: the token.
+/// Gate call: a new task made with [`op::CLONE`] introduces itself. Second argument: the token. A thread does so when it
+/// starts. A process with memory of its own does so before its first request, if it ever makes one: on return 0
+/// it has a socket of its own at [`FD_SOCK`] with one message on it, which carries its region. `EBADF`: `RLIMIT_NOFILE` is too
+/// low for [`FD_SOCK`].
 pub const GATE_ATTACH: u64 = 3;
 
 /// Size of a slot in bytes.
 pub const SLOT_SIZE: usize = 16384;
 /// Size of [`Slot::data`].
-pub const SLOT_DATA: usize = SLOT_SIZE - 128;
+pub const SLOT_DATA: usize = SLOT_SIZE - 128 - NOTES_SIZE;
+/// Size of [`Notes`].
+pub const NOTES_SIZE: usize = 256;
+/// Entries of [`Notes::born`].
+pub const NOTES_BORN: usize = 16;
+/// Entries of [`Notes::reaped`].
+pub const NOTES_REAPED: usize = 14;
 /// Slots of a region, and so the limit of threads in an address space.
 pub const REGION_SLOTS: usize = 1024;
 /// Size of a region in bytes (a sparse memfd).
@@ -65,9 +74,12 @@ pub const CHANNEL_WATCHED: u32 = 1;
 /// [`Slot::channel`]: the shim has posted a request and spins.
 pub const CHANNEL_REQUEST: u32 = 2;
 /// [`Slot::channel`]: the reply is there and the supervisor still watches: as good as [`CHANNEL_WATCHED`] for the next
-/// request. Any state but [`CHANNEL_REQUEST`] tells the shim that the reply is there; the supervisor may have gone to sleep
+/// request. Any state but [`CHANNEL_REQUEST`] and [`CHANNEL_SERVING`] tells the shim that the reply is there; the supervisor may have gone to sleep
 /// ([`CHANNEL_ASLEEP`]) before the shim looks.
 pub const CHANNEL_DONE_WATCHED: u32 = 3;
+/// [`Slot::channel`]: the supervisor has taken the request. Until then the shim may withdraw it ([`CHANNEL_ASLEEP`]) and use the
+/// gate: the supervisor's processor was taken away.
+pub const CHANNEL_SERVING: u32 = 4;
 
 /// One thread's shared page set.
 #[repr(C, align(4096))]
@@ -88,7 +100,27 @@ pub struct Slot {
     pub out: [u64; 7],
     /// Strings and buffers.
     pub data: [u8; SLOT_DATA],
+    /// What the supervisor may learn when it wants to.
+    pub notes: Notes,
 }
+
+/// Children of the thread: what the supervisor need not be asked about, but may want to know. An entry is the child's number
+/// as the thread sees it in the high, its host pid in the low 32 bits. The supervisor believes nothing of it unchecked.
+#[repr(C)]
+pub struct Notes {
+    /// A ring of the latest children made by a fork.
+    pub born: [u64; NOTES_BORN],
+    /// Where the next one goes, counted without wrapping.
+    pub born_next: u32,
+    /// How many entries of `reaped` are valid; the supervisor sets it to 0 when it has read them.
+    pub reaped_len: u32,
+    /// Children whose zombies native waits have consumed.
+    pub reaped: [u64; NOTES_REAPED],
+    /// Unused.
+    pub reserved: u64,
+}
+
+const _: () = assert!(core::mem::size_of::<Notes>() == NOTES_SIZE);
 
 const _: () = assert!(core::mem::size_of::<Slot>() == SLOT_SIZE);
 const _: () = assert!(core::mem::offset_of!(Slot, data) == 128);
@@ -119,7 +151,7 @@ pub mod op {
     pub const BASE: u32 = 0x8000;
     /// Before a native clone. args: clone flags, exit signal, `set_tid` (0: none). ret: the new pid as the caller
     /// sees it. out: [0] token, [1] tid in the child's own namespace, [2] tgid in the child's own namespace, [3] slot
-    /// index in the child's region. Descriptors: region (unless CLONE_VM), then socket (unless CLONE_FILES).
+    /// index in the child's region, [4] 1 for the init of a pid namespace.
     pub const CLONE: u32 = 0x8000;
     /// The native clone failed. args: token.
     pub const CLONE_FAILED: u32 = 0x8001;

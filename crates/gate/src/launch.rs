@@ -282,7 +282,10 @@ impl Launch<'_> {
             for (from, to) in [(3, abi::HIDDEN_FD_BASE - 1), (above, u32::MAX)] {
                 libc::syscall(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_CLOEXEC);
             }
-            limit.rlim_cur = (self.nofile + u64::from(abi::HIDDEN_FDS)).min(limit.rlim_max);
+            // Below the hidden numbers the guest's limit is the host's; above, the hidden ones do not count.
+            let hidden =
+                if self.nofile < abi::HIDDEN_FD_BASE.into() { 0 } else { u64::from(abi::HIDDEN_FDS) };
+            limit.rlim_cur = (self.nofile + hidden).min(limit.rlim_max);
             if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
                 failed(Step::Limits);
             }

@@ -157,6 +157,28 @@ impl SlotRef {
         Some(len)
     }
 
+    /// Takes the notes about reaped children out: (number, host pid), at most [`abi::NOTES_REAPED`].
+    pub fn take_reaped(&self) -> Vec<(i32, i32)> {
+        let slot = self.slot();
+        // SAFETY: all fields are inside the mapping; volatile, since the guest may write at any moment.
+        unsafe {
+            let len = ptr::read_volatile(&raw const (*slot).notes.reaped_len) as usize;
+            if len == 0 {
+                return Vec::new();
+            }
+            let entries = ptr::read_volatile(&raw const (*slot).notes.reaped);
+            ptr::write_volatile(&raw mut (*slot).notes.reaped_len, 0);
+            entries.iter().take(len).map(|&entry| ((entry >> 32) as i32, entry as i32)).collect()
+        }
+    }
+
+    /// What the guest says is the host pid of the child that it calls `number`.
+    pub fn born(&self, number: i32) -> Option<i32> {
+        // SAFETY: the field is inside the mapping.
+        let entries = unsafe { ptr::read_volatile(&raw const (*self.slot()).notes.born) };
+        entries.iter().find(|&&entry| (entry >> 32) as i32 == number && entry != 0).map(|&entry| entry as i32)
+    }
+
     /// Writes the words of the reply.
     pub fn reply(&self, words: &ReplyWords) {
         let slot = self.slot();
@@ -167,6 +189,12 @@ impl SlotRef {
             ptr::write_volatile(&raw mut (*slot).nfds, words.nfds);
             ptr::write_volatile(&raw mut (*slot).out, words.out);
         }
+    }
+
+    /// Takes a posted request, so that the shim cannot withdraw it.
+    pub fn take_request(&self) -> bool {
+        let (from, to) = (abi::CHANNEL_REQUEST, abi::CHANNEL_SERVING);
+        self.channel().compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Spins until a request is posted, at most `spins` rounds. True: a request is there (the channel says

@@ -26,7 +26,7 @@ const STATIC_AREAS: u32 = 12;
 /// State of a thread. Only the thread itself uses it, except that its maker fills it in before it starts.
 #[repr(C)]
 pub struct Area {
-    /// The slot in the shared region.
+    /// The slot in the shared region; null in a forked process until its first request.
     pub slot: Cell<*mut Slot>,
     /// Own thread id in the own pid namespace.
     pub tid: Cell<i32>,
@@ -50,8 +50,6 @@ pub struct Area {
     pub pending: Cell<bool>,
     /// That signal.
     pub pending_info: UnsafeCell<SigInfo>,
-    /// For a new thread with descriptors of its own: its socket, to be moved to `FD_SOCK`.
-    pub new_socket: Cell<i32>,
     /// For a new thread: where `CLONE_CHILD_SETTID` stores its id, or 0.
     pub child_settid: Cell<u64>,
     /// For a new thread: `CLONE_CLEAR_SIGHAND`.
@@ -248,7 +246,6 @@ fn prepare(chunk: &Chunk, base: u64, index: u32) -> &'static Area {
         area.sighand.set(&raw const SIGHAND);
         area.files.set(&raw const FILES);
         area.altstack.set(StackT::DISABLED);
-        area.new_socket.set(-1);
         area
     }
 }

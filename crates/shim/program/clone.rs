@@ -5,13 +5,13 @@
 
 use core::sync::atomic::Ordering;
 
-use nomina_abi::{FD_SOCK, GATE_ATTACH, op};
+use nomina_abi::{GATE_ATTACH, op};
 
 use crate::arch::{nomina_clone_shared, nomina_exit_thread};
-use crate::area::{Area, FILES, REGION, SIGHAND, THREADED};
+use crate::area::{Area, FILES, SIGHAND, THREADED};
 use crate::frame::{UContext, fpstate_size};
-use crate::slot::{Received, exchange, gate, out};
-use crate::start::{adopt_orphans, map_region};
+use crate::slot::{exchange, gate, out};
+use crate::start::adopt_orphans;
 use crate::sys::{self, err, nr, sys};
 use crate::uaccess::{copy_from_user, get_user, put_user_opt};
 
@@ -164,7 +164,8 @@ struct Child {
     tid: i32,
     tgid: i32,
     slot: u32,
-    received: Received,
+    /// Init of a pid namespace.
+    init: bool,
 }
 
 fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) -> Result<i64, i64> {
@@ -173,10 +174,9 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
         THREADED.store(true, Ordering::Relaxed);
     }
     let ask = [args.flags, args.exit_signal, args.set_tid, 0, 0, 0];
-    let (pid, received) = ask_for_child(area, &ask);
+    let (pid, _) = exchange(area, op::CLONE, &ask);
     if pid < 0 {
-        received.close();
-        return Err(if pid == err::EMFILE { err::EAGAIN } else { pid });
+        return Err(pid);
     }
     let child = Child {
         pid,
@@ -184,7 +184,7 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
         tid: out(area, 1) as i32,
         tgid: out(area, 2) as i32,
         slot: out(area, 3) as u32,
-        received,
+        init: out(area, 4) != 0,
     };
     let native = if shared {
         clone_shared(area, context, args, &child)
@@ -196,10 +196,10 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
     {
         return Ok(0);
     }
-    child.received.close();
     match native {
         Ok(host) => {
             crate::wait::CHILDREN.insert(pid as i32, host as i32);
+            crate::slot::note_born(area, pid as i32, host as i32);
             // In shared memory it has been stored before: the child may be gone by now, and its word cleared.
             if !shared && args.flags & CLONE_PARENT_SETTID != 0 {
                 // As in the kernel, a bad pointer is not an error.
@@ -233,22 +233,29 @@ fn clone_copied(
     if ret > 0 {
         return Ok(ret);
     }
-    let [region, socket, ..] = child.received.fds;
-    let at = REGION.load(Ordering::Relaxed);
-    if map_region(region, at).is_err() {
-        sys::exit_group(125);
+    // Every page written here is copied by the host: what is right already is left alone.
+    if !core::ptr::eq(area.sighand.get(), &raw const SIGHAND) {
+        SIGHAND.copy_from(area.sighand());
+        area.sighand.set(&raw const SIGHAND);
     }
-    if socket >= 0 {
-        install_socket(socket);
+    if !core::ptr::eq(area.files.get(), &raw const FILES) {
+        area.files.set(&raw const FILES);
     }
-    SIGHAND.copy_from(area.sighand());
-    area.sighand.set(&raw const SIGHAND);
     FILES.reset();
-    area.files.set(&raw const FILES);
-    THREADED.store(false, Ordering::Relaxed);
-    area.keep_only_own();
+    if THREADED.load(Ordering::Relaxed) {
+        THREADED.store(false, Ordering::Relaxed);
+        area.keep_only_own();
+    }
     area.robust_list.set(0);
-    introduce(area, child);
+    // The region did not come along, and the socket is the parent's: this process gets its own with its first request.
+    area.slot.set(core::ptr::null_mut());
+    area.tid.set(child.tid);
+    area.pid.set(child.tgid);
+    area.token.set(child.token);
+    crate::wait::CHILDREN.clear();
+    if child.init {
+        adopt_orphans();
+    }
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
         area.sighand().clear_caught();
     }
@@ -261,21 +268,6 @@ fn clone_copied(
     Ok(0)
 }
 
-fn introduce(area: &Area, child: &Child) {
-    area.set_slot(child.slot);
-    area.tid.set(child.tid);
-    area.pid.set(child.tgid);
-    area.token.set(child.token);
-    attach(area, child.token);
-}
-
-/// Tells the supervisor the host thread that `token` stands for.
-fn attach(area: &Area, token: u64) {
-    if gate(GATE_ATTACH, token) < 0 {
-        sys::exit_group(137);
-    }
-    adopt_orphans(area.tid.get());
-}
 
 /// A child in the same memory: it starts on an area of its own, with a copy of the signal frame, which `rt_sigreturn` enters.
 fn clone_shared(
@@ -300,7 +292,6 @@ fn clone_shared(
         new.files.set(area.files.get());
     } else {
         new.files.set(&raw const new.own_files);
-        new.new_socket.set(child.received.fds[0]);
     }
     if args.flags & CLONE_VFORK != 0 {
         new.altstack.set(area.altstack.get());
@@ -355,37 +346,18 @@ fn copy_frame(new: &Area, context: &UContext, stack: u64) -> u64 {
 /// First code of a child that shares memory, on its area; its frame is restored afterwards.
 pub extern "C" fn child_born() {
     let area = Area::current();
-    let socket = area.new_socket.get();
-    if socket >= 0 {
-        install_socket(socket);
+    // A process of its own is known by the token when it first asks; a thread must be known before others name it.
+    if core::ptr::eq(area.files.get(), &raw const area.own_files) {
+        if area.tid.get() == 1 {
+            adopt_orphans();
+        }
+    } else if gate(GATE_ATTACH, area.token.get()) < 0 {
+        sys::exit_group(137);
     }
-    attach(area, area.token.get());
     if area.clear_sighand.get() {
         area.sighand().clear_caught();
     }
     let _ = put_user_opt(area.child_settid.get(), area.tid.get());
-}
-
-fn install_socket(socket: i32) {
-    let moved = crate::fd::with_hidden_numbers(|| {
-        // SAFETY: replaces the parent's socket.
-        unsafe { sys!(nr::DUP3, socket, FD_SOCK, 0) }
-    });
-    if moved < 0 {
-        sys::exit_group(125);
-    }
-    sys::close(socket);
-}
-
-/// Asks for the new task. A fork must not fail because the guest has no descriptor left for the handles that come with the
-/// reply: then it asks again with a higher limit.
-fn ask_for_child(area: &Area, ask: &[u64; 6]) -> (i64, Received) {
-    let answer = exchange(area, op::CLONE, ask);
-    if answer.0 != err::EMFILE {
-        return answer;
-    }
-    exchange(area, op::CLONE_FAILED, &[out(area, 0), 0, 0, 0, 0, 0]);
-    crate::fd::with_higher_limit(|| exchange(area, op::CLONE, ask))
 }
 
 /// `exit(2)`: the end of a thread.

@@ -43,6 +43,7 @@ pub struct Arena {
 impl Arena {
     /// All of a thread's data.
     pub fn new(area: &Area) -> Arena {
+        crate::slot::ready(area);
         Arena { base: data(area), used: 0 }
     }
 

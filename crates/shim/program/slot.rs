@@ -4,17 +4,20 @@ use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nomina_abi::{
-    CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_WATCHED, FD_SOCK, GATE_CALL, GATE_NR, Slot,
+    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_NR,
+    NOTES_BORN, NOTES_REAPED, Slot,
     op, reply,
 };
 
-use crate::area::{Area, THREADED};
+use crate::area::{Area, REGION, THREADED};
 use crate::lock::Guard;
 use crate::sys::{self, err, nr, sys};
 use crate::window::window;
 
 /// Rounds of spinning before the processor is given to others between looks.
 const SPINS: u32 = 10_000;
+/// Rounds in which the supervisor must have taken the request: some microseconds.
+const PICK_UP: u32 = 500;
 /// Rounds of yielding between which the supervisor is asked whether it is alive.
 const YIELDS_PER_PROBE: u32 = 50_000;
 /// Most descriptors in one reply.
@@ -64,6 +67,66 @@ fn socket_lock(area: &Area, number: u32) -> Option<Guard<'static>> {
     (THREADED.load(Ordering::Relaxed) && !never_receives(number)).then(|| area.files().lock())
 }
 
+/// In a forked process before its first request: introduces it, and receives its socket and its region.
+#[cold]
+pub fn introduce(area: &Area) {
+    let token = area.token.get();
+    let answer = match gate(GATE_ATTACH, token) {
+        // A limit below the hidden numbers keeps the supervisor from installing the socket.
+        err::EBADF => crate::fd::with_hidden_numbers(|| gate(GATE_ATTACH, token)),
+        other => other,
+    };
+    if answer < 0 {
+        sys::exit_group(137);
+    }
+    let at = REGION.load(Ordering::Relaxed);
+    let mapped = crate::fd::with_higher_limit(|| receive_fds(FD_SOCK, true, &mut [0; 8]))
+        .and_then(|received| crate::start::map_region(received.fds[0], at));
+    if mapped.is_err() {
+        sys::exit_group(125);
+    }
+    area.set_slot(0);
+}
+
+/// Makes sure that the thread has a slot.
+#[inline(always)]
+pub fn ready(area: &Area) {
+    if area.slot.get().is_null() {
+        introduce(area);
+    }
+}
+
+/// Notes a forked child's numbers where the supervisor can find them.
+pub fn note_born(area: &Area, guest: i32, host: i32) {
+    // SAFETY: as in `post`.
+    unsafe {
+        let notes = &raw mut (*area.slot.get()).notes;
+        let next = read_volatile(&raw const (*notes).born_next);
+        let entry = u64::from(guest as u32) << 32 | u64::from(host as u32);
+        write_volatile(&raw mut (*notes).born[next as usize % NOTES_BORN], entry);
+        write_volatile(&raw mut (*notes).born_next, next.wrapping_add(1));
+    }
+}
+
+/// Notes that a child's zombie is gone, for the supervisor to read with the next request. False: there is no room.
+pub fn note_reaped(area: &Area, guest: i32, host: i32) -> bool {
+    if area.slot.get().is_null() {
+        return false;
+    }
+    // SAFETY: as in `post`.
+    unsafe {
+        let notes = &raw mut (*area.slot.get()).notes;
+        let len = read_volatile(&raw const (*notes).reaped_len);
+        if len as usize >= NOTES_REAPED {
+            return false;
+        }
+        let entry = u64::from(guest as u32) << 32 | u64::from(host as u32);
+        write_volatile(&raw mut (*notes).reaped[len as usize], entry);
+        write_volatile(&raw mut (*notes).reaped_len, len + 1);
+        true
+    }
+}
+
 /// Posts what is in the slot and waits for the reply.
 fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
     // SAFETY: the slot is mapped as long as the process lives, and only this thread posts in it. The supervisor writes it too, so
@@ -76,9 +139,7 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
         let watched = state == CHANNEL_WATCHED || state == CHANNEL_DONE_WATCHED;
         let posted = watched
             && channel.compare_exchange(state, CHANNEL_REQUEST, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if posted {
-            spin(channel);
-        } else {
+        if !(posted && spin(channel)) {
             let served = gate(GATE_CALL, area.token.get());
             if served < 0 {
                 write_volatile(&raw mut (*slot).flags, 0);
@@ -99,12 +160,22 @@ fn yield_or_probe(rounds: u32) {
     }
 }
 
-fn spin(channel: &AtomicU32) {
+/// Waits for the reply. False: the supervisor did not take the request, which is withdrawn.
+fn spin(channel: &AtomicU32) -> bool {
     let mut rounds = 0u32;
     loop {
         // Done, and perhaps asleep again by the time we look.
-        if channel.load(Ordering::Acquire) != CHANNEL_REQUEST {
-            return;
+        let state = channel.load(Ordering::Acquire);
+        if state != CHANNEL_REQUEST && state != CHANNEL_SERVING {
+            return true;
+        }
+        if state == CHANNEL_REQUEST
+            && rounds > PICK_UP
+            && channel
+                .compare_exchange(CHANNEL_REQUEST, CHANNEL_ASLEEP, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        {
+            return false;
         }
         rounds = rounds.wrapping_add(1);
         if rounds < SPINS {
@@ -117,6 +188,7 @@ fn spin(channel: &AtomicU32) {
 
 /// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
 fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
+    ready(area);
     let slot = area.slot.get();
     let _guard = socket_lock(area, number);
     let ret = post(area, slot, number, args);

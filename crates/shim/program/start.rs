@@ -9,7 +9,7 @@ use crate::arch::nomina_enter_guest;
 use crate::area::{Area, REGION};
 use crate::load::{Loaded, Place, load, make_stack_executable};
 use crate::slot::{gate, receive_fds};
-use crate::sys::{self, MADV_DONTFORK, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, nr, sys};
+use crate::sys::{self, MADV_DONTFORK, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, err, nr, sys};
 
 const AT_NULL: u64 = 0;
 const AT_PHDR: u64 = 3;
@@ -49,7 +49,12 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
 
 /// Runs on the initial stack, which the kernel filled for the guest program.
 pub extern "C" fn start(stack: *mut u64) -> ! {
-    if gate(GATE_START, 0) < 0 {
+    let started = match gate(GATE_START, 0) {
+        // A limit below the hidden numbers keeps the supervisor from installing the socket.
+        err::EBADF => crate::fd::with_hidden_numbers(|| gate(GATE_START, 0)),
+        other => other,
+    };
+    if started < 0 {
         sys::exit_group(CANNOT_START);
     }
     // SAFETY: nothing else accesses it yet; all bits are valid.
@@ -80,7 +85,9 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     sys::unblock(crate::frame::SIGSYS_BIT);
     // SAFETY: the name is NUL-terminated.
     unsafe { sys!(nr::PRCTL, PR_SET_NAME, info.comm.as_ptr()) };
-    adopt_orphans(info.pid);
+    if info.pid == 1 {
+        adopt_orphans();
+    }
 
     let has_interp = info.has_interp != 0;
     let program = load(exe, if has_interp { Place::Program } else { Place::Library });
@@ -119,12 +126,10 @@ pub fn map_region(fd: i32, at: u64) -> Result<(), i64> {
     Ok(())
 }
 
-/// Makes the host kernel give the orphans of a pid namespace to its init.
-pub fn adopt_orphans(pid: i32) {
-    if pid == 1 {
-        // SAFETY: touches no memory.
-        unsafe { sys!(nr::PRCTL, PR_SET_CHILD_SUBREAPER, 1) };
-    }
+/// Makes the host kernel give the orphans of a pid namespace to the caller, its init.
+pub fn adopt_orphans() {
+    // SAFETY: touches no memory.
+    unsafe { sys!(nr::PRCTL, PR_SET_CHILD_SUBREAPER, 1) };
 }
 
 fn patch_auxv(stack: *mut u64, info: &StartInfo, program: &Loaded, base: u64) {

@@ -6,7 +6,7 @@ use nomina_abi::{op, xlate};
 
 use crate::area::Area;
 use crate::frame::SigInfo;
-use crate::slot::{out, request};
+use crate::slot::{note_reaped, out, request};
 use crate::sys::{err, nr};
 use crate::uaccess::{put_user, put_user_opt};
 use crate::window::window;
@@ -41,7 +41,7 @@ impl Children {
     /// The host pid of a child, if it is one of the latest.
     pub fn host(&self, guest: i32) -> Option<i32> {
         let next = self.next.load(Ordering::Relaxed);
-        (1..=self.entries.len()).find_map(|back| {
+        (1..=next.min(self.entries.len())).find_map(|back| {
             let at = next.wrapping_sub(back) % self.entries.len();
             let entry = self.entries[at].load(Ordering::Relaxed);
             (entry != 0 && (entry >> 32) as i32 == guest).then_some(entry as u32 as i32)
@@ -51,11 +51,16 @@ impl Children {
     /// The guest pid of a child, even if it has been reaped meanwhile: its SIGCHLD may be delivered later.
     pub fn guest(&self, host: i32) -> Option<i32> {
         let next = self.next.load(Ordering::Relaxed);
-        (1..=self.entries.len()).find_map(|back| {
+        (1..=next.min(self.entries.len())).find_map(|back| {
             let at = next.wrapping_sub(back) % self.entries.len();
             let entry = self.entries[at].load(Ordering::Relaxed);
             (entry != 0 && entry as u32 as i32 == host).then_some(((entry & !REAPED) >> 32) as i32)
         })
+    }
+
+    /// Forgets all: a forked process has no children yet.
+    pub fn clear(&self) {
+        self.next.store(0, Ordering::Relaxed);
     }
 
     fn forget(&self, host: i32) {
@@ -86,7 +91,13 @@ fn group_to_host(area: &Area, guest: i64) -> Result<i64, i64> {
 
 /// A zombie is gone: forget it, and let the model forget it. Its number as the guest sees it.
 fn reap(area: &Area, host: i64) -> i64 {
+    let known = CHILDREN.guest(host as i32);
     CHILDREN.forget(host as i32);
+    if let Some(guest) = known
+        && note_reaped(area, guest, host as i32)
+    {
+        return i64::from(guest);
+    }
     request(area, op::REAP, &[host as u64, 0, 0, 0, 0, 0])
 }
 

@@ -121,7 +121,9 @@ impl Node {
     pub(crate) fn device_child(&self, rdev: u64) -> Option<Arc<Node>> {
         let Kind::Directory(children) = &self.kind else { return None };
         lock(children).values().find_map(|child| match child {
-            Child::Own(node) if matches!(node.kind, Kind::Device(number) if number == rdev) => Some(node.clone()),
+            Child::Own(node) if matches!(node.kind, Kind::Device(number) if number == rdev) => {
+                Some(node.clone())
+            }
             _ => None,
         })
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 use nomina_gate::region::{Region, SlotRef};
 use nomina_kernel::task::TaskId;
@@ -81,9 +81,10 @@ impl AddressSpace {
 }
 
 /// A descriptor table: the supervisor's end of the hidden socket in it.
+#[derive(Default)]
 pub struct GuestFiles {
-    /// The supervisor's end.
-    pub socket: OwnedFd,
+    /// The supervisor's end, once the table has a socket of its own.
+    pub socket: OnceLock<OwnedFd>,
 }
 
 /// What a thread runs in; replaced at exec.
@@ -109,10 +110,19 @@ pub struct GuestThread {
     pub process: Arc<GuestProcess>,
     /// Its descriptor table.
     pub files: Arc<GuestFiles>,
-    /// Address space and slot.
-    pub image: Mutex<Image>,
+    /// Address space and slot; `None` for a process that has not asked for anything yet.
+    pub image: Mutex<Option<Image>>,
+    /// The thread that made it, and what that calls it: where to look for its host pid before it has introduced itself.
+    pub maker: Option<(Weak<GuestThread>, i32)>,
     /// Pace of its requests, for the choice between notification and spinning.
     pub pace: super::watcher::Pace,
+}
+
+impl GuestThread {
+    /// Address space and slot, if it has any yet.
+    pub fn image(&self) -> Option<Image> {
+        self.image.lock().unwrap().clone()
+    }
 }
 
 impl GuestProcess {
@@ -201,6 +211,11 @@ impl Guests {
         let thread = self.waiting.lock().unwrap().remove(&token)?;
         self.by_task.write().unwrap().remove(&thread.task);
         Some(thread)
+    }
+
+    /// Whether a thread with this token has not introduced itself yet.
+    pub fn is_waiting(&self, token: u64) -> bool {
+        self.waiting.lock().unwrap().contains_key(&token)
     }
 
     /// Recognises host thread `tid` by its token.

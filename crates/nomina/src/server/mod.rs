@@ -22,9 +22,9 @@ pub mod stats;
 pub mod sys;
 pub mod tty;
 pub mod watcher;
+pub mod whose;
 pub mod worker;
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -38,7 +38,7 @@ use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::Mount;
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::{Attr, FsStruct, Inode, Path};
+use nomina_kernel::vfs::FsStruct;
 
 use guest::{GuestThread, Guests};
 
@@ -76,8 +76,12 @@ pub struct Server {
     pub devtmpfs: Option<Arc<DevTmpfs>>,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
+    /// The standard streams that were passed in; set at the launch.
+    pub streams: OnceLock<whose::Streams>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Tokens of new tasks.
+    pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.
     pub watcher: watcher::Watcher,
     /// Regions and sockets made ahead.
@@ -107,16 +111,6 @@ impl Server {
         self.started.elapsed().as_nanos() as u64
     }
 
-    /// The named inode of an open file of one of the overlays, so that a change through a handle copies up.
-    pub fn inode_of_handle(&self, fd: &OwnedFd) -> Option<Arc<dyn Inode>> {
-        self.overlays.iter().find_map(|(overlay, _)| overlay.inode_of_handle(fd.as_fd()))
-    }
-
-    /// The mount that a handle's permission checks go by: the root's, whose flags allow writing wherever the handle does.
-    pub fn mount_of_handle(&self, _attr: &Attr, root: &Path) -> Arc<Mount> {
-        root.mnt.clone()
-    }
-
     /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see.
     pub fn vnr_of_host(&self, viewer: &GuestThread, host: i32) -> Option<i32> {
         let thread = self.guests.by_tid(host)?;
@@ -136,8 +130,11 @@ impl Server {
     }
 
     /// Host pid of the process a task belongs to; `None` while it has not introduced itself.
-    pub fn host_pid_of(&self, task: TaskId) -> Option<i32> {
+    pub fn host_pid_of(self: &Arc<Self>, task: TaskId) -> Option<i32> {
         let thread = self.guests.by_task(task)?;
-        Some(thread.process.host_pid.load(Ordering::Acquire)).filter(|&pid| pid != 0)
+        match thread.process.host_pid.load(Ordering::Acquire) {
+            0 => self.seek(&thread),
+            pid => Some(pid),
+        }
     }
 }

@@ -377,8 +377,7 @@ impl ProcSource for PidNsView {
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     return Ok(handle.path.clone());
                 }
-                let inode = HandleInode::new(&server, copy)?;
-                Ok(Path::anonymous(&server.first_fs.root.mnt, Arc::new(inode)))
+                Ok(HandleInode::new(&server, copy)?.place())
             }
             MagicLink::Ns(link) => {
                 let ns = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), ns_link(link))))??;

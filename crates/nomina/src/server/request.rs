@@ -61,6 +61,8 @@ pub struct Ctx<'a> {
     pub thread: &'a Arc<GuestThread>,
     /// Its slot.
     pub slot: SlotRef,
+    /// The notification it asked by; `None` when it asked by the channel.
+    pub call: Option<u64>,
     /// System call number or operation.
     pub nr: u32,
     /// Arguments.
@@ -73,9 +75,14 @@ pub struct Ctx<'a> {
 
 impl<'a> Ctx<'a> {
     /// Copies the request of `thread` out of its slot.
-    pub fn new(server: &'a Arc<Server>, thread: &'a Arc<GuestThread>, slot: SlotRef) -> Ctx<'a> {
+    pub fn new(
+        server: &'a Arc<Server>,
+        thread: &'a Arc<GuestThread>,
+        slot: SlotRef,
+        call: Option<u64>,
+    ) -> Ctx<'a> {
         let Request { nr, args } = slot.request();
-        Ctx { server, thread, slot, nr, args, out: [0; 7], fds: Vec::new() }
+        Ctx { server, thread, slot, call, nr, args, out: [0; 7], fds: Vec::new() }
     }
 
     /// Argument as C `int`.
@@ -185,10 +192,16 @@ impl<'a> Ctx<'a> {
         }
         if !fds.is_empty() {
             let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-            match sock::send(self.thread.files.socket.as_fd(), &[0u8; 4], &borrowed) {
+            let sent = self
+                .server
+                .socket_of(self.thread, self.call)
+                .and_then(|socket| sock::send(socket.as_fd(), &[0u8; 4], &borrowed).map_err(host));
+            match sent {
                 Ok(()) => words.nfds = fds.len() as u32,
-                Err(error) => {
-                    words = ReplyWords { ret: -i64::from(host(error).0), ..ReplyWords::default() };
+                Err(errno) => {
+                    // A number too high for the guest's limit is, to the guest, a table that is full.
+                    let errno = if errno == Errno::EBADF { Errno::EMFILE } else { errno };
+                    words = ReplyWords { ret: -i64::from(errno.0), ..ReplyWords::default() };
                 }
             }
         }

@@ -63,24 +63,30 @@ fn answer(server: &Arc<Server>, call: &Call) -> i64 {
     let Some(thread) = thread else { return denied };
     match call.args[0] {
         abi::GATE_CALL => {
-            serve(server, &thread);
+            if !serve(server, &thread, Some(call.id)) {
+                return denied;
+            }
             server.watcher.pace(server, &thread);
             0
         }
-        abi::GATE_ATTACH => 0,
-        _ => match sys::exec::start(server, &thread, tid) {
-            Ok(()) => 0,
-            Err(errno) => -i64::from(errno.0),
-        },
+        abi::GATE_ATTACH => errno_value(sys::clone::equip(server, &thread, call.id)),
+        _ => errno_value(sys::exec::start(server, &thread, tid, call.id)),
     }
 }
 
-/// Serves the request in a thread's slot.
-pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>) {
+fn errno_value(result: nomina_kernel::errno::Result<()>) -> i64 {
+    result.map_or_else(|errno| -i64::from(errno.0), |()| 0)
+}
+
+/// Serves the request in a thread's slot; false if it has none. `call` is the notification, if it asked by one.
+pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>) -> bool {
     server.controls.apply();
     let started = Instant::now();
-    let slot = thread.image.lock().unwrap().slot.clone();
-    let mut ctx = Ctx::new(server, thread, slot);
+    let Some(image) = thread.image() else { return false };
+    for (number, host_pid) in image.slot.take_reaped() {
+        sys::process::note_reaped(server, thread, number, host_pid);
+    }
+    let mut ctx = Ctx::new(server, thread, image.slot, call);
     let nr = ctx.nr;
     // A panic is our bug, not the guest's to exploit: the request fails, the sandbox lives.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -90,4 +96,5 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>) {
     let enosys = matches!(result, Err(Errno::ENOSYS));
     ctx.finish(result);
     server.stats.count(nr, started.elapsed(), enosys);
+    true
 }

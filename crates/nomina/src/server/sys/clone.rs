@@ -1,7 +1,8 @@
 //! New tasks: the model's `kernel_clone`, and the binding of host threads to its tasks.
 
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nomina_gate::sock;
@@ -12,14 +13,25 @@ use super::super::Server;
 use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
 
-/// A token nobody can guess.
-///
-/// # Errors
-/// `EIO` when the host gives no random bytes.
-pub fn token() -> Result<u64> {
-    let mut bytes = [0u8; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|_| Errno::EIO)?;
-    Ok(u64::from_ne_bytes(bytes))
+/// Tokens nobody can guess: a keyed hash (SipHash, as the standard library's maps use it) of a counter.
+pub struct Tokens {
+    key: RandomState,
+    other_key: RandomState,
+    count: AtomicU64,
+}
+
+impl Default for Tokens {
+    fn default() -> Tokens {
+        Tokens { key: RandomState::new(), other_key: RandomState::new(), count: AtomicU64::new(1) }
+    }
+}
+
+impl Tokens {
+    /// The next one; never 0.
+    pub fn next(&self) -> u64 {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        (self.key.hash_one(count) ^ self.other_key.hash_one(!count)).max(1)
+    }
 }
 
 /// [`nomina_abi::op::CLONE`].
@@ -41,42 +53,40 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if new_thread {
         ctx.thread.process.threaded.store(true, Ordering::Release);
     }
-    let own_image = ctx.thread.image.lock().unwrap().clone();
+    let own_image = ctx.thread.image().ok_or(Errno::EPERM)?;
     // What can fail on the host comes before what the model has to take back.
-    let token = token()?;
+    let token = server.tokens.next();
     let image = if flags.contains(CloneFlags::VM) {
         let index = own_image.space.slots.lock().unwrap().alloc().ok_or(Errno::EAGAIN)?;
-        Image { slot: own_image.space.region.slot(index), index, space: own_image.space.clone() }
+        Some(Image { slot: own_image.space.region.slot(index), index, space: own_image.space.clone() })
     } else {
-        let space = server.spares.space().map_err(host)?;
-        Image { slot: space.region.slot(0), index: 0, space }
+        // It gets a region when it first asks for something.
+        None
     };
-    let release_slot = |image: &Image| {
-        if flags.contains(CloneFlags::VM) {
-            image.space.slots.lock().unwrap().free(image.index);
-        }
-    };
-    let mut fds = Vec::new();
-    if !flags.contains(CloneFlags::VM) {
-        fds.push(image.space.region.fd().try_clone_to_owned().map_err(host)?);
-    }
     let files = if flags.contains(CloneFlags::FILES) {
         ctx.thread.files.clone()
     } else {
-        let (ours, theirs) = server.spares.sockets().map_err(|error| {
-            release_slot(&image);
-            host(error)
-        })?;
-        fds.push(theirs);
-        Arc::new(GuestFiles { socket: ours })
+        Arc::new(GuestFiles::default())
     };
     let mut kernel = server.kernel.lock().unwrap();
-    let outcome = kernel.kernel_clone(ctx.task(), &args).inspect_err(|_| release_slot(&image))?;
+    let mut outcome = kernel.kernel_clone(ctx.task(), &args);
+    if outcome == Err(Errno::EAGAIN) {
+        // Some that count may be gone, and only we do not know it yet.
+        drop(kernel);
+        server.look_for_the_dead();
+        kernel = server.kernel.lock().unwrap();
+        outcome = kernel.kernel_clone(ctx.task(), &args);
+    }
+    let outcome = outcome.inspect_err(|_| {
+        if let Some(image) = &image {
+            image.space.slots.lock().unwrap().free(image.index);
+        }
+    })?;
     let tgid = kernel.task_tgid_vnr(outcome.child, outcome.child);
     let is_init = kernel.signal_of(outcome.child).is_some_and(|signal| signal.is_init()) && !new_thread;
     drop(kernel);
-    ctx.out = [token, outcome.child_tid as u64, tgid as u64, image.index.into(), u64::from(is_init), 0, 0];
-    ctx.fds = fds;
+    let index = image.as_ref().map_or(0, |image| image.index);
+    ctx.out = [token, outcome.child_tid as u64, tgid as u64, index.into(), u64::from(is_init), 0, 0];
     server.guests.expect(Arc::new(GuestThread {
         task: outcome.child,
         host_tid: AtomicI32::new(0),
@@ -88,6 +98,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         },
         files,
         image: Mutex::new(image),
+        maker: Some((Arc::downgrade(ctx.thread), outcome.pid)),
         pace: Default::default(),
     }));
     Ok(outcome.pid.into())
@@ -96,8 +107,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
 /// [`nomina_abi::op::CLONE_FAILED`].
 pub fn failed(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let thread = ctx.server.guests.forget(ctx.args[0]).ok_or(Errno::ESRCH)?;
-    let image = thread.image.lock().unwrap().clone();
-    if Arc::ptr_eq(&image.space, &ctx.thread.image.lock().unwrap().space) {
+    if let Some(image) = thread.image() {
         image.space.slots.lock().unwrap().free(image.index);
     }
     ctx.server.kernel.lock().unwrap().abort_clone(thread.task)?;
@@ -119,12 +129,72 @@ pub fn attach(server: &Arc<Server>, tid: i32, token: u64) -> Option<Arc<GuestThr
     Some(thread)
 }
 
-/// Sends the first message on a socket: used by the launch and at exec.
+/// [`nomina_abi::GATE_ATTACH`]: gives a new process its socket and its region. A thread has both already.
 ///
 /// # Errors
-/// Those of `sendmsg(2)`.
-pub fn send(thread: &GuestThread, data: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
-    sock::send(thread.files.socket.as_fd(), data, fds).map_err(host)
+/// `EBADF` when the guest's limit forbids the socket's number; host errors.
+pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Result<()> {
+    if thread.image().is_some() {
+        return Ok(());
+    }
+    let socket = server.socket_of(thread, Some(call))?;
+    let space = server.spares.space().map_err(host)?;
+    sock::send(socket.as_fd(), &[0u8; 4], &[space.region.fd()]).map_err(host)?;
+    *thread.image.lock().unwrap() = Some(Image { slot: space.region.slot(0), index: 0, space });
+    Ok(())
+}
+
+impl Server {
+    /// The supervisor's end of the hidden socket of a thread's descriptor table; made, and installed in the guest, when it
+    /// is first needed.
+    ///
+    /// # Errors
+    /// `EBADF` when the guest's limit forbids the number; `EAGAIN` without a notification to install it by; host errors.
+    pub fn socket_of<'t>(&self, thread: &'t GuestThread, call: Option<u64>) -> Result<&'t OwnedFd> {
+        if let Some(socket) = thread.files.socket.get() {
+            return Ok(socket);
+        }
+        let listener = self.listener.get().ok_or(Errno::EAGAIN)?;
+        let (ours, theirs) = self.spares.sockets().map_err(host)?;
+        listener.install(call.ok_or(Errno::EAGAIN)?, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;
+        Ok(thread.files.socket.get_or_init(|| ours))
+    }
+
+    /// Learns the host pid of a process that has not introduced itself from what its maker noted, if that can be true: it
+    /// must be the child of a guest.
+    pub fn seek(self: &Arc<Self>, thread: &Arc<GuestThread>) -> Option<i32> {
+        let (maker, number) = thread.maker.as_ref()?;
+        let maker = maker.upgrade()?;
+        let host_pid = maker.image()?.slot.born(*number)?;
+        let is_child = || parent_of(host_pid).is_some_and(|parent| self.guests.by_tid(parent).is_some());
+        if host_pid <= 0 || self.guests.by_tid(host_pid).is_some() || !is_child() {
+            return None;
+        }
+        let attached = attach(self, host_pid, thread.token)?;
+        // The number may have changed hands between the look and the pidfd.
+        if !is_child() {
+            self.guests.remove(&attached);
+            return None;
+        }
+        Some(host_pid)
+    }
+
+    /// Takes note of all that ended without our knowledge: what the guests noted, and what the host knows.
+    pub fn look_for_the_dead(self: &Arc<Self>) {
+        self.reaper.drain(self);
+        for thread in self.guests.all() {
+            let Some(image) = thread.image() else { continue };
+            for (number, host_pid) in image.slot.take_reaped() {
+                super::process::note_reaped(self, &thread, number, host_pid);
+            }
+        }
+    }
+}
+
+/// The parent of a host process.
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Host tid of a thread, if it has introduced itself.

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nomina_abi::StartInfo;
+use nomina_gate::sock;
 use nomina_kernel::capability::VfsCaps;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
@@ -274,16 +275,24 @@ pub fn by_process(server: &Server, tid: i32) -> Option<Arc<GuestThread>> {
 ///
 /// # Errors
 /// `EPERM` when no exec was prepared; host errors.
-pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32) -> Result<()> {
+pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64) -> Result<()> {
     let prepared = known.process.exec.lock().unwrap().take().ok_or(Errno::EPERM)?;
-    let thread = &prepared.thread;
+    let thread = &prepared.thread.clone();
+    // The shim asks again when its limit is too low for the socket.
+    let socket = match server.socket_of(thread, Some(call)) {
+        Ok(socket) => socket,
+        Err(errno) => {
+            *known.process.exec.lock().unwrap() = Some(prepared);
+            return Err(errno);
+        }
+    };
     let secure = prepared.cred.secure;
-    let old = thread.image.lock().unwrap().clone();
+    let old = thread.image();
     // The old image's region serves the new one when nothing else can have it mapped that the new image must be safe
     // from: no other thread uses it, and the exec gives no privilege.
-    let space = match old.space.alone(old.index) && !secure {
-        true => old.space.clone(),
-        false => server.spares.space().map_err(host)?,
+    let space = match &old {
+        Some(old) if !secure && old.space.alone(old.index) => old.space.clone(),
+        _ => server.spares.space().map_err(host)?,
     };
     let (pid_nr, tid_nr, ids, vanished) = {
         let mut kernel = server.kernel.lock().unwrap();
@@ -320,10 +329,10 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32) -> Result
     let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), size_of::<StartInfo>()) };
     let mut fds: Vec<BorrowedFd<'_>> = vec![space.region.fd(), prepared.program.as_fd()];
     fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
-    clone::send(thread, bytes, &fds)?;
-    let same = Arc::ptr_eq(&space, &old.space);
-    *thread.image.lock().unwrap() = Image { slot: space.region.slot(0), index: 0, space };
-    if !same {
+    sock::send(socket.as_fd(), bytes, &fds).map_err(host)?;
+    let same = old.as_ref().is_some_and(|old| Arc::ptr_eq(&space, &old.space));
+    *thread.image.lock().unwrap() = Some(Image { slot: space.region.slot(0), index: 0, space });
+    if let Some(old) = old.filter(|_| !same) {
         // Of a region that a vfork parent still uses, our slot is free again; any other is gone with the last thread.
         watcher::release_slot(thread, &old);
     }

@@ -14,6 +14,7 @@ use nomina_kernel::sys::ambient_request;
 use nomina_kernel::task::{Dumpable, TaskId};
 
 use super::super::Server;
+use super::super::guest::GuestThread;
 use super::super::layout::u64_at;
 use super::super::request::{Ctx, Reply, host};
 use super::super::watcher;
@@ -48,21 +49,18 @@ pub fn setpgid(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let mut kernel = server.kernel.lock().unwrap();
     let (pid, pgid) = (ctx.int(0), ctx.int(1));
-    // Whoever is meant must have introduced itself before it can be moved natively.
     let target = match pid {
         0 => Some(ctx.task()),
         pid => kernel.find_task_by_vpid(ctx.task(), pid),
     };
-    let target_host = match target.map(|task| server.host_pid_of(task)) {
-        Some(None) => return Ok(Reply::Retry),
-        Some(Some(pid)) => pid,
-        None => return Err(Errno::ESRCH),
-    };
     let (_, pgid) = kernel.setpgid(ctx.task(), pid, pgid)?;
     let group = kernel.find_vpid(ctx.task(), pgid).ok_or(Errno::EPERM)?;
-    let host_group = server.pids.to_host(&group).unwrap_or(target_host);
+    drop(kernel);
+    // 0 where we do not know yet: the shim of the parent does.
+    let target_host = target.and_then(|task| server.host_pid_of(task)).unwrap_or(0);
     ctx.out[0] = target_host as u64;
-    ctx.out[1] = host_group as u64;
+    ctx.out[1] =
+        server.pids.to_host(&group).unwrap_or(if pid == pgid || pgid == 0 { target_host } else { 0 }) as u64;
     Ok(().into())
 }
 
@@ -172,7 +170,7 @@ pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn affinity(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let task = target(&ctx.server.kernel.lock().unwrap(), ctx.task(), ctx.int(0))?;
     let thread = ctx.server.guests.by_task(task).ok_or(Errno::ESRCH)?;
-    let Some(tid) = host_tid(&thread) else { return Ok(Reply::Retry) };
+    let Some(tid) = host_tid(&thread).or_else(|| ctx.server.seek(&thread)) else { return Ok(Reply::Retry) };
     if ctx.nr == 203 {
         let mask = ctx.bytes(2)?;
         // SAFETY: a valid buffer of that length.
@@ -238,7 +236,7 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let thread = ctx.thread;
-    let image = thread.image.lock().unwrap().clone();
+    let image = thread.image().ok_or(Errno::EPERM)?;
     let task = thread.task;
     let mut kernel = server.kernel.lock().unwrap();
     let last = kernel.threads_of(task).len() <= 1;
@@ -360,6 +358,38 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(nr.into())
 }
 
+/// A thread says that a native wait has consumed the zombie of its child `number`, whose host pid was `host_pid`. Believed when
+/// that is a child of its process and the host agrees that it is gone.
+pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host_pid: i32) {
+    let mut kernel = server.kernel.lock().unwrap();
+    let Some(task) = kernel.find_task_by_vpid(thread.task, number) else { return };
+    let parent = kernel.task(task).map(|task| task.real_parent());
+    if !parent.is_some_and(|parent| kernel.threads_of(thread.task).contains(&parent)) {
+        return;
+    }
+    let Some(child) = server.guests.by_task(task) else { return };
+    let known = child.process.host_pid.load(Ordering::Acquire);
+    let gone = match child.process.pidfd.get() {
+        Some(pidfd) => known == host_pid && !super::super::reaper::is_zombie_or_alive(pidfd),
+        // It never introduced itself, and never will.
+        None => true,
+    };
+    if !gone {
+        return;
+    }
+    if !child.process.exited.swap(true, Ordering::AcqRel) {
+        let outcome = kernel.exit_group(task, 0);
+        drop(kernel);
+        if let Ok(outcome) = outcome {
+            super::super::reaper::after_exit(server, &child, outcome);
+        }
+        kernel = server.kernel.lock().unwrap();
+    }
+    let _ = kernel.reap(thread.task, task);
+    drop(kernel);
+    server.guests.remove(&child);
+}
+
 /// `pidfd_open(2)`.
 pub fn pidfd_open(ctx: &mut Ctx<'_>) -> Result<Reply> {
     const PIDFD_NONBLOCK: u32 = libc::O_NONBLOCK as u32;
@@ -376,7 +406,7 @@ pub fn pidfd_open(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return Err(Errno::ENOENT);
     }
     let thread = ctx.server.guests.by_task(task).ok_or(Errno::ESRCH)?;
-    let Some(tid) = host_tid(&thread) else { return Ok(Reply::Retry) };
+    let Some(tid) = host_tid(&thread).or_else(|| ctx.server.seek(&thread)) else { return Ok(Reply::Retry) };
     // SAFETY: two integers; the result, when not negative, is a descriptor that only we own.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, flags) };
     if fd < 0 {

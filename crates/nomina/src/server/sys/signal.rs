@@ -4,6 +4,7 @@
 //! name ([`nomina_abi::SI_NOMINA`]).
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use nomina_abi as abi;
 use nomina_kernel::errno::{Errno, Result};
@@ -41,7 +42,7 @@ fn has_handler(host_pid: i32, signal: i32) -> bool {
 
 /// Sends to a process (or with `thread` to one thread). `Ok(false)`: it has not introduced itself yet.
 fn send(
-    server: &Server,
+    server: &Arc<Server>,
     ctx: &Ctx<'_>,
     target: &SignalTarget,
     signal: i32,
@@ -49,6 +50,7 @@ fn send(
     thread: bool,
 ) -> Result<bool> {
     let Some(guest) = server.guests.by_task(target.task) else { return Ok(true) };
+    server.host_pid_of(target.task);
     let (Some(pidfd), Some(tid)) = (guest.process.pidfd.get(), host_tid(&guest)) else { return Ok(false) };
     let host_pid = guest.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
     if signal == 0 {
