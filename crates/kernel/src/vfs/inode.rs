@@ -224,7 +224,7 @@ pub trait Inode: Send + Sync {
     fn create(&self, _name: &[u8], _new: NewInode, _flags: u32) -> Result<(Arc<dyn Inode>, Opened)> {
         Err(Errno::EROFS)
     }
-    /// `O_TMPFILE`.
+    /// `O_TMPFILE`; with `O_EXCL` the file can never get a name.
     fn tmpfile(&self, _new: NewInode, _flags: u32) -> Result<Opened> {
         Err(Errno::EOPNOTSUPP)
     }

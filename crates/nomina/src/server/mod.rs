@@ -24,7 +24,7 @@ pub mod tty;
 pub mod watcher;
 pub mod worker;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -109,6 +109,16 @@ impl Server {
     /// The named inode of an open file of one of the overlays, so that a change through a handle copies up.
     pub fn inode_of_handle(&self, fd: &OwnedFd) -> Option<Arc<dyn Inode>> {
         self.overlays.iter().find_map(|(overlay, _)| overlay.inode_of_handle(fd.as_fd()))
+    }
+
+    /// Attributes of an open file.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn attr_of_handle(&self, fd: BorrowedFd<'_>) -> nomina_kernel::errno::Result<Attr> {
+        let attr = nomina_fs::handle::attr_from_fd(fd, &self.ids)?;
+        let copied = self.overlays.iter().find_map(|(overlay, _)| overlay.attr_of_copied(fd, &attr));
+        Ok(copied.unwrap_or(attr))
     }
 
     /// The mount that a handle's permission checks go by: the root's, whose flags allow writing wherever the handle does.

@@ -46,7 +46,7 @@ impl HandleInode {
     /// # Errors
     /// Those of `fstat(2)`.
     pub fn new(server: &Arc<Server>, fd: OwnedFd) -> Result<HandleInode> {
-        let attr = nomina_fs::handle::attr_from_fd(fd.as_fd(), &server.ids)?;
+        let attr = server.attr_of_handle(fd.as_fd())?;
         let named = server.inode_of_handle(&fd);
         Ok(HandleInode { fd: Arc::new(fd), named, attr, server: server.clone() })
     }
@@ -59,7 +59,7 @@ pub fn handle_of(inode: &Arc<dyn Inode>) -> Option<Arc<OwnedFd>> {
 
 impl Inode for HandleInode {
     fn getattr(&self) -> Result<Attr> {
-        nomina_fs::handle::attr_from_fd(self.fd.as_fd(), &self.server.ids)
+        self.server.attr_of_handle(self.fd.as_fd())
     }
     fn file_type(&self) -> u32 {
         self.attr.mode & nomina_kernel::vfs::S_IFMT
