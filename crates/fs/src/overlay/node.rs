@@ -236,7 +236,10 @@ impl Node {
                     }
                 }
                 libc::DT_DIR => known.ino = 0,
-                _ => {}
+                _ => {
+                    let id = (self.fs.upper_id.0, entry.ino);
+                    (_, known.ino) = lock(&self.fs.copied).shown(id).unwrap_or(id);
+                }
             }
             names.insert(entry.name.into_boxed_slice(), known);
         }
