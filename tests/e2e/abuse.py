@@ -153,3 +153,26 @@ for i in $(seq 5000); do : > /tmp/many$i; done; ls /tmp | wc -l
 sh -c 'echo still alive'
 """).ok()
     r.has("EMFILE 24", "MemoryError", "deep", "still alive")
+
+
+@case(timeout=60)
+def a_handle_for_reading_never_becomes_one_for_writing(t):
+    """Lower files, files bound read-only and standard input, by /proc/self/fd, fchmod, linkat and their like."""
+    shutil.copy(Settings.built / "abuse/reopen", t.dir)
+    # Beside the working directory, so that they have no name in its copy.
+    outside = pathlib.Path(Settings.work) / f"reopen-{secrets.token_hex(4)}"
+    outside.mkdir()
+    files = [pathlib.Path(t.dir) / "kept", pathlib.Path(t.dir) / "deleted", outside / "bound", outside / "stdin"]
+    for file in files:
+        file.write_text("original\n")
+    before = [(f.read_text(), f.stat().st_mode, f.stat().st_mtime_ns, f.stat().st_nlink, os.listxattr(f)) for f in files]
+    argv = t.argv(
+        ["sh", "-c", ": NOMINA_ABUSE; ./reopen kept -deleted /ro/bound @0; echo end"],
+        ["--bind", f"{outside}:/ro:ro", "--env", "NOMINA_ABUSE_INSIDE=1"],
+    )
+    with open(files[3]) as stdin:
+        r = subprocess.run([str(a) for a in argv], stdin=stdin, capture_output=True, text=True, timeout=50, cwd=t.dir)
+    check("tried" in r.stdout and "ESCAPED" not in r.stdout, r.stdout + r.stderr)
+    after = [(f.read_text(), f.stat().st_mode, f.stat().st_mtime_ns, f.stat().st_nlink, os.listxattr(f)) for f in files]
+    shutil.rmtree(outside)
+    equal(after, before, "host files after handles for reading were misused")

@@ -7,7 +7,7 @@
 //!
 //! # A request
 //! The shim fills `nr` (a Linux system call number or one of the [`op`]s), `args` and `data`, then either, when
-//! `channel` is [`CHANNEL_WATCHED`], moves it to [`CHANNEL_REQUEST`] and spins until it is something else, or makes the gate
+//! `channel` is [`CHANNEL_WATCHED`], moves it to [`CHANNEL_REQUEST`] and spins until it is neither that nor [`CHANNEL_SERVING`], or makes the gate
 //! call [`GATE_CALL`]. Pointers of the guest never travel: [`ARGS`] says for each system call which arguments
 //! are strings and buffers; their bytes are copied into `data` and the argument becomes a [`span`].
 //!
@@ -74,9 +74,12 @@ pub const CHANNEL_WATCHED: u32 = 1;
 /// [`Slot::channel`]: the shim has posted a request and spins.
 pub const CHANNEL_REQUEST: u32 = 2;
 /// [`Slot::channel`]: the reply is there and the supervisor still watches: as good as [`CHANNEL_WATCHED`] for the next
-/// request. Any state but [`CHANNEL_REQUEST`] tells the shim that the reply is there; the supervisor may have gone to sleep
+/// request. Any state but [`CHANNEL_REQUEST`] and [`CHANNEL_SERVING`] tells the shim that the reply is there; the supervisor may have gone to sleep
 /// ([`CHANNEL_ASLEEP`]) before the shim looks.
 pub const CHANNEL_DONE_WATCHED: u32 = 3;
+/// [`Slot::channel`]: the supervisor has taken the request. Until then the shim may withdraw it ([`CHANNEL_ASLEEP`]) and use the
+/// gate: the supervisor's processor was taken away.
+pub const CHANNEL_SERVING: u32 = 4;
 
 /// One thread's shared page set.
 #[repr(C, align(4096))]

@@ -191,6 +191,12 @@ impl SlotRef {
         }
     }
 
+    /// Takes a posted request, so that the shim cannot withdraw it.
+    pub fn take_request(&self) -> bool {
+        let (from, to) = (abi::CHANNEL_REQUEST, abi::CHANNEL_SERVING);
+        self.channel().compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// Spins until a request is posted, at most `spins` rounds. True: a request is there (the channel says
     /// [`abi::CHANNEL_REQUEST`]). False: the channel sleeps again and the shim will use the gate.
     pub fn watch(&self, spins: u32) -> bool {

@@ -4,7 +4,7 @@ use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nomina_abi::{
-    CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_WATCHED, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_NR,
+    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_NR,
     NOTES_BORN, NOTES_REAPED, Slot,
     op, reply,
 };
@@ -16,6 +16,8 @@ use crate::window::window;
 
 /// Rounds of spinning before the processor is given to others between looks.
 const SPINS: u32 = 10_000;
+/// Rounds in which the supervisor must have taken the request: some microseconds.
+const PICK_UP: u32 = 500;
 /// Rounds of yielding between which the supervisor is asked whether it is alive.
 const YIELDS_PER_PROBE: u32 = 50_000;
 /// Most descriptors in one reply.
@@ -137,9 +139,7 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
         let watched = state == CHANNEL_WATCHED || state == CHANNEL_DONE_WATCHED;
         let posted = watched
             && channel.compare_exchange(state, CHANNEL_REQUEST, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if posted {
-            spin(channel);
-        } else {
+        if !(posted && spin(channel)) {
             let served = gate(GATE_CALL, area.token.get());
             if served < 0 {
                 write_volatile(&raw mut (*slot).flags, 0);
@@ -160,12 +160,22 @@ fn yield_or_probe(rounds: u32) {
     }
 }
 
-fn spin(channel: &AtomicU32) {
+/// Waits for the reply. False: the supervisor did not take the request, which is withdrawn.
+fn spin(channel: &AtomicU32) -> bool {
     let mut rounds = 0u32;
     loop {
         // Done, and perhaps asleep again by the time we look.
-        if channel.load(Ordering::Acquire) != CHANNEL_REQUEST {
-            return;
+        let state = channel.load(Ordering::Acquire);
+        if state != CHANNEL_REQUEST && state != CHANNEL_SERVING {
+            return true;
+        }
+        if state == CHANNEL_REQUEST
+            && rounds > PICK_UP
+            && channel
+                .compare_exchange(CHANNEL_REQUEST, CHANNEL_ASLEEP, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        {
+            return false;
         }
         rounds = rounds.wrapping_add(1);
         if rounds < SPINS {

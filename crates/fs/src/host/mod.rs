@@ -13,7 +13,7 @@
 mod tests;
 
 use std::any::Any;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,6 +54,19 @@ impl HostSb {
         let root = HostInode::new(shared, fd.map_err(errno)?)?;
         let dev = root.getattr()?.dev;
         Ok(Arc::new(HostSb { root, dev }))
+    }
+}
+
+impl HostSb {
+    /// The inode of a file that a guest holds open, found by the host's path of the handle and checked by device and inode
+    /// number. `None` for what has no name here.
+    pub fn inode_of_handle(&self, fd: BorrowedFd<'_>) -> Option<Arc<dyn Inode>> {
+        let id = id_of(&At { fd, name: b"" }.statx().ok()?);
+        let link = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).ok()?;
+        let path = self.path_of_host(link.as_bytes())?;
+        let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+        let found = names.into_iter().try_fold(self.root.clone(), |dir, name| dir.child(name)).ok()?;
+        (id_of(&found.at().statx().ok()?) == id).then_some(found as Arc<dyn Inode>)
     }
 }
 

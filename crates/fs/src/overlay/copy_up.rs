@@ -147,17 +147,33 @@ impl Node {
 
     /// Makes sure that this directory, and with it all above, is in the upper tree. The tree is locked for writing.
     pub(crate) fn copy_up_dir(&self) -> Result<()> {
+        if self.is_upper() && !self.is_gone() {
+            return Ok(());
+        }
+        let mut chain = Vec::new();
+        let mut at = self.arc()?;
+        loop {
+            let parent = {
+                let place = lock(&at.place);
+                if place.gone.is_some() {
+                    return Err(Errno::ENOENT);
+                }
+                if place.upper {
+                    break;
+                }
+                place.parent.clone().ok_or(Errno::EIO)?
+            };
+            chain.push(std::mem::replace(&mut at, parent));
+        }
+        chain.iter().rev().try_for_each(|dir| dir.copy_up_one_dir())
+    }
+
+    /// Copies this directory up, whose parent is in the upper tree.
+    fn copy_up_one_dir(&self) -> Result<()> {
         let (parent, name) = {
             let place = lock(&self.place);
-            if place.gone.is_some() {
-                return Err(Errno::ENOENT);
-            }
-            if place.upper {
-                return Ok(());
-            }
             (place.parent.clone().ok_or(Errno::EIO)?, place.name.clone())
         };
-        parent.copy_up_dir()?;
         let seen = self.see()?;
         let temp = self.fs.temp_name();
         let made = self

@@ -192,6 +192,11 @@ impl OverlaySb {
         }
     }
 
+    /// Whether a handle is of an object of the layer, deleted or not: nobody outside has it.
+    pub fn is_ours(&self, fd: BorrowedFd<'_>) -> bool {
+        link_of(fd).is_ok_and(|link| matches!(self.root.tree_of(&link), Some(Tree::Upper(_) | Tree::Work(_))))
+    }
+
     /// Whether a handle is of a regular file of ours, which may be changed directly.
     fn may_change(&self, fd: BorrowedFd<'_>) -> Result<bool> {
         let stat = rustix::fs::fstat(fd).map_err(errno)?;

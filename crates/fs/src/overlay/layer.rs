@@ -114,22 +114,41 @@ impl LowerDir {
         if let Some(fd) = self.slot.get() {
             return Ok(fd);
         }
-        let parent = self.parent.as_ref().ok_or(Errno::EIO)?.fd(fs)?;
-        fs.open_dir(&self.slot, &parent, &self.name)
+        // In loops: a tree may be deeper than the stack.
+        let mut chain = vec![self];
+        let mut at = self.parent.as_ref().ok_or(Errno::EIO)?;
+        let mut fd = loop {
+            if let Some(fd) = at.slot.get() {
+                break fd;
+            }
+            chain.push(at);
+            at = at.parent.as_ref().ok_or(Errno::EIO)?;
+        };
+        for dir in chain.into_iter().rev() {
+            fd = fs.open_dir(&dir.slot, &fd, &dir.name)?;
+        }
+        Ok(fd)
     }
 
     /// Path from the lower root, `/` for the root itself.
     pub fn path(&self) -> Vec<u8> {
-        match &self.parent {
-            None => b"/".to_vec(),
-            Some(parent) => {
-                let mut path = parent.path();
-                if path.len() > 1 {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(&self.name);
-                path
-            }
+        let chain = std::iter::successors(Some(self), |dir| dir.parent.as_deref());
+        let mut names: Vec<&[u8]> =
+            chain.filter(|dir| dir.parent.is_some()).map(|dir| &dir.name[..]).collect();
+        if names.is_empty() {
+            return b"/".to_vec();
+        }
+        names.reverse();
+        names.iter().flat_map(|name| [b"/", *name].concat()).collect()
+    }
+}
+
+impl Drop for LowerDir {
+    /// Drops the chain of parents in a loop.
+    fn drop(&mut self) {
+        let mut next = self.parent.take();
+        while let Some(parent) = next {
+            next = Arc::into_inner(parent).and_then(|mut dir| dir.parent.take());
         }
     }
 }

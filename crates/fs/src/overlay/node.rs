@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nomina_kernel::vfs::{Attr, DirEntry, S_IFDIR, S_IFMT};
 use nomina_kernel::{Errno, Result};
@@ -136,16 +136,37 @@ impl Node {
 
     /// Handle of the upper directory. The caller knows that there is one.
     pub(crate) fn upper_fd(&self) -> Result<Arc<OwnedFd>> {
-        let dir = self.dir()?;
-        if let Some(fd) = dir.upper_fd.get() {
+        if let Some(fd) = self.held_fd()? {
             return Ok(fd);
         }
-        let place = lock(&self.place);
-        if let Some(fd) = &place.gone {
-            return Ok(fd.clone());
+        // Up to the nearest directory whose handle is open, then down again: in loops, for guests make trees deeper than any
+        // stack.
+        let mut chain = vec![self.arc()?];
+        let mut at = self.parent()?;
+        let mut fd = loop {
+            if let Some(fd) = at.held_fd()? {
+                break fd;
+            }
+            let parent = at.parent()?;
+            chain.push(std::mem::replace(&mut at, parent));
+        };
+        for node in chain.iter().rev() {
+            let name = lock(&node.place).name.clone();
+            fd = self.fs.open_dir(&node.dir()?.upper_fd, &fd, &name)?;
         }
-        let parent = place.parent.as_ref().ok_or(Errno::EIO)?.upper_fd()?;
-        self.fs.open_dir(&dir.upper_fd, &parent, &place.name)
+        Ok(fd)
+    }
+
+    /// The handle of the upper directory if it is open.
+    fn held_fd(&self) -> Result<Option<Arc<OwnedFd>>> {
+        if let Some(fd) = self.dir()?.upper_fd.get() {
+            return Ok(Some(fd));
+        }
+        Ok(lock(&self.place).gone.clone())
+    }
+
+    fn parent(&self) -> Result<Arc<Node>> {
+        lock(&self.place).parent.clone().ok_or(Errno::EIO)
     }
 
     /// Where the object is on the host, and whether in the upper tree.
@@ -413,17 +434,22 @@ impl Node {
 
     /// Path in the overlay, starting with `/`; `None` for what has no name any more.
     pub(crate) fn path(&self) -> Option<Vec<u8>> {
-        let place = lock(&self.place);
-        if place.gone.is_some() {
-            return None;
+        let mut names: Vec<Box<[u8]>> = Vec::new();
+        let mut at = self.me.upgrade();
+        while let Some(node) = at {
+            let place = lock(&node.place);
+            if place.gone.is_some() {
+                return None;
+            }
+            if place.parent.is_some() {
+                names.push(place.name.clone());
+            }
+            at = place.parent.clone();
         }
-        let Some(parent) = &place.parent else { return Some(b"/".to_vec()) };
-        let mut path = parent.path()?;
-        if path.len() > 1 {
-            path.push(b'/');
+        if names.is_empty() {
+            return Some(b"/".to_vec());
         }
-        path.extend_from_slice(&place.name);
-        Some(path)
+        Some(names.iter().rev().flat_map(|name| [b"/", &name[..]].concat()).collect())
     }
 
     /// Whether `self` is `other` or inside it.
@@ -431,8 +457,30 @@ impl Node {
         if std::ptr::eq(self, other) {
             return true;
         }
-        let parent = lock(&self.place).parent.clone();
-        parent.is_some_and(|parent| parent.is_within(other))
+        let mut at = lock(&self.place).parent.clone();
+        while let Some(node) = at {
+            if std::ptr::eq(&*node, other) {
+                return true;
+            }
+            at = lock(&node.place).parent.clone();
+        }
+        false
+    }
+}
+
+impl Node {
+    fn take_parent(&mut self) -> Option<Arc<Node>> {
+        self.place.get_mut().unwrap_or_else(PoisonError::into_inner).parent.take()
+    }
+}
+
+impl Drop for Node {
+    /// Drops the chain of parents in a loop: trees can be deeper than the stack.
+    fn drop(&mut self) {
+        let mut next = self.take_parent();
+        while let Some(parent) = next {
+            next = Arc::into_inner(parent).and_then(|mut node| node.take_parent());
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod config;
 mod outcome;
+pub(crate) mod scratch;
 mod spawn;
 
 pub use config::{

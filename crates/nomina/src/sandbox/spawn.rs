@@ -34,11 +34,13 @@ use nomina_kernel::vfs::{
 };
 
 use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
+use super::scratch::{self, remove_tree};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
+use crate::server::whose::Streams;
 use crate::server::{Server, controls, handle, pids, reaper, spares, stats, watcher, worker};
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -52,7 +54,8 @@ pub struct Running {
     server: Arc<Server>,
     control: Option<Control>,
     pid: i32,
-    layer: Option<PathBuf>,
+    layer: Option<(PathBuf, Option<OwnedFd>)>,
+    _scratch: OwnedFd,
 }
 
 fn host_error(what: &'static str) -> impl Fn(io::Error) -> SpawnError {
@@ -91,8 +94,9 @@ impl SandboxBuilder {
         let layer = Layer::create(&plan)?;
         let result = start(&self, &plan);
         match result {
-            Ok((server, control, pid)) => {
-                Ok(Running { server, control: Some(control), pid, layer: layer.keep_until_end() })
+            Ok((server, control, pid, scratch)) => {
+                let layer = layer.keep_until_end();
+                Ok(Running { server, control: Some(control), pid, layer, _scratch: scratch })
             }
             Err(error) => Err(error),
         }
@@ -100,31 +104,31 @@ impl SandboxBuilder {
 }
 
 /// The layer's directory; removed when it is dropped and was to be thrown away.
-struct Layer(Option<PathBuf>);
+struct Layer(Option<OwnedFd>, Option<PathBuf>);
 
 impl Layer {
     fn create(plan: &Plan) -> Result<Layer, SpawnError> {
         let error = host_error("creating the layer's directory");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&plan.layer.dir).map_err(&error)?;
-        Ok(Layer((plan.layer.disposal == Disposal::Remove).then(|| plan.layer.dir.clone())))
+        let mut lock = None;
+        if plan.layer.disposal == Disposal::Remove {
+            lock = Some(scratch::hold(&plan.layer.dir).map_err(&error)?);
+            plan.layer.dir.parent().into_iter().for_each(scratch::sweep);
+        }
+        Ok(Layer(lock, (plan.layer.disposal == Disposal::Remove).then(|| plan.layer.dir.clone())))
     }
 
-    fn keep_until_end(mut self) -> Option<PathBuf> {
-        self.0.take()
+    fn keep_until_end(mut self) -> Option<(PathBuf, Option<OwnedFd>)> {
+        Some((self.1.take()?, self.0.take()))
     }
 }
 
 impl Drop for Layer {
     fn drop(&mut self) {
-        if let Some(dir) = self.0.take() {
+        if let Some(dir) = self.1.take() {
             remove_tree(&dir);
         }
     }
-}
-
-/// Removes a layer. Directories in it always have owner rwx, since the overlay keeps it so.
-fn remove_tree(dir: &HostPath) {
-    let _ = fs::remove_dir_all(dir);
 }
 
 /// The first program's view: everything mounted.
@@ -317,7 +321,7 @@ fn seed(plan: &Plan, root: &OverlaySb) -> Result<(), SpawnError> {
 
 fn scratch_dir(layer: &HostPath) -> Result<PathBuf, SpawnError> {
     let error = host_error("creating the directory for handles");
-    let name = format!("nomina-{}-{:x}", std::process::id(), clone::Tokens::default().next());
+    let name = format!("{}{}-{:x}", scratch::PREFIX, std::process::id(), clone::Tokens::default().next());
     // Memory is faster; where /dev/shm is missing, the layer does.
     for base in [HostPath::new("/dev/shm"), layer] {
         let dir = base.join(&name);
@@ -348,7 +352,7 @@ fn limits() -> [Rlimit; RLIM_NLIMITS] {
 const PID_MAX: i32 = 4_194_304;
 const MAX_THREADS: usize = 32768;
 
-fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control, i32), SpawnError> {
+fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control, i32, OwnedFd), SpawnError> {
     let identity = &plan.identity;
     let ids = IdMap::to(identity.uid, identity.gid);
     let mounted = mount_all(plan, ids)?;
@@ -390,6 +394,8 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     let first_pid_ns =
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
     let scratch = scratch_dir(&plan.layer.dir)?;
+    let scratch_lock = scratch::hold(&scratch).map_err(host_error("locking the directory for handles"))?;
+    scratch.parent().into_iter().for_each(scratch::sweep);
     let sockets = scratch.join("s");
     fs::create_dir(&sockets).map_err(host_error("creating the directory for sockets"))?;
     let ns_sb = active(Arc::new(NsFs));
@@ -411,6 +417,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         ns_mnt,
         devpts: mounted.devpts,
         terminals: mounted.terminals.clone(),
+        streams: OnceLock::new(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
@@ -471,6 +478,8 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         .collect::<io::Result<_>>()
         .map_err(host_error("opening the standard streams"))?;
     let borrowed = [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()];
+    let streams = Streams::of(&borrowed).map_err(host_error("looking at the standard streams"))?;
+    let _ = server.streams.set(streams);
     let foreground = is_foreground(&borrowed);
     if let Some(terminal) = crate::server::tty::first_terminal(&borrowed) {
         let _ = server.devpts.adopt(terminal, identity.uid, 5);
@@ -502,7 +511,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     watcher::start(&server).map_err(host_error("starting the watcher"))?;
     spares::start(&server).map_err(host_error("starting the maker of spares"))?;
     let control = launched.go().map_err(launch_error)?;
-    Ok((server, control, pid))
+    Ok((server, control, pid, scratch_lock))
 }
 
 fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {
@@ -601,12 +610,18 @@ impl Running {
             control.finish();
         }
         let server = self.server.clone();
-        nomina_gate::guardian::kill_orphans(|pid| server.guests.by_tid(pid).is_some());
-        if let Some(layer) = self.layer.take() {
+        nomina_gate::guardian::kill_orphans(|pid| server.guests.by_tid(pid).is_some() || runs_shim(pid));
+        if let Some((layer, _lock)) = self.layer.take() {
             remove_tree(&layer);
         }
         server.handles.remove_scratch();
     }
+}
+
+/// Whether a process is a guest of whatever sandbox, by the only program that guests ever execute.
+fn runs_shim(pid: i32) -> bool {
+    let exe = fs::read_link(format!("/proc/{pid}/exe"));
+    exe.is_ok_and(|exe| exe.as_os_str().as_bytes().starts_with(b"/memfd:nomina-shim"))
 }
 
 impl Drop for Running {

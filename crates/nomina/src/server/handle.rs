@@ -157,6 +157,6 @@ impl Handles {
 
     /// Removes the scratch directory: the sandbox has ended.
     pub fn remove_scratch(&self) {
-        let _ = std::fs::remove_dir_all(&self.scratch_path);
+        crate::sandbox::scratch::remove_tree(&self.scratch_path);
     }
 }

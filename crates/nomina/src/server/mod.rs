@@ -22,9 +22,10 @@ pub mod stats;
 pub mod sys;
 pub mod tty;
 pub mod watcher;
+pub mod whose;
 pub mod worker;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -37,7 +38,7 @@ use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::Mount;
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::{Attr, FsStruct, Inode, Path};
+use nomina_kernel::vfs::{Attr, FsStruct};
 
 use guest::{GuestThread, Guests};
 
@@ -73,6 +74,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
+    /// The standard streams that were passed in; set at the launch.
+    pub streams: OnceLock<whose::Streams>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
     /// Tokens of new tasks.
@@ -106,11 +109,6 @@ impl Server {
         self.started.elapsed().as_nanos() as u64
     }
 
-    /// The named inode of an open file of one of the overlays, so that a change through a handle copies up.
-    pub fn inode_of_handle(&self, fd: &OwnedFd) -> Option<Arc<dyn Inode>> {
-        self.overlays.iter().find_map(|(overlay, _)| overlay.inode_of_handle(fd.as_fd()))
-    }
-
     /// Attributes of an open file.
     ///
     /// # Errors
@@ -119,11 +117,6 @@ impl Server {
         let attr = nomina_fs::handle::attr_from_fd(fd, &self.ids)?;
         let copied = self.overlays.iter().find_map(|(overlay, _)| overlay.attr_of_copied(fd, &attr));
         Ok(copied.unwrap_or(attr))
-    }
-
-    /// The mount that a handle's permission checks go by: the root's, whose flags allow writing wherever the handle does.
-    pub fn mount_of_handle(&self, _attr: &Attr, root: &Path) -> Arc<Mount> {
-        root.mnt.clone()
     }
 
     /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see.

@@ -380,7 +380,7 @@ impl ProcSource for PidNsView {
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     return Ok(handle.path.clone());
                 }
-                server.place_of_handle(copy)
+                Ok(HandleInode::new(&server, copy)?.place())
             }
             MagicLink::Ns(link) => {
                 let ns = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), ns_link(link))))??;
@@ -571,7 +571,7 @@ impl Server {
         let inode: Arc<dyn Inode> = Arc::new(HandleInode::new(self, fd)?);
         for mount in &self.mounts {
             let Some(below) = mount.sb().ops().path_of_host(&name) else { continue };
-            if let Some(place) = self.named(mount, &below, &inode) {
+            if let Some(place) = self.place_at(mount, &below, &inode) {
                 return Ok(place);
             }
         }
@@ -579,7 +579,7 @@ impl Server {
     }
 
     /// The place `below` the root of a mount, if it is the object `inode`.
-    fn named(&self, mount: &Arc<Mount>, below: &[u8], inode: &Arc<dyn Inode>) -> Option<Path> {
+    fn place_at(&self, mount: &Arc<Mount>, below: &[u8], inode: &Arc<dyn Inode>) -> Option<Path> {
         let root = Path::mount_root(mount);
         let found = walk_cred(&self.nobody, false, |cred| {
             // The kernel's own walk: nobody's permissions count.

@@ -8,7 +8,7 @@ use nomina_fs::devpts::DevPts;
 use nomina_fs::proc::current;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::Attr;
+use nomina_kernel::vfs::{Attr, Inode};
 use rustix::fs::{Mode, OFlags, major, minor};
 
 use super::Server;
@@ -85,10 +85,15 @@ fn tty_of(pid: i32) -> Option<u64> {
 impl Server {
     /// Attributes of a terminal in a guest's hands, as devpts shows them. `None` for anything else.
     pub fn pty_attr(&self, attr: &Attr) -> Option<Attr> {
-        if major(attr.rdev) != nomina_fs::dev::PTS_MAJOR || attr.mode & libc::S_IFMT != libc::S_IFCHR {
+        self.pty_inode(attr.rdev, attr.mode)?.getattr().ok()
+    }
+
+    /// The node in devpts of a terminal in a guest's hands.
+    pub fn pty_inode(&self, rdev: u64, mode: u32) -> Option<Arc<dyn Inode>> {
+        if major(rdev) != nomina_fs::dev::PTS_MAJOR || mode & libc::S_IFMT != libc::S_IFCHR {
             return None;
         }
-        self.devpts.inode(minor(attr.rdev))?.getattr().ok()
+        self.devpts.inode(minor(rdev))
     }
 }
 

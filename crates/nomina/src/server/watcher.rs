@@ -23,8 +23,10 @@ const BURST_GAP_NS: u64 = 50_000;
 /// … when there are so many of them.
 const BURST: u32 = 4;
 /// How long nothing is watched after the host took the processor away: at first, and at most when that goes on.
-const COOL_DOWN_NS: u64 = 10_000_000;
+const COOL_DOWN_NS: u64 = 1_000_000;
 const LONGEST_COOL_DOWN_NS: u64 = 1_000_000_000;
+/// Requests served between two interruptions that make watching worth while.
+const ENOUGH: u32 = 200;
 /// A round that takes longer, without a request to serve, was not ours alone.
 const STOLEN: Duration = Duration::from_micros(300);
 /// Rounds between looks at the clock.
@@ -82,7 +84,6 @@ impl Watcher {
             return;
         }
         let Some(image) = thread.image() else { return };
-        image.slot.channel().store(abi::CHANNEL_WATCHED, Ordering::Release);
         self.arrivals.lock().unwrap().push((thread.clone(), image));
         self.any.store(true, Ordering::Release);
         watcher.unpark();
@@ -115,20 +116,10 @@ impl Watched {
     }
 }
 
-/// How often the host took the processor away from this thread.
-fn involuntary_switches() -> i64 {
-    // SAFETY: writes a local structure.
-    unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
-        usage.ru_nivcsw
-    }
-}
-
 fn run(server: &Arc<Server>) {
     let watcher = &server.watcher;
     let mut watched: Vec<Watched> = Vec::new();
-    let mut switches = involuntary_switches();
+    let mut hits = 0u32;
     let mut cool_down = COOL_DOWN_NS;
     let mut before = Instant::now();
     while !server.is_ending() {
@@ -139,19 +130,25 @@ fn run(server: &Arc<Server>) {
         }
         if watcher.any.swap(false, Ordering::AcqRel) {
             for (thread, image) in watcher.arrivals.lock().unwrap().drain(..) {
+                // Only now, when somebody is there to look.
+                image.slot.channel().store(abi::CHANNEL_WATCHED, Ordering::Release);
                 watched.push(Watched { thread, image, last: Instant::now() });
             }
         }
-        let mut hit = false;
+        let (mut hit, mut withdrawn) = (false, false);
         for _ in 0..ROUNDS {
             for one in &mut watched {
-                if one.image.slot.channel().load(Ordering::Acquire) == abi::CHANNEL_REQUEST
+                let state = one.image.slot.channel().load(Ordering::Acquire);
+                withdrawn |= state == abi::CHANNEL_ASLEEP;
+                if state == abi::CHANNEL_REQUEST
                     && one.thread.pace.watch.load(Ordering::Acquire) == WATCHED
+                    && one.image.slot.take_request()
                 {
                     serve(server, &one.thread, None);
                     one.image.slot.channel().store(abi::CHANNEL_DONE_WATCHED, Ordering::Release);
                     one.last = Instant::now();
                     hit = true;
+                    hits = hits.saturating_add(1);
                 }
             }
             if hit {
@@ -160,18 +157,15 @@ fn run(server: &Arc<Server>) {
             std::hint::spin_loop();
         }
         let now = Instant::now();
-        let stolen = !hit && now - before > STOLEN;
+        let stolen = withdrawn || (!hit && now - before > STOLEN);
         before = now;
         let give_up = stolen || watched.len() > MOST;
         watched.retain(|one| (!give_up && now - one.last < LINGER) || !one.sleep());
-        if watched.is_empty() {
-            let known = std::mem::replace(&mut switches, involuntary_switches());
-            if stolen || switches > known {
-                watcher.idle_until_ns.store(server.now() + cool_down, Ordering::Relaxed);
-                cool_down = (cool_down * 4).min(LONGEST_COOL_DOWN_NS);
-            } else {
-                cool_down = (cool_down / 2).max(COOL_DOWN_NS);
-            }
+        if give_up {
+            // Worth it all the same, when so many requests were served between two such moments.
+            cool_down = if hits > ENOUGH { COOL_DOWN_NS } else { (cool_down * 4).min(LONGEST_COOL_DOWN_NS) };
+            hits = 0;
+            watcher.idle_until_ns.store(server.now() + cool_down, Ordering::Relaxed);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::mount::Mount;
 use nomina_kernel::vfs::{
     Attr, Inode, LookupFlags, Opened, Path, SetAttr, SetTime, Timespec, WalkCred, attr, namei, xattr,
 };
@@ -12,6 +13,7 @@ use nomina_kernel::vfs::{
 use super::super::Server;
 use super::super::layout::pair;
 use super::super::request::{Ctx, Reply, host};
+use super::super::whose::{Whose, check_no_more};
 
 /// What a guest's descriptor stands for.
 pub enum FdPath {
@@ -34,8 +36,7 @@ impl FdPath {
 pub struct HandleInode {
     /// Copy of the guest's descriptor.
     pub fd: Arc<OwnedFd>,
-    /// The same object with a name, if it still has one.
-    named: Option<Arc<dyn Inode>>,
+    whose: Whose,
     attr: Attr,
     server: Arc<Server>,
 }
@@ -47,8 +48,21 @@ impl HandleInode {
     /// Those of `fstat(2)`.
     pub fn new(server: &Arc<Server>, fd: OwnedFd) -> Result<HandleInode> {
         let attr = server.attr_of_handle(fd.as_fd())?;
-        let named = server.inode_of_handle(&fd);
-        Ok(HandleInode { fd: Arc::new(fd), named, attr, server: server.clone() })
+        let whose = server.whose(&fd, &rustix::fs::fstat(&fd).map_err(host)?);
+        Ok(HandleInode { fd: Arc::new(fd), whose, attr, server: server.clone() })
+    }
+
+    /// The mount whose flags changes through the handle go by: that of its name, otherwise the root's.
+    pub fn mount(&self) -> Arc<Mount> {
+        match &self.whose {
+            Whose::Named(mount, _) => mount.clone(),
+            _ => self.server.first_fs.root.mnt.clone(),
+        }
+    }
+
+    /// The place for calls on the handle.
+    pub fn place(self) -> Path {
+        Path::anonymous(&self.mount(), Arc::new(self))
     }
 }
 
@@ -59,7 +73,10 @@ pub fn handle_of(inode: &Arc<dyn Inode>) -> Option<Arc<OwnedFd>> {
 
 impl Inode for HandleInode {
     fn getattr(&self) -> Result<Attr> {
-        self.server.attr_of_handle(self.fd.as_fd())
+        match &self.whose {
+            Whose::Named(_, named) => named.getattr(),
+            _ => self.server.attr_of_handle(self.fd.as_fd()),
+        }
     }
     fn file_type(&self) -> u32 {
         self.attr.mode & nomina_kernel::vfs::S_IFMT
@@ -68,45 +85,50 @@ impl Inode for HandleInode {
         self
     }
     fn open(&self, flags: u32) -> Result<Opened> {
-        if let Some(named) = &self.named {
-            return named.open(flags);
+        match &self.whose {
+            Whose::Named(_, named) => return named.open(flags),
+            Whose::Sandbox => {}
+            Whose::Host => check_no_more(&self.fd, flags)?,
         }
         super::open::reopen(&self.fd, flags).map(Opened::Host)
     }
     fn setattr(&self, set: &SetAttr) -> Result<()> {
-        match &self.named {
-            Some(named) => named.setattr(set),
-            None => nomina_fs::handle::set_attr_fd(self.fd.as_fd(), &self.server.ids, set),
+        match &self.whose {
+            Whose::Named(_, named) => named.setattr(set),
+            Whose::Sandbox => nomina_fs::handle::set_attr_fd(self.fd.as_fd(), &self.server.ids, set),
+            Whose::Host => Err(Errno::EROFS),
         }
     }
     fn getxattr(&self, name: &[u8]) -> Result<Vec<u8>> {
-        match &self.named {
-            Some(named) => named.getxattr(name),
-            None => nomina_fs::handle::get_xattr_fd(self.fd.as_fd(), name),
+        match &self.whose {
+            Whose::Named(_, named) => named.getxattr(name),
+            _ => nomina_fs::handle::get_xattr_fd(self.fd.as_fd(), name),
         }
     }
     fn listxattr(&self) -> Result<Vec<u8>> {
-        match &self.named {
-            Some(named) => named.listxattr(),
-            None => nomina_fs::handle::list_xattr_fd(self.fd.as_fd()),
+        match &self.whose {
+            Whose::Named(_, named) => named.listxattr(),
+            _ => nomina_fs::handle::list_xattr_fd(self.fd.as_fd()),
         }
     }
     fn setxattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
-        match &self.named {
-            Some(named) => named.setxattr(name, value, flags),
-            None => nomina_fs::handle::set_xattr_fd(self.fd.as_fd(), name, value, flags),
+        match &self.whose {
+            Whose::Named(_, named) => named.setxattr(name, value, flags),
+            Whose::Sandbox => nomina_fs::handle::set_xattr_fd(self.fd.as_fd(), name, value, flags),
+            Whose::Host => Err(Errno::EROFS),
         }
     }
     fn removexattr(&self, name: &[u8]) -> Result<()> {
-        match &self.named {
-            Some(named) => named.removexattr(name),
-            None => nomina_fs::handle::remove_xattr_fd(self.fd.as_fd(), name),
+        match &self.whose {
+            Whose::Named(_, named) => named.removexattr(name),
+            Whose::Sandbox => nomina_fs::handle::remove_xattr_fd(self.fd.as_fd(), name),
+            Whose::Host => Err(Errno::EROFS),
         }
     }
     fn host_handle(&self, for_write: bool) -> Result<OwnedFd> {
-        match &self.named {
-            Some(named) => named.host_handle(for_write),
-            None => self.fd.try_clone().map_err(host),
+        match &self.whose {
+            Whose::Named(_, named) => named.host_handle(for_write),
+            _ => self.fd.try_clone().map_err(host),
         }
     }
 }
@@ -126,8 +148,7 @@ impl Ctx<'_> {
         }
         let inode = HandleInode::new(self.server, copy)?;
         let fd = inode.fd.clone();
-        let mnt = self.server.mount_of_handle(&inode.attr, &self.fs().root);
-        Ok(FdPath::Open(Path::anonymous(&mnt, Arc::new(inode)), fd))
+        Ok(FdPath::Open(inode.place(), fd))
     }
 
     /// Finds an object by name and calls `with` on it.

@@ -1,0 +1,138 @@
+//! Whose a file in a guest's hands is.
+//!
+//! In Linux a descriptor leads back to its inode: `/proc/self/fd/N` can be opened again in another mode, `fchmod` and
+//! `futimens` change the file of a descriptor that is open for reading only. Here the file behind a descriptor may be the
+//! host's: below an overlay, in a directory bound read-only, standard input. A handle of it is a capability for what it
+//! was opened for and for no more. So every change through a handle goes by the file's name inside, where there is one,
+//! which copies it up or meets the mount's flags; without a name only files of the sandbox's own are changed.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nomina_fs::host::HostSb;
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::mount::{Mount, MountFlags};
+use nomina_kernel::vfs::{Inode, S_IFDIR, S_IFMT, S_IFREG};
+use rustix::fs::{OFlags, Stat};
+
+use super::Server;
+use super::request::host;
+
+/// Whose a file is.
+pub enum Whose {
+    /// It has a name inside: the object there and the mount it is on.
+    Named(Arc<Mount>, Arc<dyn Inode>),
+    /// It has no name, and nobody outside has it: a deleted file of a layer, a pipe or a memfd made inside.
+    Sandbox,
+    /// It has no name inside and is the host's: nothing but the descriptor itself may be used.
+    Host,
+}
+
+/// Device and inode numbers of the standard streams that the caller of Nomina passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams(pub [(u64, u64); 3]);
+
+impl Streams {
+    /// Those of these descriptors.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn of(fds: &[BorrowedFd<'_>; 3]) -> std::io::Result<Streams> {
+        let mut ids = [(0, 0); 3];
+        for (id, fd) in ids.iter_mut().zip(fds) {
+            let stat = rustix::fs::fstat(fd)?;
+            *id = (stat.st_dev, stat.st_ino);
+        }
+        Ok(Streams(ids))
+    }
+}
+
+impl Server {
+    /// Whose the file behind a guest's descriptor is.
+    pub fn whose(&self, fd: &OwnedFd, stat: &Stat) -> Whose {
+        let kind = stat.st_mode & S_IFMT;
+        if let Some(inode) = self.pty_inode(stat.st_rdev, stat.st_mode) {
+            return Whose::Named(self.root_mount(), inode);
+        }
+        if kind == S_IFREG || kind == S_IFDIR {
+            return self.whose_file(fd, stat);
+        }
+        let passed =
+            self.streams.get().is_some_and(|streams| streams.0.contains(&(stat.st_dev, stat.st_ino)));
+        // A FIFO or socket of a file system has a path; what has none was made by socketpair, pipe and the like.
+        match self.named(fd) {
+            Some(named) => named,
+            None if passed => Whose::Host,
+            None if self.overlays.iter().any(|(overlay, _)| overlay.is_ours(fd.as_fd())) => Whose::Sandbox,
+            None if link_of(fd).is_some_and(|link| !link.starts_with(b"/")) => Whose::Sandbox,
+            None => Whose::Host,
+        }
+    }
+
+    fn whose_file(&self, fd: &OwnedFd, stat: &Stat) -> Whose {
+        if let Some(named) = self.named(fd) {
+            return named;
+        }
+        // O_TMPFILE in a directory that is written through: the handle can do everything to a file without a name.
+        if stat.st_nlink == 0 && check_no_more(fd, libc::O_RDWR as u32).is_ok() {
+            return Whose::Sandbox;
+        }
+        let ours = self.overlays.iter().any(|(overlay, _)| overlay.is_ours(fd.as_fd()));
+        // F_GET_SEALS answers for memory files only; a name in `/` starting with "memfd:" alone would prove nothing.
+        let memfd = || {
+            link_of(fd).is_some_and(|link| link.starts_with(b"/memfd:"))
+                && rustix::fs::fcntl_get_seals(fd).is_ok()
+        };
+        if ours || memfd() { Whose::Sandbox } else { Whose::Host }
+    }
+
+    /// The object inside that has the file's name. What a mount writes through goes before what an overlay would copy, and
+    /// that before what is read-only.
+    fn named(&self, fd: &OwnedFd) -> Option<Whose> {
+        let bound = |read_only: bool| {
+            self.mounts
+                .iter()
+                .filter(move |mount| mount.flags().contains(MountFlags::READONLY) == read_only)
+                .find_map(|mount| {
+                    let sb = mount.sb().ops().as_any().downcast_ref::<HostSb>()?;
+                    Some(Whose::Named(mount.clone(), sb.inode_of_handle(fd.as_fd())?))
+                })
+        };
+        let layered = || {
+            self.overlays.iter().find_map(|(overlay, mount)| {
+                Some(Whose::Named(mount.clone(), overlay.inode_of_handle(fd.as_fd())?))
+            })
+        };
+        bound(false).or_else(layered).or_else(|| bound(true))
+    }
+
+    fn root_mount(&self) -> Arc<Mount> {
+        self.first_fs.root.mnt.clone()
+    }
+}
+
+/// What the host calls the file.
+fn link_of(fd: &OwnedFd) -> Option<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    Some(rustix::fs::readlink(link, Vec::new()).ok()?.into_bytes())
+}
+
+/// Checks that opening a handle again with `flags` asks for nothing that the handle cannot do already.
+///
+/// # Errors
+/// `EACCES`.
+pub fn check_no_more(fd: &OwnedFd, flags: u32) -> Result<()> {
+    let held = rustix::fs::fcntl_getfl(fd).map_err(host)?;
+    let access = |flags: OFlags| match flags & OFlags::RWMODE {
+        OFlags::RDONLY => (true, false),
+        OFlags::WRONLY => (false, true),
+        _ => (true, true),
+    };
+    let asked = OFlags::from_bits_retain(flags);
+    let ((read, write), (can_read, can_write)) = (access(asked), access(held));
+    let write = write || asked.contains(OFlags::TRUNC);
+    if held.contains(OFlags::PATH) || (read && !can_read) || (write && !can_write) {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}
