@@ -87,7 +87,13 @@ fn do_open(
     let server = ctx.server;
     let fd: OwnedFd = match result.opened {
         Opened::Host(fd) => fd,
-        Opened::Directory => server.handles.open_path(result.path, flags).map_err(host)?,
+        Opened::Directory => {
+            let fd = server.handles.open_path(result.path, flags).map_err(host)?;
+            if server.handles.is_short_of_blanks() {
+                server.spares.wake();
+            }
+            fd
+        }
         Opened::Text(text) => {
             if flags & O_ACCMODE != 0 {
                 return Err(Errno::EACCES);
