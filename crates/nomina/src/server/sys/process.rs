@@ -283,7 +283,9 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
         xlate::FROM_HOST => {
             let known = server.guests.by_tid(nr).map(|thread| thread.task);
             let kernel = server.kernel.lock().unwrap();
-            let hinted = || kernel.find_task_by_vpid(caller, ctx.int(2)).filter(|&task| is_child(&kernel, caller, task));
+            let hinted = || {
+                kernel.find_task_by_vpid(caller, ctx.int(2)).filter(|&task| is_child(&kernel, caller, task))
+            };
             let Some(found) = known.or_else(hinted) else { return Ok(0.into()) };
             if let (Some(task), Some(me)) = (kernel.task(found), kernel.task(caller)) {
                 ctx.out[0] = me.cred().user_ns.from_kuid_munged(task.cred().uid).into();
