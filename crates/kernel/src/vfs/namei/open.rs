@@ -155,7 +155,7 @@ fn lookup_open(ctx: &WalkContext<'_>, nd: &Nameidata<'_>, flags: u32, mode: u32)
     }
     let _exclusive = dir.dentry.i_rwsem.write();
     match dir.dentry.lookup_locked(name, sb, Keep::All) {
-        Err(Errno::ENOENT) => {}
+        Err(Errno::ENOENT) if !sb.ops().has_fixed_names() => {}
         other => return Ok(LookupOpen::Found(other?)),
     }
     if dir.dentry.is_deleted() {
