@@ -406,6 +406,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
+        renamed: Mutex::default(),
         spares: spares::Spares::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),

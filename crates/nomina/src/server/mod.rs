@@ -71,6 +71,8 @@ pub struct Server {
     pub mounts: Vec<Arc<Mount>>,
     /// Where namespaces are files.
     pub ns_mnt: Arc<Mount>,
+    /// Threads whose name was written to their `comm`.
+    pub renamed: Mutex<std::collections::HashMap<TaskId, proc_source::Renamed>>,
     /// Pseudo terminals.
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.

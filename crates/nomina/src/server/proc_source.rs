@@ -227,6 +227,7 @@ impl ProcSource for PidNsView {
     fn task(&self, key: TaskKey, viewer: Option<TaskKey>) -> Option<TaskInfo> {
         let (server, thread) = self.thread(key).ok()?;
         let ns = self.ns.get()?;
+        let comm = server.renamed_comm(&thread);
         let host_pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
         let host_tid = thread.host_tid.load(std::sync::atomic::Ordering::Acquire);
         let kernel = server.kernel.lock().unwrap();
@@ -262,7 +263,7 @@ impl ProcSource for PidNsView {
             },
             host_pid,
             host_tid,
-            comm: None,
+            comm,
             // On the host it waits for the answer to its own question.
             state: viewer.is_some_and(|viewer| viewer == key).then_some(b'R'),
             blocked: viewer
@@ -415,14 +416,22 @@ impl ProcSource for PidNsView {
         Ok(FdMode { read: !path && access != OFlags::WRONLY, write: !path && access != OFlags::RDONLY })
     }
 
-    fn set_comm(&self, task: TaskKey, comm: &[u8], viewer: Option<TaskKey>) -> Result<()> {
+    fn set_comm(&self, task_key: TaskKey, comm: &[u8], viewer: Option<TaskKey>) -> Result<()> {
         let server = self.server().ok_or(Errno::ESRCH)?;
         let mut kernel = server.kernel.lock().unwrap();
-        let id = TaskId(task.0);
+        let id = TaskId(task_key.0);
         if !viewer.is_some_and(|viewer| kernel.threads_of(TaskId(viewer.0)).contains(&id)) {
             return Err(Errno::EINVAL);
         }
-        kernel.task_mut(id).ok_or(Errno::ESRCH)?.set_comm(comm);
+        let task = kernel.task_mut(id).ok_or(Errno::ESRCH)?;
+        task.set_comm(comm);
+        let comm = task.comm.to_vec();
+        let mut renamed = server.renamed.lock().unwrap();
+        renamed.retain(|&task, _| kernel.task(task).is_some());
+        drop(kernel);
+        if let Some(host) = host_comm(&self.thread(task_key)?.1) {
+            renamed.insert(id, Renamed { host, comm });
+        }
         Ok(())
     }
 
@@ -554,6 +563,22 @@ fn host_tty(pid: i32) -> (i32, i32) {
     read().unwrap_or((0, -1))
 }
 
+/// The name of a thread that was written to its `comm`.
+///
+/// The host lets a thread's name be set only by its own process, and guests set it natively (`PR_SET_NAME`). So a name that was
+/// written holds until the host's is another than it was then.
+pub struct Renamed {
+    host: Vec<u8>,
+    comm: Vec<u8>,
+}
+
+/// What the host calls a thread.
+fn host_comm(thread: &GuestThread) -> Option<Vec<u8>> {
+    let pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
+    let tid = thread.host_tid.load(std::sync::atomic::Ordering::Acquire);
+    std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()
+}
+
 /// What the host calls a descriptor.
 fn host_link(fd: &OwnedFd) -> Result<Vec<u8>> {
     use std::os::fd::AsRawFd;
@@ -562,6 +587,17 @@ fn host_link(fd: &OwnedFd) -> Result<Vec<u8>> {
 }
 
 impl Server {
+    /// The name that was written to a thread's `comm`, if it still holds.
+    fn renamed_comm(&self, thread: &GuestThread) -> Option<Vec<u8>> {
+        let mut table = self.renamed.lock().unwrap();
+        let renamed = table.get(&thread.task)?;
+        if host_comm(thread).as_ref() == Some(&renamed.host) {
+            return Some(renamed.comm.clone());
+        }
+        table.remove(&thread.task);
+        None
+    }
+
     /// A place for a namespace's file.
     pub fn ns_path(&self, ns: NsRef) -> Path {
         Path::anonymous(&self.ns_mnt, Arc::new(NsInode { ns }))

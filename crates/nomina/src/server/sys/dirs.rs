@@ -55,7 +55,9 @@ pub fn getdents(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if buffer.is_empty() && (position as usize) < entries.len() {
         return Err(Errno::EINVAL);
     }
-    rustix::fs::seek(&fd, SeekFrom::Start(next)).map_err(host)?;
+    if next != position {
+        rustix::fs::seek(&fd, SeekFrom::Start(next)).map_err(host)?;
+    }
     ctx.write(1, &buffer)?;
     Ok(buffer.len().into())
 }
