@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as HostPath, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use nomina_fs::IdMap;
@@ -37,6 +37,7 @@ use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
 use super::scratch::{self, remove_tree};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
+use crate::server::lock::Mutex;
 use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
@@ -74,7 +75,7 @@ impl SandboxBuilder {
     /// Starts the sandbox.
     ///
     /// The calling process becomes the sandbox's supervisor: it serves the guests from threads of its own, its umask becomes
-    /// 0 and it becomes a child subreaper (`PR_SET_CHILD_SUBREAPER`).
+    /// 0, its soft limit of descriptors becomes the hard one, and it becomes a child subreaper (`PR_SET_CHILD_SUBREAPER`).
     ///
     /// # Errors
     /// [`SpawnError`]: each message says what failed, where, and what to do.
@@ -492,6 +493,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     }
     .start()
     .map_err(launch_error)?;
+    raise_descriptor_limit();
     let pid = launched.pid;
     let (listener, _) = Listener::new(launched.take_listener());
     let _ = server.listener.set(listener);
@@ -507,6 +509,15 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     spares::start(&server).map_err(host_error("starting the maker of spares"))?;
     let control = launched.go().map_err(launch_error)?;
     Ok((server, control, pid, scratch_lock))
+}
+
+/// The supervisor holds a descriptor or two for each guest process: its soft limit becomes the hard one. Guests have been
+/// given theirs already.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    // Where it is refused, forks fail a little sooner with EAGAIN.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
 }
 
 fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {

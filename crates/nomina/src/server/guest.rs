@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_gate::region::{Region, SlotRef};
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::Path;
+
+use super::lock::{Mutex, RwLock};
 
 /// A host process of a guest: what shares one pidfd. A new image after exec is the same process.
 pub struct GuestProcess {

@@ -13,6 +13,7 @@ pub mod controls;
 pub mod guest;
 pub mod handle;
 pub mod layout;
+pub mod lock;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
@@ -26,7 +27,7 @@ pub mod whose;
 pub mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use nomina_fs::IdMap;
 use nomina_fs::devpts::DevPts;
@@ -39,6 +40,7 @@ use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::FsStruct;
 
+use lock::Mutex;
 use guest::{GuestThread, Guests};
 
 /// A running sandbox.

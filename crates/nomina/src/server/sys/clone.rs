@@ -3,12 +3,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::fork::{CloneFlags, KernelCloneArgs};
 
+use super::super::lock::Mutex;
 use super::super::Server;
 use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};

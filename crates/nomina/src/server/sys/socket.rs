@@ -13,13 +13,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path as HostPath, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{LookupFlags, S_IFSOCK, namei};
 use rustix::fs::OFlags;
 
+use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 
 const AF_UNIX: u16 = libc::AF_UNIX as u16;
