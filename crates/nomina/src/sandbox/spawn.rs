@@ -373,7 +373,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         Some(name) => name.as_bytes().to_vec(),
         None => rustix::system::uname().nodename().to_bytes().to_vec(),
     };
-    let max_threads = plan.pids.map_or(MAX_THREADS, |pids| pids as usize + 1);
+    let max_threads = plan.pids.map_or(MAX_THREADS.min(half_of_all_pids() as usize), |pids| pids as usize + 1);
     let mut kernel = Kernel::new(KernelConfig {
         init_cred,
         hostname,
@@ -414,6 +414,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         devpts: mounted.devpts,
         terminals: mounted.terminals.clone(),
         streams: OnceLock::new(),
+        shim: OnceLock::new(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
@@ -437,7 +438,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         host_tid: AtomicI32::new(0),
         token: server.tokens.next(),
         process: GuestProcess::first(),
-        files: Arc::new(GuestFiles { socket: OnceLock::from(ours) }),
+        files: Mutex::new(Arc::new(GuestFiles { socket: OnceLock::from(ours) })),
         image: Mutex::new(Some(Image { slot: space.region.slot(0), index: 0, space })),
         maker: None,
         pace: Default::default(),
@@ -458,6 +459,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     let envp: Vec<CString> = nomina_gate::launch::c_strings(envp.iter().map(Vec::as_slice)).map_err(nul)?;
 
     let shim = shim_memfd(nomina_shim::IMAGE).map_err(host_error("making the shim's memfd"))?;
+    let _ = server.shim.set(shim.try_clone().map_err(host_error("keeping the shim's memfd"))?);
     let filter =
         Filter::build(&BuildOptions { shim_text: nomina_shim::text(), ..BuildOptions::default() }).map_err(
             |error| SpawnError::Host { what: "building the filter", error: io::Error::other(error) },
@@ -489,6 +491,8 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         argv: &argv,
         envp: &envp,
         nofile: limits()[libc::RLIMIT_NOFILE as usize].cur,
+        nproc: plan.pids.map(u64::from),
+        nproc_total: half_of_all_pids(),
         foreground,
     }
     .start()
@@ -509,6 +513,12 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     spares::start(&server).map_err(host_error("starting the maker of spares"))?;
     let control = launched.go().map_err(launch_error)?;
     Ok((server, control, pid, scratch_lock))
+}
+
+/// Half of the numbers the host has for tasks: the other half is left to others, whatever guests do.
+fn half_of_all_pids() -> u64 {
+    let text = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(32768) / 2
 }
 
 /// The supervisor holds a descriptor or two for each guest process: its soft limit becomes the hard one. Guests have been

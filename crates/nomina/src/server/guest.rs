@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -111,7 +111,7 @@ pub struct GuestThread {
     /// The process.
     pub process: Arc<GuestProcess>,
     /// Its descriptor table.
-    pub files: Arc<GuestFiles>,
+    pub files: Mutex<Arc<GuestFiles>>,
     /// Address space and slot; `None` for a process that has not asked for anything yet.
     pub image: Mutex<Option<Image>>,
     /// The thread that made it, and what that calls it: where to look for its host pid before it has introduced itself.
@@ -120,7 +120,22 @@ pub struct GuestThread {
     pub pace: super::watcher::Pace,
 }
 
+impl GuestFiles {
+    /// The supervisor's end of the socket.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it has not been made.
+    pub fn end(&self) -> nomina_kernel::errno::Result<BorrowedFd<'_>> {
+        self.socket.get().map(AsFd::as_fd).ok_or(nomina_kernel::errno::Errno::EAGAIN)
+    }
+}
+
 impl GuestThread {
+    /// Its descriptor table.
+    pub fn files(&self) -> Arc<GuestFiles> {
+        self.files.lock().unwrap().clone()
+    }
+
     /// Address space and slot, if it has any yet.
     pub fn image(&self) -> Option<Image> {
         self.image.lock().unwrap().clone()

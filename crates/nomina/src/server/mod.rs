@@ -10,6 +10,7 @@
 pub mod arch;
 pub mod context;
 pub mod controls;
+pub mod fresh;
 pub mod guest;
 pub mod handle;
 pub mod layout;
@@ -26,6 +27,7 @@ pub mod watcher;
 pub mod whose;
 pub mod worker;
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -77,6 +79,8 @@ pub struct Server {
     pub terminals: Arc<tty::Terminals>,
     /// The standard streams that were passed in; set at the launch.
     pub streams: OnceLock<whose::Streams>,
+    /// The sealed memfd of the shim; set at the launch.
+    pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
     /// Tokens of new tasks.

@@ -78,7 +78,7 @@ impl Watcher {
         }
         pace.quick.store(0, Ordering::Relaxed);
         // A reply by the channel can carry descriptors only where there is a socket already.
-        if thread.files.socket.get().is_none() {
+        if thread.files().socket.get().is_none() {
             return;
         }
         if pace.watch.compare_exchange(FREE, WATCHED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
