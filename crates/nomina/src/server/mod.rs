@@ -13,6 +13,7 @@ pub mod controls;
 pub mod fresh;
 pub mod guest;
 pub mod handle;
+pub mod interrupt;
 pub mod layout;
 pub mod lock;
 pub mod pids;

@@ -20,6 +20,7 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{Attr, LookupFlags, S_IFSOCK, namei};
 use rustix::fs::OFlags;
 
+use super::super::interrupt;
 use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 
@@ -55,6 +56,9 @@ fn socket_file(attr: &Attr) -> SocketFile {
     let born = attr.btime.unwrap_or_default();
     (attr.dev, attr.ino, (born.sec, born.nsec))
 }
+
+/// How long a connect may block although it was asked not to.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How many names are kept before those are looked for that no socket has any more.
 const MANY: usize = 1024;
@@ -189,13 +193,21 @@ fn connect_host(socket: &OwnedFd, path: &[u8]) -> Result<()> {
     if blocking {
         rustix::fs::fcntl_setfl(socket, flags | OFlags::NONBLOCK).map_err(host)?;
     }
-    // SAFETY: a valid address of that length.
-    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) };
-    let error = io::Error::last_os_error();
+    let call = || {
+        // SAFETY: a valid address of that length.
+        let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) };
+        (result, io::Error::last_os_error())
+    };
+    // The guest may take the flag away again before the call.
+    let (result, error) = interrupt::at_most(PATIENCE, call).ok_or(Errno::EAGAIN)?;
     if blocking {
         rustix::fs::fcntl_setfl(socket, flags).map_err(host)?;
     }
-    if result == 0 { Ok(()) } else { Err(host(error)) }
+    match host(error) {
+        _ if result == 0 => Ok(()),
+        Errno::EINTR => Err(Errno::EAGAIN),
+        errno => Err(errno),
+    }
 }
 
 /// Family and name of a guest's address.
