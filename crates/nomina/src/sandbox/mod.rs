@@ -3,7 +3,7 @@
 pub mod config;
 mod outcome;
 pub(crate) mod scratch;
-mod spawn;
+pub(crate) mod spawn;
 
 pub use config::{
     Bind, ConfigError, EnvChange, HostFacts, Net, Plan, Root, SandboxBuilder, Stdio, Upper, User,

@@ -348,7 +348,18 @@ fn limits() -> [Rlimit; RLIM_NLIMITS] {
 const PID_MAX: i32 = 4_194_304;
 const MAX_THREADS: usize = 32768;
 
-fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control, i32, OwnedFd), SpawnError> {
+/// A server and its first thread, before there is any process.
+pub(crate) struct Prepared {
+    pub(crate) server: Arc<Server>,
+    pub(crate) thread: Arc<GuestThread>,
+    /// Guest's end of the hidden socket.
+    pub(crate) socket: OwnedFd,
+    /// Marks the directory for handles as in use.
+    pub(crate) scratch: OwnedFd,
+}
+
+/// Mounts everything and makes the server.
+pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared, SpawnError> {
     let identity = &plan.identity;
     let ids = IdMap::to(identity.uid, identity.gid);
     let mounted = mount_all(plan, ids)?;
@@ -444,6 +455,12 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         pace: Default::default(),
     });
     server.guests.expect(thread.clone());
+    Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })
+}
+
+fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control, i32, OwnedFd), SpawnError> {
+    let identity = &plan.identity;
+    let Prepared { server, thread, socket: theirs, scratch: scratch_lock } = prepare(builder, plan)?;
     let program = &plan.argv[0];
     let (name, prefix) = find_program(&server, &thread, program, &plan.env)?;
     let mut argv: Vec<&[u8]> = plan.argv.iter().map(|arg| arg.as_bytes()).collect();

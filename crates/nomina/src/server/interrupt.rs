@@ -33,7 +33,8 @@ impl Timer {
             event.sigev_signo = signal();
             event.sigev_notify_thread_id = libc::gettid();
             let mut timer: libc::timer_t = std::mem::zeroed();
-            (libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) == 0).then_some(Timer(timer))
+            (libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) == 0)
+                .then_some(Timer(timer))
         }
     }
 

@@ -11,6 +11,8 @@ pub mod arch;
 pub mod context;
 pub mod controls;
 pub mod fresh;
+#[cfg(test)]
+mod fuzz;
 pub mod guest;
 pub mod handle;
 pub mod interrupt;

@@ -57,7 +57,8 @@ impl Server {
         if kind == S_IFREG || kind == S_IFDIR {
             return self.whose_file(fd, stat);
         }
-        let passed = self.streams.get().is_some_and(|streams| streams.0.contains(&(stat.st_dev, stat.st_ino)));
+        let passed =
+            self.streams.get().is_some_and(|streams| streams.0.contains(&(stat.st_dev, stat.st_ino)));
         // A FIFO or socket of a file system has a path; what has none was made by socketpair, pipe and the like.
         match self.named(fd) {
             Some(named) => named,
@@ -79,7 +80,8 @@ impl Server {
         let ours = self.overlays.iter().any(|(overlay, _)| overlay.is_ours(fd.as_fd()));
         // F_GET_SEALS answers for memory files only; a name in `/` starting with "memfd:" alone would prove nothing.
         let memfd = || {
-            link_of(fd).is_some_and(|link| link.starts_with(b"/memfd:")) && rustix::fs::fcntl_get_seals(fd).is_ok()
+            link_of(fd).is_some_and(|link| link.starts_with(b"/memfd:"))
+                && rustix::fs::fcntl_get_seals(fd).is_ok()
         };
         if ours || memfd() { Whose::Sandbox } else { Whose::Host }
     }
@@ -88,10 +90,13 @@ impl Server {
     /// that before what is read-only.
     fn named(&self, fd: &OwnedFd) -> Option<Whose> {
         let bound = |read_only: bool| {
-            self.mounts.iter().filter(move |mount| mount.flags().contains(MountFlags::READONLY) == read_only).find_map(|mount| {
-                let sb = mount.sb().ops().as_any().downcast_ref::<HostSb>()?;
-                Some(Whose::Named(mount.clone(), sb.inode_of_handle(fd.as_fd())?))
-            })
+            self.mounts
+                .iter()
+                .filter(move |mount| mount.flags().contains(MountFlags::READONLY) == read_only)
+                .find_map(|mount| {
+                    let sb = mount.sb().ops().as_any().downcast_ref::<HostSb>()?;
+                    Some(Whose::Named(mount.clone(), sb.inode_of_handle(fd.as_fd())?))
+                })
         };
         let layered = || {
             self.overlays.iter().find_map(|(overlay, mount)| {
