@@ -265,15 +265,30 @@ def run_one(c):
     return c, problem, time.monotonic() - start
 
 
+def known_failures():
+    """Cases that are known to fail, with the reason: tests/known-failures.txt, one `name: reason` a line."""
+    path = pathlib.Path(__file__).resolve().parent / "known-failures.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return dict(l.split(": ", 1) for l in lines if l and not l.startswith("#"))
+
+
 def run_all(patterns, jobs, json_path=None):
-    """Runs the cases whose names match any pattern; returns (passed, failed)."""
+    """Runs the cases whose names match any pattern; returns (passed, failed, known): a case that is known to fail and does is
+    neither passed nor failed."""
     chosen = [c for c in CASES if not patterns or any(fnmatch.fnmatch(c.name, p) or p in c.name for p in patterns)]
     lock = threading.Lock()
-    failed = []
+    failed, known = [], []
+    expected = known_failures()
 
     def report(c, problem, seconds):
         with lock:
+            if problem and c.name in expected:
+                known.append(c.name)
+                print(f"KNOWN {c.name} ({seconds:.1f} s): {expected[c.name]}", flush=True)
+                return
             print(f"{'FAIL' if problem else 'ok  '} {c.name} ({seconds:.1f} s)", flush=True)
+            if not problem and c.name in expected:
+                print("  passes although it is in tests/known-failures.txt", flush=True)
             if problem:
                 failed.append(c.name)
                 print("  " + clip(problem, 80).replace("\n", "\n  "), flush=True)
@@ -287,5 +302,6 @@ def run_all(patterns, jobs, json_path=None):
     if json_path:
         import json
 
-        pathlib.Path(json_path).write_text(json.dumps({"passed": len(chosen) - len(failed), "failed": sorted(failed)}))
-    return len(chosen) - len(failed), len(failed)
+        counts = {"passed": len(chosen) - len(failed) - len(known), "failed": sorted(failed), "known": sorted(known)}
+        pathlib.Path(json_path).write_text(json.dumps(counts))
+    return len(chosen) - len(failed) - len(known), len(failed), len(known)

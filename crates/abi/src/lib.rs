@@ -172,7 +172,9 @@ pub mod op {
 pub mod xlate {
     /// Guest pid (caller's namespace) of a child to host pid; `ECHILD` if it is no child.
     pub const CHILD_TO_HOST: u64 = 0;
-    /// Host pid or tid to the number the caller sees; 0 when it sees none. out[0]: uid as the caller sees it.
+    /// Host pid or tid to the number the caller sees; 0 when it sees none. out[0]: uid as the caller sees it. The third
+    /// argument of the request may be the number of a child of the caller that the host pid is, for the case that the
+    /// supervisor has not met it.
     pub const FROM_HOST: u64 = 1;
     /// Guest process group to host process group; `ESRCH`.
     pub const PGRP_TO_HOST: u64 = 2;

@@ -37,7 +37,13 @@ const PROGRAMS: &[Program] = &[
         before: "true",
     },
     Program {
-        name: "gcc build of 40 files, make -j2",
+        name: "gcc build, 16 files of 150 functions, make -j2",
+        rounds: 3,
+        script: Some("make -s -j2 -C big"),
+        before: "make -s -C big clean",
+    },
+    Program {
+        name: "gcc build, 40 files of one function, make -j2",
         rounds: 3,
         script: Some("make -C proj -s -j2"),
         before: "make -C proj -s clean",
@@ -71,6 +77,7 @@ const PROGRAMS: &[Program] = &[
 ];
 
 const FILES: usize = 40;
+const BIG_FILES: usize = 16;
 
 /// The trees that the programs work on.
 fn prepare(work: &WorkDir) -> io::Result<()> {
@@ -83,8 +90,22 @@ fn prepare(work: &WorkDir) -> io::Result<()> {
         fs::write(proj.join(format!("part{i}.c")), text)?;
     }
     fs::write(proj.join("main.c"), "int part1(int); int main(void) { return part1(0); }\n")?;
+    let big = work.path().join("big");
+    fs::create_dir_all(&big)?;
+    for i in 0..BIG_FILES {
+        let mut text = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n".to_string();
+        for f in 0..150 {
+            text += &format!(
+                "int part{i}_{f}(int x) {{\n  char text[64];\n  int sum = x;\n  for (int i = 0; i < x; i++) {{\n    \
+                 snprintf(text, sizeof text, \"%d-%d\", i, sum);\n    sum = sum * 31 + (int)strlen(text) + {f};\n  }}\n  return sum;\n}}\n"
+            );
+        }
+        fs::write(big.join(format!("part{i}.c")), text)?;
+    }
+    fs::write(big.join("main.c"), "int part1_1(int); int main(void) { return part1_1(0); }\n")?;
     let make = "OBJ := $(patsubst %.c,%.o,$(wildcard *.c))\nprog: $(OBJ)\n\tgcc -o $@ $^\n%.o: %.c\n\tgcc -O1 -c -o $@ $<\nclean:\n\trm -f *.o prog\n";
     fs::write(proj.join("Makefile"), make)?;
+    fs::write(big.join("Makefile"), make)?;
     for i in 0..1000 {
         let dir = work.path().join(format!("tree/d{}", i % 40));
         fs::create_dir_all(&dir)?;

@@ -73,7 +73,9 @@ impl Children {
 }
 
 fn translate(area: &Area, kind: u64, number: i64) -> i64 {
-    request(area, op::XLATE, &[kind, number as u64, 0, 0, 0, 0])
+    // The supervisor may not know the host pid of a child that never asked for anything.
+    let hint = if kind == xlate::FROM_HOST { CHILDREN.guest(number as i32).unwrap_or(0) } else { 0 };
+    request(area, op::XLATE, &[kind, number as u64, hint as u64, 0, 0, 0])
 }
 
 fn child_to_host(area: &Area, guest: i32) -> Result<i64, i64> {

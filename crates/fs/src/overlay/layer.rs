@@ -133,7 +133,8 @@ impl LowerDir {
     /// Path from the lower root, `/` for the root itself.
     pub fn path(&self) -> Vec<u8> {
         let chain = std::iter::successors(Some(self), |dir| dir.parent.as_deref());
-        let mut names: Vec<&[u8]> = chain.filter(|dir| dir.parent.is_some()).map(|dir| &dir.name[..]).collect();
+        let mut names: Vec<&[u8]> =
+            chain.filter(|dir| dir.parent.is_some()).map(|dir| &dir.name[..]).collect();
         if names.is_empty() {
             return b"/".to_vec();
         }

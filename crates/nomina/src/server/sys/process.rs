@@ -270,12 +270,16 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             }
         }
         xlate::FROM_HOST => {
-            let Some(thread) = server.guests.by_tid(nr) else { return Ok(0.into()) };
+            let known = server.guests.by_tid(nr).map(|thread| thread.task);
             let kernel = server.kernel.lock().unwrap();
-            if let (Some(task), Some(me)) = (kernel.task(thread.task), kernel.task(caller)) {
+            let hinted = || {
+                kernel.find_task_by_vpid(caller, ctx.int(2)).filter(|&task| is_child(&kernel, caller, task))
+            };
+            let Some(found) = known.or_else(hinted) else { return Ok(0.into()) };
+            if let (Some(task), Some(me)) = (kernel.task(found), kernel.task(caller)) {
                 ctx.out[0] = me.cred().user_ns.from_kuid_munged(task.cred().uid).into();
             }
-            Ok(kernel.task_pid_vnr(thread.task, caller).into())
+            Ok(kernel.task_pid_vnr(found, caller).into())
         }
         xlate::PGRP_TO_HOST => {
             let kernel = server.kernel.lock().unwrap();
@@ -358,13 +362,18 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(nr.into())
 }
 
+/// Whether `child` is a child of the process of `parent`.
+fn is_child(kernel: &Kernel, parent: TaskId, child: TaskId) -> bool {
+    let real_parent = kernel.task(child).map(|task| task.real_parent());
+    real_parent.is_some_and(|real_parent| kernel.threads_of(parent).contains(&real_parent))
+}
+
 /// A thread says that a native wait has consumed the zombie of its child `number`, whose host pid was `host_pid`. Believed when
 /// that is a child of its process and the host agrees that it is gone.
 pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host_pid: i32) {
     let mut kernel = server.kernel.lock().unwrap();
     let Some(task) = kernel.find_task_by_vpid(thread.task, number) else { return };
-    let parent = kernel.task(task).map(|task| task.real_parent());
-    if !parent.is_some_and(|parent| kernel.threads_of(thread.task).contains(&parent)) {
+    if !is_child(&kernel, thread.task, task) {
         return;
     }
     let Some(child) = server.guests.by_task(task) else { return };
