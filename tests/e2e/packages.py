@@ -91,3 +91,61 @@ E
     good, bad = r.out.split("===")
     check("bob" in good and "END" in good, r.describe())
     check("END" not in bad and "failure" in bad, r.describe())
+
+
+@case(timeout=60)
+def maintainer_scripts_find_their_ways(t):
+    """Calls that packages' scripts make beyond copying files: each of these failed a package of Debian's once."""
+    r = t.sh(r"""
+set -e
+install -m 640 -g adm /dev/null /var/log/made; stat -c '%a %U:%G %s' /var/log/made
+dpkg-divert --quiet --add --rename --divert /usr/bin/env.real /usr/bin/env; ls /usr/bin/env.real; ls /usr/bin/env 2>&1 || true
+dpkg-divert --quiet --remove --rename /usr/bin/env; ls /usr/bin/env
+dpkg-statoverride --update --add root mail 2755 /usr/bin/wall; stat -c '%a %G' /usr/bin/wall
+ldconfig; stat -c %a /etc/ld.so.cache
+cp /bin/true /usr/local/bin/capable; setcap cap_net_raw+ep /usr/local/bin/capable; getcap /usr/local/bin/capable
+cp -a /usr/local/bin/capable /usr/local/bin/copy; getcap /usr/local/bin/copy
+start-stop-daemon --start --background --make-pidfile --pidfile /run/s.pid --exec /bin/sleep 100
+kill -0 $(cat /run/s.pid); start-stop-daemon --stop --retry 5 --pidfile /run/s.pid && echo stopped
+echo appended >> /var/log/btmp && echo log
+""").ok()
+    r.has("640 root:adm 0", "/usr/bin/env.real", "2755 mail", "/usr/local/bin/capable cap_net_raw=ep", "/usr/local/bin/copy cap_net_raw=ep", "stopped", "log")
+
+
+@case(timeout=60)
+def sudo_follows_its_rules(t):
+    if not shutil.which("sudo"):
+        return
+    r = t.sh(r"""
+useradd -m bob; useradd -m eve; usermod -aG sudo bob; echo 'bob:right' | chpasswd
+sudo -n id -un; sudo -u bob id -un
+setpriv --reuid bob --regid bob --init-groups sh -c 'echo right | sudo -S -p "" id -u; sudo -k; sudo -n id -u; echo refused $?'
+setpriv --reuid eve --regid eve --init-groups sh -c 'sudo -n id -u; echo refused $?'
+echo 'eve ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/eve; chmod 440 /etc/sudoers.d/eve
+setpriv --reuid eve --regid eve --init-groups sudo -n sh -c 'id -u; echo $SUDO_USER'
+""").ok()
+    equal(r.lines(), ["root", "bob", "0", "refused 1", "refused 1", "0", "eve"])
+
+
+@case(timeout=180)
+def archives_keep_owners_devices_and_attributes(t):
+    """tar, cpio, rsync and cp -a bring back what root inside gave a tree, and a kept layer still has it in the next run."""
+    layer = t.dir.parent / (t.dir.name + ".layer")
+    show = "find . -printf '%y %m %U:%G %n %l %p\\n' | sort -k6; stat -c '%t:%T' null; getcap file; getfattr --only-values -n user.k file; echo"
+    r = t.sh(rf"""
+set -e
+mkdir -p /t/src && cd /t/src
+echo a > file; chown 33:44 file; chmod 4751 file; setcap cap_net_raw+ep file; setfattr -n user.k -v v file; ln file hard
+ln -s file sym; chown -h 5:6 sym; mkdir dir; chown 1:2 dir; chmod 2775 dir; mknod null c 1 3; mkfifo fifo; chown 7 fifo
+show() {{ (cd $1; {show}); }}
+show /t/src > /t/want
+mkdir /t/tar; tar --xattrs --xattrs-include='*' -cf - . | tar --xattrs --xattrs-include='*' -xpf - -C /t/tar
+cp -a /t/src /t/cp; rsync -aHXS /t/src/ /t/rsync
+for way in tar cp rsync; do show /t/$way > /t/got; cmp /t/want /t/got && echo $way same; done
+mkdir /t/cpio; find . | cpio --quiet -oH newc | (cd /t/cpio; cpio --quiet -idm); (cd /t/cpio; stat -c '%a %u:%g %t:%T' file sym dir null fifo)
+cat /t/want
+""", opts=["--keep", str(layer)]).ok()
+    r.has("tar same", "cp same", "rsync same", "4751 33:44", "777 5:6", "2775 1:2", "1:3")
+    again = t.sh(f"cd /t/src; {{ {show}; }} | cmp - /t/want && echo still", opts=["--upper", str(layer)]).ok()
+    again.has("still")
+    shutil.rmtree(layer)

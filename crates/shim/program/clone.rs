@@ -252,6 +252,9 @@ fn clone_copied(
     area.tid.set(child.tid);
     area.pid.set(child.tgid);
     area.token.set(child.token);
+    if crate::start::hold_region().is_err() {
+        crate::slot::introduce(area);
+    }
     crate::wait::CHILDREN.clear();
     if child.init {
         adopt_orphans();

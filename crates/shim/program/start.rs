@@ -9,7 +9,10 @@ use crate::arch::nomina_enter_guest;
 use crate::area::{Area, REGION};
 use crate::load::{Loaded, Place, load, make_stack_executable};
 use crate::slot::{gate, receive_fds};
-use crate::sys::{self, MADV_DONTFORK, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, err, nr, sys};
+use crate::sys::{
+    self, MADV_DONTFORK, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_NONE,
+    PROT_READ, PROT_WRITE, err, nr, sys,
+};
 
 const AT_NULL: u64 = 0;
 const AT_PHDR: u64 = 3;
@@ -113,7 +116,7 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
 /// Maps the region of slots, at `at` or anywhere, and keeps it out of forked children.
 pub fn map_region(fd: i32, at: u64) -> Result<(), i64> {
     let fixed = if at == 0 { 0 } else { MAP_FIXED };
-    // SAFETY: a new mapping, or one where a forked child has a hole.
+    // SAFETY: a new mapping, or one where a forked child holds the place.
     let mapped =
         unsafe { sys!(nr::MMAP, at, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | fixed, fd, 0) };
     sys::close(fd);
@@ -124,6 +127,15 @@ pub fn map_region(fd: i32, at: u64) -> Result<(), i64> {
     unsafe { sys!(nr::MADVISE, mapped, REGION_SIZE, MADV_DONTFORK) };
     REGION.store(mapped as u64, Ordering::Relaxed);
     Ok(())
+}
+
+/// Keeps the place of the region in a forked child until the child has one: in the hole that `MADV_DONTFORK` leaves, the
+/// host kernel would put the child's next mappings, and the region would later be mapped over them.
+pub fn hold_region() -> Result<(), i64> {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    // SAFETY: a new mapping where the child has nothing.
+    let held = unsafe { sys!(nr::MMAP, REGION.load(Ordering::Relaxed), REGION_SIZE, PROT_NONE, flags, -1i64, 0) };
+    if held < 0 { Err(held) } else { Ok(()) }
 }
 
 /// Makes the host kernel give the orphans of a pid namespace to the caller, its init.

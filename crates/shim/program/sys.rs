@@ -197,6 +197,8 @@ pub const SIG_UNBLOCK: u64 = 1;
 pub const SIG_SETMASK: u64 = 2;
 
 /// `mmap(2)` constants.
+pub const PROT_NONE: u64 = 0;
+/// See [`PROT_NONE`].
 pub const PROT_READ: u64 = 1;
 /// See [`PROT_READ`].
 pub const PROT_WRITE: u64 = 2;

@@ -96,6 +96,11 @@ impl DevTmpfs {
         }
         Arc::new(DevTmpfs { info, root })
     }
+
+    /// The node at the top that stands for the device `rdev`.
+    pub fn device(&self, rdev: u64) -> Option<Arc<dyn Inode>> {
+        self.root.device_child(rdev).map(|node| node as Arc<dyn Inode>)
+    }
 }
 
 impl SuperBlock for DevTmpfs {

@@ -117,6 +117,17 @@ impl Node {
         }
     }
 
+    /// The first device node in this directory with the number `rdev`.
+    pub(crate) fn device_child(&self, rdev: u64) -> Option<Arc<Node>> {
+        let Kind::Directory(children) = &self.kind else { return None };
+        lock(children).values().find_map(|child| match child {
+            Child::Own(node) if matches!(node.kind, Kind::Device(number) if number == rdev) => {
+                Some(node.clone())
+            }
+            _ => None,
+        })
+    }
+
     /// Path below here of the object with this name in the backing file system.
     pub(crate) fn path_of_backed(&self, backing: &[u8]) -> Option<Vec<u8>> {
         for (name, child) in lock(self.children().ok()?).iter() {

@@ -21,7 +21,7 @@ use crate::override_stat::{Override, XATTR};
 /// How much of a file is needed in the upper tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Data {
-    /// All of it. `EACCES` where it cannot be read.
+    /// All of it. `EACCES` where it cannot be read; an empty file has nothing to read.
     Full,
     /// None: it is about to be truncated.
     Truncated,
@@ -81,7 +81,8 @@ impl Node {
             }
         } else {
             let file = fs.temp_file(temp)?;
-            if host_kind == S_IFREG && data != Data::Truncated {
+            // Lock files and the like are often closed to others and empty: they need no reading.
+            if host_kind == S_IFREG && data != Data::Truncated && seen.stat.stx_size != 0 {
                 let copied = open_lower(source, OFlags::RDONLY | OFlags::NOATIME | OFlags::NONBLOCK)
                     .and_then(|from| copy_data(&from, &file, seen.stat.stx_size));
                 match copied {
@@ -274,7 +275,7 @@ pub(crate) fn write_all(file: &OwnedFd, mut data: &[u8]) -> Result<()> {
 
 /// Copies the data of a file: shared extents where the file system can, otherwise only what is not a hole.
 fn copy_data(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<()> {
-    if size == 0 || rustix::fs::ioctl_ficlone(to, from).is_ok() {
+    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
     let mut pos = 0;

@@ -27,28 +27,48 @@ fn ours(inode: &Arc<dyn Inode>) -> Result<&Node> {
 impl Node {
     fn open_regular(&self, flags: u32) -> Result<Opened> {
         let asked = OFlags::from_bits_retain(flags & GUEST_FLAGS);
+        let truncated = flags & libc::O_TRUNC as u32 != 0;
+        let write_only = flags & libc::O_ACCMODE as u32 == libc::O_WRONLY as u32;
         if wants_write(flags) {
-            let truncated = flags & libc::O_TRUNC as u32 != 0;
-            self.copy_up(if truncated { Data::Truncated } else { Data::Full })?;
+            self.copy_up(match (truncated, write_only) {
+                (true, _) => Data::Truncated,
+                // Appending to a log that only root may read: what it holds stays closed.
+                (false, true) => Data::IfReadable,
+                (false, false) => Data::Full,
+            })?;
         }
-        let _tree = self.fs.read();
-        let (spot, upper) = self.spot()?;
-        if !upper {
-            return Ok(Opened::Host(open_lower(spot.at(), asked)?));
+        let mut tree = self.fs.read();
+        if !self.is_upper() {
+            let (spot, _) = self.spot()?;
+            match open_lower(spot.at(), asked) {
+                // There is nothing to hide in an empty file: the guest may read a copy of it.
+                Err(Errno::EACCES) if spot.at().statx()?.stx_size == 0 => {}
+                opened => return Ok(Opened::Host(opened?)),
+            }
+            drop(tree);
+            self.copy_up(Data::Full)?;
+            tree = self.fs.read();
         }
+        let _tree = tree;
+        let (spot, _) = self.spot()?;
         if self.fs.any_no_data.load(Ordering::Acquire) {
-            self.check_data(spot.at(), asked.contains(OFlags::TRUNC))?;
+            self.check_data(spot.at(), truncated, write_only)?;
         }
         Ok(Opened::Host(spot.at().open(asked)?))
     }
 
-    /// `EACCES` for a file whose data could not be read when it was copied up, unless it is about to be truncated.
-    fn check_data(&self, at: At<'_>, truncated: bool) -> Result<()> {
+    /// `EACCES` for a file whose data could not be read when it was copied up, unless it is about to be truncated or will
+    /// not be read.
+    fn check_data(&self, at: At<'_>, truncated: bool, write_only: bool) -> Result<()> {
         let id = id_of(&at.statx()?);
         if self.fs.store.get(at, id, NO_DATA)?.is_none() {
             return Ok(());
         }
-        if truncated { self.fs.store.remove(at, id, NO_DATA) } else { Err(Errno::EACCES) }
+        match (truncated, write_only) {
+            (true, _) => self.fs.store.remove(at, id, NO_DATA),
+            (false, true) => Ok(()),
+            (false, false) => Err(Errno::EACCES),
+        }
     }
 
     fn open_fifo(&self, flags: u32) -> Result<Opened> {
@@ -100,7 +120,7 @@ impl Node {
         if let Some(size) = set.size {
             let (spot, _) = self.spot()?;
             if self.fs.any_no_data.load(Ordering::Acquire) {
-                self.check_data(spot.at(), size == 0)?;
+                self.check_data(spot.at(), size == 0, false)?;
             }
             let file = spot.at().open(OFlags::WRONLY)?;
             rustix::fs::ftruncate(&file, size).map_err(errno)?;

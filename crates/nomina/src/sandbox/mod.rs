@@ -3,6 +3,7 @@
 pub mod config;
 mod outcome;
 pub(crate) mod scratch;
+mod seed;
 pub(crate) mod spawn;
 
 pub use config::{

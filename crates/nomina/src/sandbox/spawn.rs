@@ -35,6 +35,7 @@ use nomina_kernel::vfs::{
 
 use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
 use super::scratch::{self, remove_tree};
+use super::seed::seed;
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::lock::Mutex;
@@ -140,6 +141,7 @@ struct Mounted {
     overlays: Vec<(Arc<OverlaySb>, Arc<Mount>)>,
     mounts: Vec<Arc<Mount>>,
     devpts: Arc<DevPts>,
+    devtmpfs: Option<Arc<DevTmpfs>>,
     terminals: Arc<Terminals>,
     proc: Arc<PidNsView>,
 }
@@ -204,7 +206,7 @@ fn make_dir(root: &Path, plan: &DirPlan) -> nomina_kernel::Result<()> {
 fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let table = MountTable::new();
     let root_overlay = overlay(&plan.root, ids)?;
-    seed(plan, &root_overlay)?;
+    seed(&plan.root, ids, &root_overlay).map_err(errno_error("writing what the user may not read"))?;
     let ns = MntNamespace::new(&table, active(root_overlay.clone()), MountFlags::empty());
     let root_mount = ns.root().ok_or_else(|| errno_error("mounting the root")(Errno::ENOENT))?;
     let root = Path::mount_root(&root_mount);
@@ -217,6 +219,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let devpts = DevPts::new(DEVPTS_DEV, terminals.clone());
     let _ = terminals.devpts.set(Arc::downgrade(&devpts));
     let proc = PidNsView::new();
+    let mut devtmpfs = None;
     let mut serial = 0;
     let mut private = |name: &str| -> Result<Arc<OverlaySb>, SpawnError> {
         serial += 1;
@@ -258,7 +261,9 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
             MountKind::Proc => (ProcFs::new(PROC_DEV, proc.clone()), standard),
             MountKind::Sysfs => (SysFs::new(SYSFS_DEV), standard | MountFlags::READONLY),
             MountKind::Dev => {
-                (DevTmpfs::new(DEV_DEV, private("dev")?, terminals.clone()), MountFlags::NOSUID)
+                let sb = DevTmpfs::new(DEV_DEV, private("dev")?, terminals.clone());
+                devtmpfs = Some(sb.clone());
+                (sb, MountFlags::NOSUID)
             }
             MountKind::Devpts => (devpts.clone(), MountFlags::NOSUID | MountFlags::NOEXEC),
             MountKind::Tmpfs => {
@@ -290,34 +295,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         mounts.push(mounted);
     }
     mounts.push(root_mount);
-    Ok(Mounted { table, ns, root, overlays, mounts, devpts, terminals, proc })
-}
-
-/// Files of the host that an ordinary user cannot read but that programs inside must find: `shadow(5)`, with no password
-/// for anybody, and never the host's even when we could read it.
-fn seed(plan: &Plan, root: &OverlaySb) -> Result<(), SpawnError> {
-    if plan.root.lower != HostPath::new("/") {
-        return Ok(());
-    }
-    for (names, shadow, tail) in
-        [("/etc/passwd", "/etc/shadow", ":*:19000:0:99999:7:::"), ("/etc/group", "/etc/gshadow", ":*::")]
-    {
-        if plan.root.upper.join(&shadow[1..]).exists() {
-            continue;
-        }
-        let Ok(text) = fs::read(names) else { continue };
-        let mut content = Vec::new();
-        for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            content.extend_from_slice(line.split(|&byte| byte == b':').next().unwrap_or_default());
-            content.extend_from_slice(tail.as_bytes());
-            content.push(b'\n');
-        }
-        /// Group `shadow` of Debian.
-        const SHADOW: u32 = 42;
-        root.seed(shadow.as_bytes(), &content, 0o640, 0, SHADOW)
-            .map_err(errno_error("writing /etc/shadow"))?;
-    }
-    Ok(())
+    Ok(Mounted { table, ns, root, overlays, mounts, devpts, devtmpfs, terminals, proc })
 }
 
 fn scratch_dir(layer: &HostPath) -> Result<PathBuf, SpawnError> {
@@ -423,6 +401,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         mounts: mounted.mounts,
         ns_mnt,
         devpts: mounted.devpts,
+        devtmpfs: mounted.devtmpfs,
         terminals: mounted.terminals.clone(),
         streams: OnceLock::new(),
         shim: OnceLock::new(),

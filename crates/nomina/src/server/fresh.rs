@@ -40,10 +40,14 @@ mod tests {
         let own = memory_of(pid).unwrap();
         assert_eq!(memory_of(pid).unwrap(), own);
         let mut child = std::process::Command::new("sleep").arg("10").spawn().unwrap();
-        let other = memory_of(child.id() as i32).unwrap();
+        // The child is known before its exec has set up all of its memory.
+        let mut other = None;
+        while other.is_none() {
+            other = memory_of(child.id() as i32);
+        }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_ne!(other, own);
+        assert_ne!(other.as_ref(), Some(&own));
     }
 
     #[test]

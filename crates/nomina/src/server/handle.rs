@@ -137,22 +137,15 @@ impl Handles {
         self.table.lock().unwrap().by_key.get(&(dev, ino)).cloned()
     }
 
-    /// Number of handles that stand.
-    pub fn len(&self) -> usize {
-        let mut table = self.table.lock().unwrap();
-        self.sweep(&mut table);
-        table.by_key.len()
-    }
-
     /// Forgets what was closed.
     fn sweep(&self, table: &mut Table) {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
         while let Ok(event) = reader.next() {
-            if event.events().intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED) {
-                if let Some(key) = table.by_watch.remove(&event.wd()) {
-                    table.by_key.remove(&key);
-                }
+            if event.events().intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED)
+                && let Some(key) = table.by_watch.remove(&event.wd())
+            {
+                table.by_key.remove(&key);
             }
         }
     }

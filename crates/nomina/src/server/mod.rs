@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nomina_fs::IdMap;
+use nomina_fs::dev::DevTmpfs;
 use nomina_fs::devpts::DevPts;
 use nomina_fs::overlay::OverlaySb;
 use nomina_gate::listener::Listener;
@@ -78,6 +79,8 @@ pub struct Server {
     pub ns_mnt: Arc<Mount>,
     /// Pseudo terminals.
     pub devpts: Arc<DevPts>,
+    /// The device nodes of `/dev`.
+    pub devtmpfs: Option<Arc<DevTmpfs>>,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
     /// The standard streams that were passed in; set at the launch.

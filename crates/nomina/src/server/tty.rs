@@ -8,7 +8,7 @@ use nomina_fs::devpts::DevPts;
 use nomina_fs::proc::current;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::{Attr, Inode};
+use nomina_kernel::vfs::Inode;
 use rustix::fs::{Mode, OFlags, major, minor};
 
 use super::Server;
@@ -83,17 +83,17 @@ fn tty_of(pid: i32) -> Option<u64> {
 }
 
 impl Server {
-    /// Attributes of a terminal in a guest's hands, as devpts shows them. `None` for anything else.
-    pub fn pty_attr(&self, attr: &Attr) -> Option<Attr> {
-        self.pty_inode(attr.rdev, attr.mode)?.getattr().ok()
-    }
-
-    /// The node in devpts of a terminal in a guest's hands.
-    pub fn pty_inode(&self, rdev: u64, mode: u32) -> Option<Arc<dyn Inode>> {
-        if major(rdev) != nomina_fs::dev::PTS_MAJOR || mode & libc::S_IFMT != libc::S_IFCHR {
+    /// The node of a terminal or memory device in a guest's hands, whose owner, mode and inode number are not those of the
+    /// host's node. `None` for anything else.
+    pub fn device_inode(&self, rdev: u64, mode: u32) -> Option<Arc<dyn Inode>> {
+        if mode & libc::S_IFMT != libc::S_IFCHR {
             return None;
         }
-        self.devpts.inode(minor(rdev))
+        match major(rdev) {
+            nomina_fs::dev::PTS_MAJOR => self.devpts.inode(minor(rdev)),
+            nomina_fs::dev::MEM_MAJOR => self.devtmpfs.as_ref()?.device(rdev),
+            _ => None,
+        }
     }
 }
 

@@ -51,7 +51,7 @@ impl Server {
     /// Whose the file behind a guest's descriptor is.
     pub fn whose(&self, fd: &OwnedFd, stat: &Stat) -> Whose {
         let kind = stat.st_mode & S_IFMT;
-        if let Some(inode) = self.pty_inode(stat.st_rdev, stat.st_mode) {
+        if let Some(inode) = self.device_inode(stat.st_rdev, stat.st_mode) {
             return Whose::Named(self.root_mount(), inode);
         }
         if kind == S_IFREG || kind == S_IFDIR {

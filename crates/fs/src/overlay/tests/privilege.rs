@@ -61,6 +61,38 @@ fn an_unreadable_file_can_be_renamed_and_changed_but_not_read() {
 }
 
 #[test]
+fn an_unreadable_file_without_data_can_be_read_locked_and_written() {
+    let trees = Trees::new();
+    trees.file("d/lock", "").file("d/empty", "");
+    if !close(trees.lower("d/lock")) || !close(trees.lower("d/empty")) {
+        return;
+    }
+    let guest = trees.mount();
+    let fd = guest.open("d/lock", RDWR).unwrap();
+    rustix::io::pwrite(&fd, b"7", 0).unwrap();
+    assert_eq!(guest.read("d/lock").unwrap(), b"7");
+    assert_eq!(guest.read("d/empty").unwrap(), b"");
+}
+
+#[test]
+fn an_unreadable_log_can_be_appended_to_and_stays_closed() {
+    let trees = Trees::new();
+    trees.file("log", "secret");
+    if !close(trees.lower("log")) {
+        return;
+    }
+    let guest = trees.mount();
+    let fd = guest.open("log", WRITE | libc::O_APPEND as u32).unwrap();
+    rustix::io::write(&fd, b" more").unwrap();
+    for guest in [guest, trees.mount()] {
+        assert_eq!(guest.walk("log").unwrap().getattr().unwrap().size, 11);
+        drop(guest.open("log", WRITE).unwrap());
+        assert_eq!(guest.open("log", READ).err(), Some(Errno::EACCES));
+        assert_eq!(guest.open("log", RDWR).err(), Some(Errno::EACCES));
+    }
+}
+
+#[test]
 fn an_unreadable_directory_shows_empty_and_can_be_written() {
     let trees = Trees::new();
     trees.file("d/a", "secret");

@@ -18,8 +18,8 @@ pub fn fd_attr(ctx: &Ctx<'_>, fd: i32) -> Result<(Attr, u64)> {
     if let Some(handle) = ctx.server.handles.find_key(attr.dev, attr.ino) {
         return Ok((handle.path.inode().getattr()?, handle.path.mnt.id().into()));
     }
-    if let Some(node) = ctx.server.pty_attr(&attr) {
-        return Ok((node, 0));
+    if let Some(node) = ctx.server.device_inode(attr.rdev, attr.mode) {
+        return Ok((node.getattr()?, 0));
     }
     Ok((attr, 0))
 }
