@@ -318,6 +318,11 @@ fn limits() -> [Rlimit; RLIM_NLIMITS] {
         let mut native = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: reads a limit into a local structure.
         unsafe { libc::getrlimit(resource as _, &raw mut native) };
+        if resource == libc::RLIMIT_NOFILE as usize && native.rlim_max != libc::RLIM_INFINITY {
+            // The guest's, which does not count the shim's descriptors.
+            native.rlim_max = native.rlim_max.saturating_sub(nomina_abi::HIDDEN_FDS.into());
+            native.rlim_cur = native.rlim_cur.min(native.rlim_max);
+        }
         Rlimit { cur: native.rlim_cur, max: native.rlim_max }
     })
 }

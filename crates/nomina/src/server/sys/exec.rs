@@ -185,7 +185,8 @@ fn elf_interpreter(file: &OwnedFd, known: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(None)
 }
 
-/// Prepares the exec of `program` by `thread`. `name` is the path as the caller gave it.
+/// Prepares the exec of `program` by `thread`. `name` is the path as the caller gave it, or one made up where it gave a
+/// descriptor only.
 ///
 /// # Errors
 /// Those of the model's `prepare_exec`.
@@ -194,6 +195,7 @@ pub fn prepare(
     thread: &Arc<GuestThread>,
     fs: &FsStruct,
     name: &[u8],
+    by_descriptor: bool,
     program: Program,
 ) -> Result<()> {
     let cred = server.kernel.lock().unwrap().prepare_exec(thread.task, &program.file)?;
@@ -203,7 +205,10 @@ pub fn prepare(
         true => Some(fresh::memory_of(pid).ok_or(Errno::EPERM)?),
         false => None,
     };
-    let comm = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let own = program.exe.dentry.name();
+    // By a descriptor alone: since Linux 6.14 the file's own name, where the path made up says nothing.
+    let named = if by_descriptor && own != b"/" { &own } else { name };
+    let comm = named.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     *thread.process.exec.lock().unwrap() = Some(PreparedExec {
         thread: thread.clone(),
         before,
@@ -237,9 +242,9 @@ pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
             if flags & libc::AT_EMPTY_PATH == 0 {
                 return Err(Errno::ENOENT);
             }
-            let target = ctx.fd_path(dirfd)?;
-            start = Some(match target {
-                FdPath::Place(path) | FdPath::Open(path, _) => path,
+            start = Some(match ctx.fd_path(dirfd)? {
+                FdPath::Place(path) => path,
+                FdPath::Open(_, fd) => ctx.server.place_of_handle(fd.try_clone().map_err(host)?)?,
             });
         } else {
             shown.push(b'/');
@@ -261,7 +266,7 @@ pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
         strings.push(0);
     }
     let count = program.argv_prefix.len();
-    prepare(ctx.server, ctx.thread, &fs, &shown, program)?;
+    prepare(ctx.server, ctx.thread, &fs, &shown, name.is_empty(), program)?;
     ctx.write_data(&strings)?;
     ctx.out[0] = count as u64;
     Ok(().into())
@@ -391,7 +396,7 @@ pub fn prepare_first(server: &Arc<Server>, thread: &Arc<GuestThread>, name: &[u8
         find(&walk, name, None, LookupFlags::FOLLOW)
     })?;
     let prefix = program.argv_prefix.clone();
-    prepare(server, thread, &fs, name, program)?;
+    prepare(server, thread, &fs, name, false, program)?;
     Ok(prefix)
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nomina_abi::xlate;
+use nomina_abi::{HIDDEN_FD_BASE, HIDDEN_FDS, xlate};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exit::status_exited;
 use nomina_kernel::kernel::Kernel;
@@ -90,13 +90,24 @@ pub fn rlimit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if !same_process && !matches!(resource, Resource::Nproc) {
         let Some(pid) = server.host_pid_of(task) else { return Ok(Reply::Retry) };
         let mut native = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        let wanted = new.map(|new| libc::rlimit { rlim_cur: new.cur, rlim_max: new.max });
+        // As for the shim that limits itself: the hidden descriptors count only where the limit lies above them.
+        let beyond = |limit: u64| match resource {
+            Resource::Nofile if (HIDDEN_FD_BASE.into()..libc::RLIM_INFINITY).contains(&limit) => {
+                limit.saturating_add(HIDDEN_FDS.into())
+            }
+            _ => limit,
+        };
+        let least = if resource == Resource::Nofile { u64::from(HIDDEN_FD_BASE + HIDDEN_FDS) } else { 0 };
+        let wanted =
+            new.map(|new| libc::rlimit { rlim_cur: beyond(new.cur), rlim_max: beyond(new.max).max(least) });
         let new_ptr = wanted.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: valid structures; the process is a guest of ours, whose pid its pidfd keeps from being reused.
         if unsafe { libc::prlimit(pid, ctx.uint(1) as _, new_ptr, &raw mut native) } != 0 {
             return Err(host(std::io::Error::last_os_error()));
         }
-        answer = (native.rlim_cur, native.rlim_max);
+        if resource != Resource::Nofile {
+            answer = (native.rlim_cur, native.rlim_max);
+        }
     }
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&answer.0.to_ne_bytes());
