@@ -263,7 +263,12 @@ impl ProcSource for PidNsView {
             host_pid,
             host_tid,
             comm: None,
-            state: None,
+            // On the host it waits for the answer to its own question.
+            state: viewer.is_some_and(|viewer| viewer == key).then_some(b'R'),
+            blocked: viewer
+                .is_some_and(|viewer| viewer == key)
+                .then(|| thread.image().map(|image| image.slot.mask()))
+                .flatten(),
             uids: [uid(cred.uid), uid(cred.euid), uid(cred.suid), uid(cred.fsuid)],
             gids: [gid(cred.gid), gid(cred.egid), gid(cred.sgid), gid(cred.fsgid)],
             groups: cred.groups.iter().map(|&group| gid(group)).collect(),

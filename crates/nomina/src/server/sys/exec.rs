@@ -17,7 +17,6 @@ use super::super::context::walk_cred;
 use super::super::fresh::{self, Memory};
 use super::super::guest::{GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
-use super::super::watcher;
 use super::clone;
 use super::files::FdPath;
 
@@ -310,13 +309,16 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
             return Err(errno);
         }
     };
+    // The new image's notes are its own.
+    thread.harvest();
     let secure = prepared.cred.secure;
     let old = thread.image();
     // The old image's region serves the new one when nothing else can have it mapped that the new image must be safe
     // from: no other thread uses it, and the exec gives no privilege.
-    let space = match &old {
-        Some(old) if !secure && old.space.alone(old.index) => old.space.clone(),
-        _ => server.spares.space().map_err(host)?,
+    let image = match old {
+        Some(old) if !secure && old.index() == 0 && old.space().alone() => old,
+        // The slot in a region that a vfork parent still uses is free again; any other region is gone with its last thread.
+        _ => Image::first(server.spares.space().map_err(host)?),
     };
     let (pid_nr, tid_nr, ids, vanished) = {
         let mut kernel = server.kernel.lock().unwrap();
@@ -351,15 +353,11 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
     info.execfn[..execfn.len()].copy_from_slice(execfn);
     // SAFETY: StartInfo is plain integers without padding between its fields.
     let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), size_of::<StartInfo>()) };
-    let mut fds: Vec<BorrowedFd<'_>> = vec![space.region.fd(), prepared.program.as_fd()];
+    let mut fds: Vec<BorrowedFd<'_>> = vec![image.space().region.fd(), prepared.program.as_fd()];
     fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
     sock::send(files.end()?, bytes, &fds).map_err(host)?;
-    let same = old.as_ref().is_some_and(|old| Arc::ptr_eq(&space, &old.space));
-    *thread.image.lock().unwrap() = Some(Image { slot: space.region.slot(0), index: 0, space });
-    if let Some(old) = old.filter(|_| !same) {
-        // Of a region that a vfork parent still uses, our slot is free again; any other is gone with the last thread.
-        watcher::release_slot(thread, &old);
-    }
+    drop(fds);
+    *thread.image.lock().unwrap() = Some(image);
     *thread.process.exe.lock().unwrap() = Some(prepared.exe);
     Ok(())
 }
