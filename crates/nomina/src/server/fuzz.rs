@@ -127,9 +127,9 @@ fn request(random: &mut Random, thread: &GuestThread) {
         }
         words.extend(value.to_ne_bytes());
     }
-    let at = u64::from(image.index) * abi::SLOT_SIZE as u64;
-    rustix::io::pwrite(image.space.region.fd(), &words, at + 8).unwrap();
-    rustix::io::pwrite(image.space.region.fd(), &data, at + 128).unwrap();
+    let at = u64::from(image.index()) * abi::SLOT_SIZE as u64;
+    rustix::io::pwrite(image.space().region.fd(), &words, at + 8).unwrap();
+    rustix::io::pwrite(image.space().region.fd(), &data, at + 128).unwrap();
 }
 
 fn serve_random_requests(random: &mut Random) {
