@@ -160,7 +160,8 @@ pub mod op {
     pub const EXEC: u32 = 0x8002;
     /// The native exec failed; forget what [`EXEC`] prepared.
     pub const EXEC_FAILED: u32 = 0x8003;
-    /// The calling thread is about to exit. args: exit code. Its slot must not be used afterwards.
+    /// The calling thread is about to exit. args: exit code. Asked by the gate, never by the channel, and
+    /// without a reply: another thread may have the slot at once.
     pub const THREAD_EXIT: u32 = 0x8004;
     /// Translates a number. args: kind ([`super::xlate`]), number. ret: the number asked for, or negative errno.
     pub const XLATE: u32 = 0x8005;

@@ -366,7 +366,7 @@ pub extern "C" fn child_born() {
 /// `exit(2)`: the end of a thread.
 pub fn exit(area: &'static Area, code: u64) -> ! {
     crate::futex::exit_robust_list(area);
-    exchange(area, op::THREAD_EXIT, &[code & 0xff, 0, 0, 0, 0, 0]);
+    crate::slot::last_request(area, op::THREAD_EXIT, &[code & 0xff, 0, 0, 0, 0, 0]);
     let (word, bit) = area.used_bit();
     sys::set_mask(u64::MAX);
     // SAFETY: no handler can run any more, so the stack is not used after the area is free.

@@ -152,6 +152,19 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
     }
 }
 
+/// Makes a thread's last request. The slot may be another thread's before the call returns: neither the reply nor the
+/// channel is looked at.
+pub fn last_request(area: &Area, number: u32, args: &[u64; 6]) {
+    ready(area);
+    let slot = area.slot.get();
+    // SAFETY: as in `post`; the slot is this thread's until the call.
+    unsafe {
+        write_volatile(&raw mut (*slot).nr, number);
+        write_volatile(&raw mut (*slot).args, *args);
+    }
+    gate(GATE_CALL, area.token.get());
+}
+
 #[cold]
 fn yield_or_probe(rounds: u32) {
     sys::sched_yield();

@@ -28,6 +28,8 @@ pub enum Reply {
     Wait(OwnedFd),
     /// Ask again at once.
     Retry,
+    /// Nothing: the slot is not the caller's any more.
+    None,
 }
 
 impl From<()> for Reply {
@@ -184,6 +186,7 @@ impl<'a> Ctx<'a> {
                 words.flags = abi::reply::WAIT | abi::reply::CLOEXEC;
                 fds = vec![fd];
             }
+            Ok(Reply::None) => return,
             Ok(Reply::Retry) => words.flags = abi::reply::RETRY,
             Err(errno) => {
                 words.ret = -i64::from(errno.0);

@@ -232,7 +232,7 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(value.into())
 }
 
-/// [`nomina_abi::op::THREAD_EXIT`].
+/// [`nomina_abi::op::THREAD_EXIT`]. It has no reply, since the thread's slot is given back here.
 pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let thread = ctx.thread;
@@ -250,8 +250,10 @@ pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if !is_leader {
         server.guests.remove(thread);
     }
+    // Without an image the thread is never watched again: its slot may be another's from here on.
+    *thread.image.lock().unwrap() = None;
     watcher::release_slot(thread, &image);
-    Ok(().into())
+    Ok(Reply::None)
 }
 
 /// [`nomina_abi::op::XLATE`].
