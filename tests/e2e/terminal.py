@@ -8,13 +8,13 @@ from harness import Settings, case, check, wait_until
 
 
 class Tmux:
-    def __init__(self, t, command, opts=()):
+    def __init__(self, t, command, opts=(), inside=True):
         self.t = t
         # A short name: the path of a socket has 108 bytes.
         self.name = f"/tmp/nomina-{os.getpid()}-{t.dir.name[-8:]}"
         self.env = {**os.environ, "TERM": "screen", "LANG": "C.UTF-8", "PS1": "$ "}
         self.env.pop("TMUX", None)
-        quoted = " ".join("'" + str(a).replace("'", "'\\''") + "'" for a in t.argv(command, opts))
+        quoted = " ".join("'" + str(a).replace("'", "'\\''") + "'" for a in (t.argv(command, opts) if inside else command))
         self.call("new-session", "-d", "-x", "100", "-y", "30", "-c", str(t.dir), quoted + "; echo ended $?; sleep 1000")
         self.call("set-option", "-g", "status", "off")
 
@@ -176,3 +176,70 @@ def the_terminal_hung_up_ends_the_sandbox(t, tm):
         return r.returncode != 0
 
     wait_until(gone, 5, what="end of the guests after the terminal went away")
+
+
+def in_outer_bash(f):
+    """The user's own interactive bash; `nomina` is a command in it."""
+
+    def run(t):
+        tm = Tmux(t, ["env", "PS1=outer> ", "bash", "--norc", "-i"], inside=False)
+        try:
+            tm.expect("outer>")
+            f(t, tm, " ".join(str(a) for a in t.argv([])))
+        finally:
+            tm.close()
+
+    run.__name__, run.__module__, run.__doc__ = f.__name__, f.__module__, f.__doc__
+    return run
+
+
+@case(timeout=90)
+@in_outer_bash
+def a_sandbox_is_a_job_of_the_users_shell(t, tm, nomina):
+    tm.line(nomina + " cat")
+    time.sleep(1)
+    tm.line("first")
+    time.sleep(0.5)
+    tm.keys("C-z")
+    tm.expect("Stopped")
+    tm.line("clear; bg")
+    # It reads the terminal in the background.
+    time.sleep(1)
+    tm.line("jobs | grep -c Stop''ped; echo j''obs")
+    tm.expect("jobs")
+    check("1" in tm.screen().split("jobs")[-2], tm.screen())
+    tm.line("fg")
+    time.sleep(0.7)
+    tm.line("second")
+    time.sleep(0.5)
+    check(tm.screen().count("second") == 2, tm.screen())
+    tm.keys("C-d")
+    time.sleep(0.5)
+    tm.line("echo code A$?A")
+    tm.expect("code A0A")
+    tm.line(nomina + " sleep 100")
+    time.sleep(1)
+    tm.keys("C-c")
+    time.sleep(0.5)
+    tm.line("echo code B$?B")
+    tm.expect("code B130B")
+
+
+@case(timeout=90)
+@in_outer_bash
+def the_terminal_is_the_scripts_again_when_a_sandbox_has_ended(t, tm, nomina):
+    tm.line(f"bash -c '{nomina} true; read -p prom\"\"pt: x; echo got-$x'")
+    tm.expect("prompt:")
+    tm.line("abc")
+    tm.expect("got-abc")
+
+
+@case(timeout=90)
+@in_outer_bash
+def the_others_of_a_pipeline_keep_the_terminal(t, tm, nomina):
+    tm.line(f"{nomina} seq 500 | less")
+    tm.expect("\n25\n")
+    tm.keys("q")
+    time.sleep(0.4)
+    tm.line("clear; echo after le''ss")
+    tm.expect("after less")

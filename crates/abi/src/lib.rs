@@ -94,7 +94,7 @@ pub struct Slot {
     pub flags: u32,
     /// Arguments: values or [`span`]s.
     pub args: [u64; 6],
-    /// Result.
+    /// Result. In a request: the guest's signal mask.
     pub ret: i64,
     /// Further results.
     pub out: [u64; 7],
@@ -160,12 +160,12 @@ pub mod op {
     pub const EXEC: u32 = 0x8002;
     /// The native exec failed; forget what [`EXEC`] prepared.
     pub const EXEC_FAILED: u32 = 0x8003;
-    /// The calling thread is about to exit. args: exit code. Asked by the gate, never by the channel, and
-    /// without a reply: another thread may have the slot at once.
+    /// The calling thread is about to exit. args: exit code. Its slot must not be used afterwards.
     pub const THREAD_EXIT: u32 = 0x8004;
     /// Translates a number. args: kind ([`super::xlate`]), number. ret: the number asked for, or negative errno.
     pub const XLATE: u32 = 0x8005;
-    /// A native wait consumed the zombie `args[0]` (host pid). ret: its pid as the caller sees it.
+    /// A native wait consumed the zombie `args[0]` (host pid). ret: its pid as the caller sees it; `ECHILD` if it is no child in
+    /// the model.
     pub const REAP: u32 = 0x8006;
 }
 

@@ -124,15 +124,30 @@ impl Store {
             kind: Some(now.mode & S_IFMT),
             rdev: over.map_or(0, |o| o.rdev),
         };
-        self.place(at, stat, over.is_some(), map, &new)
+        self.put(at, stat, over.is_some(), map, &new, true)
     }
 
     /// Makes a file of ours have the owner, mode, type and device number of `new`.
     pub fn place(&self, at: At<'_>, stat: &Statx, had: bool, map: &IdMap, new: &Override) -> Result<()> {
+        self.put(at, stat, had, map, new, false)
+    }
+
+    /// With `touch`, a file that has all this already is written to nevertheless: its ctime changes and those who watch it are
+    /// told, as `chmod(2)` does.
+    fn put(
+        &self,
+        at: At<'_>,
+        stat: &Statx,
+        had: bool,
+        map: &IdMap,
+        new: &Override,
+        touch: bool,
+    ) -> Result<()> {
         let host_mode = u32::from(stat.stx_mode) & 0o7777;
         match Placement::of(new, stat, map) {
             Placement::Host(mode) => {
-                if mode != host_mode {
+                let link = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFLNK;
+                if mode != host_mode || (touch && !had && !link) {
                     at.chmod(mode)?;
                 }
                 if had {

@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Report {
-    /// [`REPORT_PID`], [`REPORT_EXIT`] or [`REPORT_FAILED`].
+    /// [`REPORT_PID`], [`REPORT_EXIT`], [`REPORT_STOPPED`] or [`REPORT_FAILED`].
     pub kind: u32,
     /// The first guest's host pid, its wait status (`wait(2)`), or a step number.
     pub value: i32,
@@ -26,6 +26,8 @@ pub struct Report {
 pub const REPORT_PID: u32 = 1;
 /// The first guest's wait status; the guardian waits for the end of the control socket.
 pub const REPORT_EXIT: u32 = 2;
+/// The first guest stopped; its wait status.
+pub const REPORT_STOPPED: u32 = 4;
 /// A step of the launch failed in the first guest; `value` is the step ([`crate::launch::Step`]).
 pub const REPORT_FAILED: u32 = 3;
 
@@ -71,13 +73,15 @@ pub(crate) fn watch(supervisor: RawFd, control: RawFd, first: libc::pid_t) {
             while libc::read(signals, drain.as_mut_ptr().cast(), drain.len()) > 0 {}
             loop {
                 let mut status = 0;
-                let pid = libc::waitpid(-1, &raw mut status, libc::WNOHANG);
+                let pid = libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED);
                 if pid <= 0 {
                     break;
                 }
                 if pid == first && alive {
-                    alive = false;
-                    let report = Report { kind: REPORT_EXIT, value: status, errno: 0 }.bytes();
+                    let stopped = libc::WIFSTOPPED(status);
+                    alive = stopped;
+                    let kind = if stopped { REPORT_STOPPED } else { REPORT_EXIT };
+                    let report = Report { kind, value: status, errno: 0 }.bytes();
                     libc::send(control, report.as_ptr().cast(), report.len(), libc::MSG_NOSIGNAL);
                 }
             }

@@ -10,7 +10,7 @@ use std::ptr;
 use nomina_abi as abi;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
-use crate::guardian::{self, REPORT_EXIT, REPORT_FAILED, REPORT_PID, Report, raw};
+use crate::guardian::{self, REPORT_EXIT, REPORT_FAILED, REPORT_PID, REPORT_STOPPED, Report, raw};
 use crate::sock;
 
 /// Steps of the launch that can fail in the first guest.
@@ -366,13 +366,16 @@ pub struct Control {
 }
 
 impl Control {
-    /// Waits for the first guest's wait status (`wait(2)`); `None` if the guardian died first.
-    pub fn wait(&self) -> Option<i32> {
+    /// Waits for the first guest's wait status (`wait(2)`); `None` if the guardian died first. `stopped` is called with the stop
+    /// signal when the guest stops.
+    pub fn wait(&self, mut stopped: impl FnMut(i32)) -> Option<i32> {
         let mut data = [0u8; 12];
         loop {
             sock::recv(self.socket.as_fd(), &mut data).ok()?;
-            if let Some(Report { kind: REPORT_EXIT, value, .. }) = Report::parse(&data) {
-                return Some(value);
+            match Report::parse(&data) {
+                Some(Report { kind: REPORT_EXIT, value, .. }) => return Some(value),
+                Some(Report { kind: REPORT_STOPPED, value, .. }) => stopped(libc::WSTOPSIG(value)),
+                _ => {}
             }
         }
     }

@@ -108,6 +108,12 @@ impl SlotRef {
         unsafe { &(*self.slot()).channel }
     }
 
+    /// The signal mask that the guest had when it made the request; meaningful until the reply is written.
+    pub fn mask(&self) -> u64 {
+        // SAFETY: the field is inside the mapping; volatile, since the guest may write at any moment.
+        unsafe { ptr::read_volatile(&raw const (*self.slot()).ret) as u64 }
+    }
+
     /// Copies the request out.
     pub fn request(&self) -> Request {
         let slot = self.slot();

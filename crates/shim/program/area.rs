@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use nomina_abi::{SLOT_SIZE, Slot};
 
 use crate::frame::{SigInfo, StackT, UContext};
-use crate::lock::Lock;
+use crate::lock::{Guard, Lock};
 use crate::sighand::Sighand;
 use crate::sys::{self, nr, sys};
 
@@ -36,8 +36,8 @@ pub struct Area {
     pub token: Cell<u64>,
     /// Signal handlers, shared as `CLONE_SIGHAND` says.
     pub sighand: Cell<*const Sighand>,
-    /// Lock of the hidden socket, shared as `CLONE_FILES` says.
-    pub files: Cell<*const Lock>,
+    /// The descriptor table, shared as `CLONE_FILES` says.
+    pub files: Cell<*const Files>,
     /// The guest's alternate signal stack.
     pub altstack: Cell<StackT>,
     /// What the guest gave to `set_robust_list(2)`.
@@ -58,8 +58,62 @@ pub struct Area {
     pub exec_scratch: Cell<(u64, u64)>,
     /// Handlers of a process that shares memory but not handlers.
     pub own_sighand: Sighand,
-    /// Socket lock of a process that shares memory but not descriptors.
-    pub own_files: Lock,
+    /// Descriptor table of a process that shares memory but not descriptors.
+    pub own_files: Files,
+    /// Whether the guest believes to block SIGSYS.
+    pub blocks_sigsys: Cell<bool>,
+}
+
+/// A descriptor table: who may receive from the hidden socket in it. Processes that share the table but not the memory share
+/// a lock in memory of its own, too. It is for life: a process killed within it would leave the others waiting, which is
+/// accepted for a combination (`CLONE_FILES` without `CLONE_VM`) that next to nobody uses.
+pub struct Files {
+    lock: Lock,
+    across: AtomicU64,
+}
+
+/// Holds a table's locks.
+pub struct FilesGuard {
+    _across: Option<Guard<'static>>,
+    _own: Guard<'static>,
+}
+
+impl Files {
+    /// A table of one process.
+    pub const fn new() -> Files {
+        Files { lock: Lock::new(), across: AtomicU64::new(0) }
+    }
+
+    /// Waits until nobody else receives.
+    pub fn lock(&'static self) -> FilesGuard {
+        let own = self.lock.lock();
+        let across = self.across.load(Ordering::Relaxed) as *const Lock;
+        // SAFETY: null, or a mapping made by `share` that stays.
+        let across = unsafe { across.as_ref() }.map(Lock::lock_shared);
+        FilesGuard { _across: across, _own: own }
+    }
+
+    /// Prepares for a child with the same table and a copy of the memory. `ENOMEM`.
+    pub fn share(&'static self) -> Result<(), i64> {
+        let _guard = self.lock.lock();
+        if self.across.load(Ordering::Relaxed) == 0 {
+            self.across.store(sys::map_shared_anonymous(4096)?, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Gives another table what this one shares across processes.
+    pub fn carry_to(&self, other: &Files) {
+        other.across.store(self.across.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// In a forked child: the other threads do not exist. `same`: it shares its parent's table.
+    pub fn reset(&self, same: bool) {
+        self.lock.reset();
+        if !same {
+            self.across.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 const _: () = assert!(core::mem::size_of::<Area>() <= 4096);
@@ -70,8 +124,8 @@ pub static REGION: AtomicU64 = AtomicU64::new(0);
 pub static THREADED: AtomicBool = AtomicBool::new(false);
 /// Handlers of the process that the image was started for.
 pub static SIGHAND: Sighand = Sighand::new();
-/// Socket lock of that process.
-pub static FILES: Lock = Lock::new();
+/// Descriptor table of that process.
+pub static FILES: Files = Files::new();
 
 struct Chunk {
     base: AtomicU64,
@@ -136,8 +190,8 @@ impl Area {
         unsafe { &*self.sighand.get() }
     }
 
-    /// Socket lock of the thread's descriptor table.
-    pub fn files(&self) -> &'static Lock {
+    /// The thread's descriptor table.
+    pub fn files(&self) -> &'static Files {
         // SAFETY: as in `sighand`.
         unsafe { &*self.files.get() }
     }
@@ -146,6 +200,11 @@ impl Area {
     pub fn guest_mask(&self) -> u64 {
         // SAFETY: `context` is set on entry of the handler, which runs below its frame.
         unsafe { (*self.context.get()).sigmask }
+    }
+
+    /// Guest's signal mask when the last system call was made, 0 before the first.
+    pub fn known_mask(&self) -> u64 {
+        if self.context.get().is_null() { 0 } else { self.guest_mask() }
     }
 
     /// Takes a free area, zeroed.

@@ -10,7 +10,7 @@ use nomina_abi::{GATE_ATTACH, op};
 use crate::arch::{nomina_clone_shared, nomina_exit_thread};
 use crate::area::{Area, FILES, SIGHAND, THREADED};
 use crate::frame::{UContext, fpstate_size};
-use crate::slot::{exchange, gate, out};
+use crate::slot::{exchange, farewell, gate, out};
 use crate::start::adopt_orphans;
 use crate::sys::{self, err, nr, sys};
 use crate::uaccess::{copy_from_user, get_user, put_user_opt};
@@ -225,6 +225,11 @@ fn clone_copied(
     args: &CloneArgs,
     child: &Child,
 ) -> Result<i64, i64> {
+    let same_files = args.flags & CLONE_FILES != 0;
+    if same_files {
+        area.files().share()?;
+        THREADED.store(true, Ordering::Relaxed);
+    }
     // SAFETY: the child has a copy of everything, and keeps its stack.
     let ret = unsafe { sys!(nr::CLONE, native_flags(args), 0, args.pidfd, args.child_tid, args.tls) };
     if ret < 0 {
@@ -239,11 +244,14 @@ fn clone_copied(
         area.sighand.set(&raw const SIGHAND);
     }
     if !core::ptr::eq(area.files.get(), &raw const FILES) {
+        area.files().carry_to(&FILES);
         area.files.set(&raw const FILES);
     }
-    FILES.reset();
+    // Other threads may have held these.
+    SIGHAND.reset_lock();
+    FILES.reset(same_files);
     if THREADED.load(Ordering::Relaxed) {
-        THREADED.store(false, Ordering::Relaxed);
+        THREADED.store(same_files, Ordering::Relaxed);
         area.keep_only_own();
     }
     area.robust_list.set(0);
@@ -299,6 +307,7 @@ fn clone_shared(
     if args.flags & CLONE_VFORK != 0 {
         new.altstack.set(area.altstack.get());
     }
+    new.blocks_sigsys.set(area.blocks_sigsys.get());
     if args.flags & CLONE_CHILD_SETTID != 0 {
         new.child_settid.set(args.child_tid);
     }
@@ -366,7 +375,7 @@ pub extern "C" fn child_born() {
 /// `exit(2)`: the end of a thread.
 pub fn exit(area: &'static Area, code: u64) -> ! {
     crate::futex::exit_robust_list(area);
-    crate::slot::last_request(area, op::THREAD_EXIT, &[code & 0xff, 0, 0, 0, 0, 0]);
+    farewell(area, code & 0xff);
     let (word, bit) = area.used_bit();
     sys::set_mask(u64::MAX);
     // SAFETY: no handler can run any more, so the stack is not used after the area is free.

@@ -39,15 +39,6 @@ impl Limit {
         };
         Limit { soft: raise(self.soft), hard: raise(self.hard) }
     }
-
-    fn to_guest(self) -> Limit {
-        let lower = |value: u64| match value {
-            RLIM_INFINITY => value,
-            ..BASE => value,
-            _ => value.saturating_sub(HIDDEN).max(BASE),
-        };
-        Limit { soft: lower(self.soft), hard: lower(self.hard) }
-    }
 }
 
 fn native_limit() -> Limit {
@@ -84,30 +75,32 @@ pub fn with_higher_limit<R>(what: impl FnOnce() -> R) -> R {
     result
 }
 
-/// `prlimit64(2)` on the caller's own limits, `getrlimit(2)`, `setrlimit(2)`. The number of descriptors is answered here, less
-/// the hidden ones; the rest goes to the supervisor.
+/// `prlimit64(2)`, `getrlimit(2)`, `setrlimit(2)`. The supervisor knows the limits as the guest sees them, and who may change
+/// them; the caller's own number of descriptors is then set natively, with room for the hidden ones.
 pub fn prlimit(area: &Area, pid: u64, resource: u64, new: u64, old: u64) -> Result<i64, i64> {
     let own = pid as i32 == 0 || pid as i32 == area.pid.get();
-    if !own || resource as u32 as u64 != RLIMIT_NOFILE {
-        let args = [pid, resource, new, old, 0, 0];
-        let kinds = crate::marshal::kinds(nr::PRLIMIT64).ok_or(err::ENOSYS)?;
-        return generic(area, nr::PRLIMIT64, kinds, &args);
-    }
     let wanted = if new == 0 { None } else { Some(get_user::<Limit>(new)?) };
-    let was = native_limit();
-    if let Some(limit) = wanted {
-        if limit.soft > limit.hard {
-            return Err(err::EINVAL);
-        }
-        let mut native = limit.to_native();
-        // The shim's own numbers must stay within reach of the hard limit.
-        native.hard = native.hard.max((FD_SOCK as u64 + 1).min(was.hard));
-        let ret = set_native_limit(native);
-        if ret < 0 {
-            return Err(ret);
-        }
+    let kinds = crate::marshal::kinds(nr::PRLIMIT64).ok_or(err::ENOSYS)?;
+    let ask = |new: u64, old: u64| generic(area, nr::PRLIMIT64, kinds, &[pid, resource, new, old, 0, 0]);
+    let limit = match wanted {
+        Some(limit) if own && resource as u32 as u64 == RLIMIT_NOFILE => limit,
+        _ => return ask(new, old),
+    };
+    let mut before = Limit { soft: 0, hard: 0 };
+    let ret = ask(new, &raw mut before as u64)?;
+    if ret < 0 {
+        return Ok(ret);
     }
-    put_user_opt(old, was.to_guest())?;
+    let mut native = limit.to_native();
+    // The shim's own numbers must stay within reach of the hard limit, which can never be raised again.
+    native.hard = native.hard.max((HIDDEN_FD_BASE + HIDDEN_FDS) as u64).min(native_limit().hard);
+    native.soft = native.soft.min(native.hard);
+    let ret = set_native_limit(native);
+    if ret < 0 {
+        ask(&raw const before as u64, 0)?;
+        return Err(ret);
+    }
+    put_user_opt(old, before)?;
     Ok(0)
 }
 

@@ -7,14 +7,18 @@ use crate::sys::{nr, sys};
 const FREE: u32 = 0;
 const HELD: u32 = 1;
 const CONTENDED: u32 = 2;
-const FUTEX_WAIT_PRIVATE: u64 = 128;
-const FUTEX_WAKE_PRIVATE: u64 = 129;
+const FUTEX_WAIT: u64 = 0;
+const FUTEX_WAKE: u64 = 1;
+const FUTEX_PRIVATE: u64 = 128;
 
 /// A lock. It is only taken with all signals blocked, so a holder is never interrupted by guest code.
 pub struct Lock(AtomicU32);
 
 /// Releases the lock when dropped.
-pub struct Guard<'lock>(&'lock Lock);
+pub struct Guard<'lock> {
+    lock: &'lock Lock,
+    private: u64,
+}
 
 impl Lock {
     /// A free lock.
@@ -24,13 +28,22 @@ impl Lock {
 
     /// Waits until the lock is free and takes it.
     pub fn lock(&self) -> Guard<'_> {
+        self.take(FUTEX_PRIVATE)
+    }
+
+    /// The same for a lock in memory that several address spaces share.
+    pub fn lock_shared(&self) -> Guard<'_> {
+        self.take(0)
+    }
+
+    fn take(&self, private: u64) -> Guard<'_> {
         if self.0.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.0.swap(CONTENDED, Ordering::Acquire) != FREE {
                 // SAFETY: the futex word outlives the call.
-                unsafe { sys!(nr::FUTEX, self.0.as_ptr() as u64, FUTEX_WAIT_PRIVATE, CONTENDED, 0, 0, 0) };
+                unsafe { sys!(nr::FUTEX, self.0.as_ptr() as u64, FUTEX_WAIT | private, CONTENDED, 0, 0, 0) };
             }
         }
-        Guard(self)
+        Guard { lock: self, private }
     }
 
     /// Makes the lock free whoever held it: in a forked child, where the holder does not exist.
@@ -41,9 +54,9 @@ impl Lock {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if self.0.0.swap(FREE, Ordering::Release) == CONTENDED {
+        if self.lock.0.swap(FREE, Ordering::Release) == CONTENDED {
             // SAFETY: only an address is passed.
-            unsafe { sys!(nr::FUTEX, self.0.0.as_ptr() as u64, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0) };
+            unsafe { sys!(nr::FUTEX, self.lock.0.as_ptr() as u64, FUTEX_WAKE | self.private, 1, 0, 0, 0) };
         }
     }
 }

@@ -12,6 +12,9 @@ pub const PATH_MAX: usize = 4096;
 /// Longest socket address that the kernel takes.
 const SOCKADDR_MAX: u64 = 128;
 
+/// Most supplementary groups.
+const NGROUPS_MAX: u64 = 65536;
+
 const NONE: u8 = u8::MAX;
 
 /// Row of [`ARGS`] by system call number.
@@ -121,7 +124,12 @@ pub fn generic(area: &Area, number: u64, kinds: &[Kind], guest: &[u64; 6]) -> Re
                 args[index] = arena.bytes(pointer, len)?;
             }
             Kind::B4(count) => {
-                let bytes = guest[count as usize].checked_mul(4).ok_or(err::EINVAL)?;
+                // A C int; the only call of this kind is `setgroups(2)`.
+                let count = guest[count as usize] as u32 as u64;
+                if count > NGROUPS_MAX {
+                    return Err(err::EINVAL);
+                }
+                let bytes = count * 4;
                 args[index] = arena.bytes(pointer, bytes)?;
             }
             Kind::O(len) => args[index] = arena.room_for(u64::from(len))?,

@@ -234,6 +234,11 @@ impl Sighand {
         })
     }
 
+    /// In a forked child: whoever held the lock does not exist.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+
     /// Copies another table.
     pub fn copy_from(&self, other: &Sighand) {
         if core::ptr::eq(self, other) {

@@ -283,20 +283,22 @@ pub fn sigaltstack(area: &Area, context: &UContext, new: u64, old: u64) -> Resul
     Ok(0)
 }
 
-/// `rt_sigprocmask(2)`. `EINVAL` for a bad size or `how`.
-pub fn rt_sigprocmask(context: &mut UContext, how: u64, new: u64, old: u64, size: u64) -> Result<i64, i64> {
+/// `rt_sigprocmask(2)`. `EINVAL` for a bad size or `how`. SIGSYS seems to be blocked and is not.
+pub fn rt_sigprocmask(area: &Area, context: &mut UContext, how: u64, new: u64, old: u64, size: u64) -> Result<i64, i64> {
     if size != 8 {
         return Err(err::EINVAL);
     }
-    let was = context.sigmask;
+    let was = context.sigmask | if area.blocks_sigsys.get() { SIGSYS_BIT } else { 0 };
     if new != 0 {
         let set: u64 = get_user(new)?;
-        context.sigmask = match how as u32 as u64 {
+        let wanted = match how as u32 as u64 {
             sys::SIG_BLOCK => was | set,
             sys::SIG_UNBLOCK => was & !set,
             sys::SIG_SETMASK => set,
             _ => return Err(err::EINVAL),
-        } & !(SIGSYS_BIT | UNBLOCKABLE);
+        };
+        area.blocks_sigsys.set(wanted & SIGSYS_BIT != 0);
+        context.sigmask = wanted & !(SIGSYS_BIT | UNBLOCKABLE);
     }
     if old != 0 {
         put_user(old, was)?;

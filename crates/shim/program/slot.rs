@@ -9,8 +9,7 @@ use nomina_abi::{
     op, reply,
 };
 
-use crate::area::{Area, REGION, THREADED};
-use crate::lock::Guard;
+use crate::area::{Area, FilesGuard, REGION, THREADED};
 use crate::sys::{self, err, nr, sys};
 use crate::window::window;
 
@@ -60,10 +59,10 @@ fn never_receives(number: u32) -> bool {
     matches!(number,
         4..=6 | 21 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
-        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::THREAD_EXIT | op::XLATE | op::REAP)
+        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP)
 }
 
-fn socket_lock(area: &Area, number: u32) -> Option<Guard<'static>> {
+fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {
     (THREADED.load(Ordering::Relaxed) && !never_receives(number)).then(|| area.files().lock())
 }
 
@@ -71,6 +70,8 @@ fn socket_lock(area: &Area, number: u32) -> Option<Guard<'static>> {
 #[cold]
 pub fn introduce(area: &Area) {
     let token = area.token.get();
+    // With a descriptor table that others use, too, a message may be theirs.
+    let _guard = THREADED.load(Ordering::Relaxed).then(|| area.files().lock());
     let answer = match gate(GATE_ATTACH, token) {
         // A limit below the hidden numbers keeps the supervisor from installing the socket.
         err::EBADF => crate::fd::with_hidden_numbers(|| gate(GATE_ATTACH, token)),
@@ -134,6 +135,7 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
     unsafe {
         write_volatile(&raw mut (*slot).nr, number);
         write_volatile(&raw mut (*slot).args, *args);
+        write_volatile(&raw mut (*slot).ret, area.known_mask() as i64);
         let channel = AtomicU32::from_ptr((&raw mut (*slot).channel).cast());
         let state = channel.load(Ordering::Acquire);
         let watched = state == CHANNEL_WATCHED || state == CHANNEL_DONE_WATCHED;
@@ -150,19 +152,6 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
         }
         read_volatile(&raw const (*slot).ret)
     }
-}
-
-/// Makes a thread's last request. The slot may be another thread's before the call returns: neither the reply nor the
-/// channel is looked at.
-pub fn last_request(area: &Area, number: u32, args: &[u64; 6]) {
-    ready(area);
-    let slot = area.slot.get();
-    // SAFETY: as in `post`; the slot is this thread's until the call.
-    unsafe {
-        write_volatile(&raw mut (*slot).nr, number);
-        write_volatile(&raw mut (*slot).args, *args);
-    }
-    gate(GATE_CALL, area.token.get());
 }
 
 #[cold]
@@ -227,6 +216,18 @@ pub fn exchange(area: &Area, number: u32, args: &[u64; 6]) -> (i64, Received) {
         received.close();
         sys::sched_yield();
     }
+}
+
+/// Tells that the thread ends. By the gate, and without a look at the reply: the slot may have another owner by then.
+pub fn farewell(area: &Area, code: u64) {
+    ready(area);
+    let slot = area.slot.get();
+    // SAFETY: as in `post`.
+    unsafe {
+        write_volatile(&raw mut (*slot).nr, op::THREAD_EXIT);
+        write_volatile(&raw mut (*slot).args, [code, 0, 0, 0, 0, 0]);
+    }
+    gate(GATE_CALL, area.token.get());
 }
 
 /// Asks, and does with the reply what its flags say.

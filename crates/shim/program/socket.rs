@@ -12,6 +12,7 @@ use crate::window::window;
 /// Largest socket option that is asked for through the supervisor.
 const OPTION_MAX: i32 = 128;
 const SOCKADDR_MAX: u64 = 128;
+const SOL_SOCKET: u32 = 1;
 
 fn restartable(ret: i64) -> i64 {
     if ret == err::EINTR { err::ERESTARTSYS } else { ret }
@@ -67,9 +68,16 @@ pub fn sendto(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     Ok(restartable(window(area, area.guest_mask(), nr::SENDTO, call)))
 }
 
-/// `getsockopt(2)` of options that name processes or users.
+/// `SO_TYPE`, `SO_ERROR`, `SO_ACCEPTCONN`, `SO_PROTOCOL`, `SO_DOMAIN`.
+const OF_THE_HANDLE: [u32; 5] = [3, 4, 30, 38, 39];
+
+/// `getsockopt(2)`: of the handle itself natively, of what names processes or users by the supervisor.
 pub fn getsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [_, _, _, value, len_at, _] = *args;
+    let [_, level, option, value, len_at, _] = *args;
+    if level as u32 == SOL_SOCKET && OF_THE_HANDLE.contains(&(option as u32)) {
+        // SAFETY: the guest's call as it is.
+        return Ok(unsafe { sys::syscall(nr::GETSOCKOPT, *args) });
+    }
     let len: i32 = get_user(len_at)?;
     if len < 0 {
         return Err(err::EINVAL);

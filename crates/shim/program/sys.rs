@@ -189,6 +189,13 @@ pub fn map_anonymous(len: u64) -> Result<u64, i64> {
     if at < 0 { Err(at) } else { Ok(at as u64) }
 }
 
+/// As [`map_anonymous`], the same memory in forked children.
+pub fn map_shared_anonymous(len: u64) -> Result<u64, i64> {
+    // SAFETY: a new mapping where nothing was.
+    let at = unsafe { sys!(nr::MMAP, 0, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1i64, 0) };
+    if at < 0 { Err(at) } else { Ok(at as u64) }
+}
+
 /// `SIG_BLOCK` to `SIG_SETMASK`.
 pub const SIG_BLOCK: u64 = 0;
 /// See [`SIG_BLOCK`].

@@ -62,7 +62,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::GETPID => Ok(i64::from(area.pid.get())),
         nr::GETTID => Ok(i64::from(area.tid.get())),
         nr::RT_SIGACTION => crate::sighand::rt_sigaction(area, a, b, c, d),
-        nr::RT_SIGPROCMASK => signal::rt_sigprocmask(context, a, b, c, d),
+        nr::RT_SIGPROCMASK => signal::rt_sigprocmask(area, context, a, b, c, d),
         nr::SIGALTSTACK => signal::sigaltstack(area, context, a, b),
         nr::RT_SIGSUSPEND => masked::rt_sigsuspend(area, context, a, b),
         nr::RT_SIGTIMEDWAIT => masked::rt_sigtimedwait(area, args),

@@ -7,10 +7,11 @@ use nomina_abi::{op, xlate};
 use crate::area::Area;
 use crate::frame::SigInfo;
 use crate::slot::{note_reaped, out, request};
-use crate::sys::{err, nr};
+use crate::sys::{err, nr, sys};
 use crate::uaccess::{put_user, put_user_opt};
 use crate::window::window;
 
+const WNOHANG: u64 = 1;
 const WNOWAIT: u64 = 0x0100_0000;
 const P_PID: u64 = 1;
 const P_PGID: u64 = 2;
@@ -91,7 +92,8 @@ fn group_to_host(area: &Area, guest: i64) -> Result<i64, i64> {
     if host <= 0 { Err(err::ECHILD) } else { Ok(host) }
 }
 
-/// A zombie is gone: forget it, and let the model forget it. Its number as the guest sees it.
+/// A zombie is gone: forget it, and let the model forget it. Its number as the guest sees it. `ECHILD` if it was none of the
+/// model's children: the host gives the orphans of a pid namespace that ends to whoever adopts orphans outside.
 fn reap(area: &Area, host: i64) -> i64 {
     let known = CHILDREN.guest(host as i32);
     CHILDREN.forget(host as i32);
@@ -122,12 +124,17 @@ pub fn wait4(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let mut usage = [0u8; RUSAGE_SIZE];
     let usage_pointer = if usage_at == 0 { 0 } else { usage.as_mut_ptr() as u64 };
     let call = [host as u64, &raw mut status as u64, options, usage_pointer, 0, 0];
-    let ret = restartable(window(area, area.guest_mask(), nr::WAIT4, call));
-    if ret <= 0 {
-        return Ok(ret);
-    }
-    let stopped = status & 0xff == 0x7f || status == 0xffff;
-    let guest = if stopped { translate(area, xlate::FROM_HOST, ret) } else { reap(area, ret) };
+    let guest = loop {
+        let ret = restartable(window(area, area.guest_mask(), nr::WAIT4, call));
+        if ret <= 0 {
+            return Ok(ret);
+        }
+        let stopped = status & 0xff == 0x7f || status == 0xffff;
+        let guest = if stopped { translate(area, xlate::FROM_HOST, ret) } else { reap(area, ret) };
+        if guest > 0 {
+            break guest;
+        }
+    };
     put_user_opt(status_at, status)?;
     if usage_at != 0 {
         put_user(usage_at, usage)?;
@@ -147,27 +154,41 @@ pub fn waitid(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let mut usage = [0u8; RUSAGE_SIZE];
     let usage_pointer = if usage_at == 0 { 0 } else { usage.as_mut_ptr() as u64 };
     let call = [kind, host, &raw mut info as u64, options, usage_pointer, 0];
-    let ret = restartable(window(area, area.guest_mask(), nr::WAITID, call));
-    if ret < 0 {
-        return Ok(ret);
-    }
-    let child = i64::from(info.pid());
-    if child != 0 {
-        if info_at != 0 {
-            let guest = translate(area, xlate::FROM_HOST, child).max(0);
+    let ret = loop {
+        let ret = restartable(window(area, area.guest_mask(), nr::WAITID, call));
+        if ret < 0 {
+            return Ok(ret);
+        }
+        let child = i64::from(info.pid());
+        if child == 0 {
+            break ret;
+        }
+        let ended = (CLD_EXITED..=CLD_DUMPED).contains(&info.code());
+        let guest = translate(area, xlate::FROM_HOST, child);
+        let uid = out(area, 0) as i32;
+        let known = CHILDREN.guest(child as i32);
+        let guest = if ended && options & WNOWAIT == 0 {
+            reap(area, child)
+        } else if guest > 0 {
+            guest
+        } else if ended && known.is_none() {
+            // As in `reap`; nobody else will take it away.
+            // SAFETY: takes no pointers.
+            unsafe { sys!(nr::WAIT4, child, 0, WNOHANG, 0) };
+            0
+        } else {
+            i64::from(known.unwrap_or(0))
+        };
+        if guest > 0 {
             info.set_pid(guest as i32);
-            info.set_uid(out(area, 0) as i32);
-        }
-        if options & WNOWAIT == 0 && (CLD_EXITED..=CLD_DUMPED).contains(&info.code()) {
-            let guest = reap(area, child);
-            if guest > 0 {
-                info.set_pid(guest as i32);
+            info.set_uid(uid);
+            if usage_at != 0 {
+                put_user(usage_at, usage)?;
             }
+            break ret;
         }
-        if usage_at != 0 {
-            put_user(usage_at, usage)?;
-        }
-    }
+        info = SigInfo::ZERO;
+    };
     if info_at != 0 {
         // The kernel writes only these fields.
         put_user::<[u32; 7]>(info_at, info.words())?;

@@ -111,6 +111,8 @@ impl Node {
         };
         let fs = &*self.fs;
         let copy = At::new(&fs.work, temp).statx()?;
+        // As overlayfs: a file goes on to show its number, unless others of its names go on to show the lower file.
+        let shown = seen.stat.stx_nlink == 1;
         if gone {
             // It has lost its name while somebody holds it: the copy lives on without one as well.
             let fd = At::new(&fs.work, temp).open_path()?;
@@ -121,10 +123,14 @@ impl Node {
         } else {
             let parent = parent.ok_or(Errno::EIO)?;
             parent.copy_up_dir()?;
-            parent.install(temp, &name, Entry { kind: dtype(self.kind), ino: copy.stx_ino })?;
+            parent.install(
+                temp,
+                &name,
+                Entry { kind: dtype(self.kind), ino: if shown { seen.attr.ino } else { copy.stx_ino } },
+            )?;
             lock(&self.place).upper = true;
         }
-        lock(&fs.copied).insert(id_of(&seen.stat), id_of(&copy));
+        lock(&fs.copied).insert(id_of(&seen.stat), id_of(&copy), shown);
         Ok(true)
     }
 

@@ -192,7 +192,9 @@ impl Node {
                 let (spot, _) = target.spot()?;
                 let from = spot.at();
                 rustix::fs::linkat(from.fd, from.name, at.fd, at.name, AtFlags::empty()).map_err(errno)?;
-                Ok(((), Entry { kind: dtype(target.kind), ino: at.statx()?.stx_ino }))
+                let id = id_of(&at.statx()?);
+                let (_, ino) = lock(&self.fs.copied).shown(id).unwrap_or(id);
+                Ok(((), Entry { kind: dtype(target.kind), ino }))
             });
         }
     }

@@ -126,6 +126,21 @@ impl OverlaySb {
         Some(self.root.node_of_handle(fd)?)
     }
 
+    /// What `fstat(2)` shows on a guest's handle of a file of this overlay that has been copied up, given what the host says of
+    /// the handle: the numbers of the lower file where it is of the copy, all of the copy where it is of the lower file. `None`:
+    /// what the host says.
+    pub fn attr_of_copied(&self, fd: BorrowedFd<'_>, host: &Attr) -> Option<Attr> {
+        let id = (host.dev, host.ino);
+        let (shown, copied) = {
+            let copied = lock(&self.fs.copied);
+            (copied.shown(id), copied.of(id).is_some())
+        };
+        if let Some((dev, ino)) = shown {
+            return Some(Attr { dev, ino, ..*host });
+        }
+        copied.then(|| self.root.node_of_handle(fd)?.getattr().ok()).flatten()
+    }
+
     /// `fstat(2)` on a guest's handle of a file of this overlay: of the copy where the handle is of the lower file and
     /// that has been copied up since.
     ///
@@ -133,11 +148,7 @@ impl OverlaySb {
     /// Those of the host.
     pub fn attr_of_handle(&self, fd: BorrowedFd<'_>) -> Result<Attr> {
         let attr = handle::attr_in(&self.fs.store, fd, &self.fs.map)?;
-        let copied = lock(&self.fs.copied).of((attr.dev, attr.ino)).is_some();
-        if copied && let Some(node) = self.root.node_of_handle(fd) {
-            return node.getattr();
-        }
-        Ok(attr)
+        Ok(self.attr_of_copied(fd, &attr).unwrap_or(attr))
     }
 
     /// `fchmod(2)`, `fchown(2)`, `futimens(2)` and `ftruncate(2)` on a guest's handle of a file of this overlay.

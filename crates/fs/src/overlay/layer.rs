@@ -185,13 +185,24 @@ pub(crate) struct Fs {
 #[derive(Default)]
 pub(crate) struct Copied {
     copy: HashMap<(u64, u64), (u64, u64)>,
-    origin: HashMap<(u64, u64), (u64, u64)>,
+    origin: HashMap<(u64, u64), Origin>,
+}
+
+struct Origin {
+    lower: (u64, u64),
+    shown: bool,
 }
 
 impl Copied {
-    pub fn insert(&mut self, lower: (u64, u64), upper: (u64, u64)) {
+    /// With `shown` the copy goes on to show the device and inode number of the lower file.
+    pub fn insert(&mut self, lower: (u64, u64), upper: (u64, u64), shown: bool) {
         self.copy.insert(lower, upper);
-        self.origin.insert(upper, lower);
+        self.origin.insert(upper, Origin { lower, shown });
+    }
+
+    /// The device and inode number that an upper file shows, where these are not its own.
+    pub fn shown(&self, upper: (u64, u64)) -> Option<(u64, u64)> {
+        self.origin.get(&upper).filter(|origin| origin.shown).map(|origin| origin.lower)
     }
 
     /// The copy of a lower file.
@@ -279,8 +290,8 @@ impl Fs {
     pub fn forget(&self, id: (u64, u64)) {
         self.store.forget(id);
         let mut copied = lock(&self.copied);
-        if let Some(lower) = copied.origin.remove(&id) {
-            copied.copy.remove(&lower);
+        if let Some(origin) = copied.origin.remove(&id) {
+            copied.copy.remove(&origin.lower);
         }
     }
 

@@ -20,8 +20,9 @@
 //!   known. The lower tree may change under us; what was looked up before may then answer `ENOENT` or `ESTALE`.
 //! - A directory below that cannot be read shows empty, and can be written. A file below that cannot be read can be
 //!   renamed, removed, and given another owner or mode; opening it remains `EACCES`.
-//! - `st_ino` of a file changes with copy-up, as in overlayfs without `xino`; that of a directory does not. A lower file
-//!   with several names loses its link to the others when copied up.
+//! - `st_dev` and `st_ino` stay what they are when a file or directory is copied up, but for files with several names. (A
+//!   second sandbox with the same upper directory sees other numbers for files than the first did.) A lower file with
+//!   several names loses its link to the others when copied up.
 //! - Writing does not clear set-user-ID bits: guests write to the host file directly.
 //! - There is one lower directory.
 

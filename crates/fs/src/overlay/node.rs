@@ -1,6 +1,6 @@
 //! Inodes of the overlay: where they are now, what is in a directory, looking up a name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -26,7 +26,9 @@ pub(crate) struct Entry {
 }
 
 /// Names of an upper directory.
-pub(crate) type Names = HashMap<Box<[u8]>, Entry>;
+///
+/// In order, so that `readdir` gives names in the same order each time (`seekdir(3)`).
+pub(crate) type Names = BTreeMap<Box<[u8]>, Entry>;
 
 /// Where an inode is.
 pub(crate) struct Place {
@@ -230,7 +232,7 @@ impl Node {
 
     fn load_names(&self) -> Result<(Names, bool)> {
         if self.is_gone() {
-            return Ok((HashMap::new(), false));
+            return Ok((Names::new(), false));
         }
         let fd = self.upper_fd()?;
         let at = At::new(&*fd, b"");
@@ -239,7 +241,7 @@ impl Node {
             let id = id_of(&at.statx()?);
             self.fs.store.get(at, id, OPAQUE)?.as_deref() == Some(b"x")
         };
-        let mut names = HashMap::new();
+        let mut names = Names::new();
         for entry in at.read_dir()? {
             let mut known = Entry { kind: entry.kind, ino: entry.ino };
             match entry.kind {
@@ -255,7 +257,10 @@ impl Node {
                     }
                 }
                 libc::DT_DIR => known.ino = 0,
-                _ => {}
+                _ => {
+                    let id = (self.fs.upper_id.0, entry.ino);
+                    (_, known.ino) = lock(&self.fs.copied).shown(id).unwrap_or(id);
+                }
             }
             names.insert(entry.name.into_boxed_slice(), known);
         }
@@ -384,10 +389,7 @@ impl Node {
         if self.is_gone() {
             return Ok(Vec::new());
         }
-        let names = self.with_state(|state| {
-            state.names.as_ref().map(|n| n.iter().map(|(k, v)| (k.clone(), *v)).collect::<HashMap<_, _>>())
-        })?;
-        let names = names.unwrap_or_default();
+        let names = self.with_state(|state| state.names.clone())?.unwrap_or_default();
         let mut out: Vec<DirEntry> = Vec::with_capacity(names.len());
         for (name, entry) in &names {
             let mut entry = *entry;
@@ -498,6 +500,9 @@ impl Fs {
         let mut attr = attr_of(stat, over.as_ref(), &self.map);
         if upper && over.is_none() && !self.upper_always && attr.mode & S_IFMT != libc::S_IFLNK {
             attr.mode &= !MARK;
+        }
+        if upper && let Some(shown) = lock(&self.copied).shown((attr.dev, attr.ino)) {
+            (attr.dev, attr.ino) = shown;
         }
         Ok((attr, over))
     }

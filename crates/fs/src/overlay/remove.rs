@@ -57,18 +57,19 @@ impl Node {
         Ok(())
     }
 
-    /// Moves an upper directory with nothing but whiteouts out of the way and deletes it.
+    /// Deletes an upper directory with nothing but whiteouts: moved out of the way first where it has any.
     fn delete_upper_dir(&self, parent: &OwnedFd, name: &[u8]) -> Result<()> {
         let whiteouts = self.with_state(|s| {
             s.names.as_ref().map(|n| n.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()
         })?;
+        if whiteouts.is_empty() {
+            return rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(errno);
+        }
         let temp = self.fs.temp_name();
         rustix::fs::renameat(parent, name, &self.fs.work, &temp).map_err(errno)?;
-        if !whiteouts.is_empty() {
-            let dir = At::new(&self.fs.work, &temp).open_path()?;
-            for whiteout in whiteouts {
-                rustix::fs::unlinkat(&dir, &*whiteout, AtFlags::empty()).map_err(errno)?;
-            }
+        let dir = At::new(&self.fs.work, &temp).open_path()?;
+        for whiteout in whiteouts {
+            rustix::fs::unlinkat(&dir, &*whiteout, AtFlags::empty()).map_err(errno)?;
         }
         rustix::fs::unlinkat(&self.fs.work, &temp, AtFlags::REMOVEDIR).map_err(errno)
     }

@@ -129,6 +129,9 @@ pub(crate) fn translate_status(host: &[u8], info: &TaskInfo) -> Vec<u8> {
             b"NSpgid" => Some(numbers(&info.nspgid, "\t").into()),
             b"NSsid" => Some(numbers(&info.nssid, "\t").into()),
             b"Threads" => Some(info.threads.to_string().into()),
+            b"SigBlk" if info.blocked.is_some() => {
+                info.blocked.map(|blocked| format!("{:016x}", blocked & !SIGSYS_BIT).into())
+            }
             b"SigBlk" | b"SigCgt" => {
                 line.get(colon + 1..).and_then(mask).map(|m| format!("{:016x}", m & !SIGSYS_BIT).into())
             }

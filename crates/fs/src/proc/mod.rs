@@ -70,6 +70,9 @@ impl SuperBlock for ProcFs {
     fn dev(&self) -> u64 {
         self.info.dev
     }
+    fn has_fixed_names(&self) -> bool {
+        true
+    }
     fn root(&self) -> Arc<dyn Inode> {
         Arc::new(root::RootDir { fs: self.info.clone() })
     }

@@ -75,6 +75,8 @@ pub struct TaskInfo {
     pub comm: Option<Vec<u8>>,
     /// State letter, when it differs from the host's.
     pub state: Option<u8>,
+    /// Blocked signals, when the host knows only what is blocked while a system call is served.
+    pub blocked: Option<u64>,
     /// Real, effective, saved and file system user, in the viewer's user namespace.
     pub uids: [u32; 4],
     /// Real, effective, saved and file system group, in the viewer's user namespace.

@@ -180,6 +180,11 @@ pub trait SuperBlock: Send + Sync {
     /// Whether directories looked up once may be kept in the dentry cache without asking again: true where nobody but
     /// this sandbox changes names (overlay, tmpfs), false for host directories written through and proc.
     fn cacheable(&self) -> bool;
+    /// Whether names can be created and removed at all. Where not (proc), Linux finds nothing to create before it looks at
+    /// permissions: creating is `ENOENT`, removing `EPERM`.
+    fn has_fixed_names(&self) -> bool {
+        false
+    }
     /// The guest path (relative to this file system's root, starting with `/`) of a host path below it, for
     /// `readlink /proc/PID/fd/N`. `None` when the path is not in this file system.
     fn path_of_host(&self, _host: &[u8]) -> Option<Vec<u8>> {
@@ -224,7 +229,7 @@ pub trait Inode: Send + Sync {
     fn create(&self, _name: &[u8], _new: NewInode, _flags: u32) -> Result<(Arc<dyn Inode>, Opened)> {
         Err(Errno::EROFS)
     }
-    /// `O_TMPFILE`.
+    /// `O_TMPFILE`; with `O_EXCL` the file can never get a name.
     fn tmpfile(&self, _new: NewInode, _flags: u32) -> Result<Opened> {
         Err(Errno::EOPNOTSUPP)
     }

@@ -221,9 +221,12 @@ pub(crate) fn may_create(dir: &Path, cred: &WalkCred<'_>) -> Result<()> {
 
 /// Whether the name of `victim` may be removed from `dir`, by a call for directories or for others: `may_delete`.
 ///
-/// `EROFS`, `EACCES`: no write permission on the directory. `EPERM`: a sticky directory and neither it nor the victim is
+/// `EPERM`: the file system's names are fixed. `EROFS`, `EACCES`: no write permission on the directory. `EPERM`: a sticky directory and neither it nor the victim is
 /// the caller's. `ENOTDIR`, `EISDIR`: not what the call is for. `ENOENT`: the directory has been removed.
 pub(crate) fn may_delete(dir: &Path, victim: &dyn Inode, cred: &WalkCred<'_>, wants_dir: bool) -> Result<()> {
+    if dir.mnt.sb().ops().has_fixed_names() {
+        return Err(Errno::EPERM);
+    }
     path_permission(dir, cred, MAY_WRITE | MAY_EXEC)?;
     check_sticky(dir, victim, cred)?;
     let is_dir = victim.file_type() == S_IFDIR;

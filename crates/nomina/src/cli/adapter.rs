@@ -24,6 +24,7 @@ pub fn run(builder: SandboxBuilder, note: impl Fn(&str)) -> Result<Finished, Spa
     let mut running = builder.spawn_plan(plan)?;
     FIRST.store(running.first_pid(), Ordering::Release);
     forward_signals();
+    running.foreground().iter().for_each(|foreground| foreground.follow());
     let exit =
         running.wait().map_err(|error| SpawnError::Host { what: "waiting for the first program", error })?;
     // The names of the rows live as long as the report, which ends the process.

@@ -5,12 +5,14 @@ mod outcome;
 pub(crate) mod scratch;
 mod seed;
 mod spawn;
+mod terminal;
 
 pub use config::{
     Bind, ConfigError, EnvChange, HostFacts, Net, Plan, Root, SandboxBuilder, Stdio, Upper, User,
 };
 pub use outcome::{ExitStatus, SpawnError, StatRow};
 pub use spawn::{Running, stat_row};
+pub use terminal::Foreground;
 
 /// A group of programs in namespaces of their own.
 #[derive(Debug)]

@@ -36,6 +36,7 @@ use nomina_kernel::vfs::{
 use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
 use super::scratch::{self, remove_tree};
 use super::seed::seed;
+use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::proc_source::{NsFs, PidNsView};
@@ -55,6 +56,7 @@ pub struct Running {
     server: Arc<Server>,
     control: Option<Control>,
     pid: i32,
+    foreground: Option<Foreground>,
     layer: Option<(PathBuf, Option<OwnedFd>)>,
     _scratch: OwnedFd,
 }
@@ -95,9 +97,9 @@ impl SandboxBuilder {
         let layer = Layer::create(&plan)?;
         let result = start(&self, &plan);
         match result {
-            Ok((server, control, pid, scratch)) => {
+            Ok((server, control, pid, scratch, foreground)) => {
                 let layer = layer.keep_until_end();
-                Ok(Running { server, control: Some(control), pid, layer, _scratch: scratch })
+                Ok(Running { server, control: Some(control), pid, foreground, layer, _scratch: scratch })
             }
             Err(error) => Err(error),
         }
@@ -317,6 +319,11 @@ fn limits() -> [Rlimit; RLIM_NLIMITS] {
         let mut native = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: reads a limit into a local structure.
         unsafe { libc::getrlimit(resource as _, &raw mut native) };
+        if resource == libc::RLIMIT_NOFILE as usize && native.rlim_max != libc::RLIM_INFINITY {
+            // The guest's, which does not count the shim's descriptors.
+            native.rlim_max = native.rlim_max.saturating_sub(nomina_abi::HIDDEN_FDS.into());
+            native.rlim_cur = native.rlim_cur.min(native.rlim_max);
+        }
         Rlimit { cur: native.rlim_cur, max: native.rlim_max }
     })
 }
@@ -325,7 +332,11 @@ fn limits() -> [Rlimit; RLIM_NLIMITS] {
 const PID_MAX: i32 = 4_194_304;
 const MAX_THREADS: usize = 32768;
 
-fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control, i32, OwnedFd), SpawnError> {
+/// What [`start`] gives: the server, the guardian's control, the first program's host pid, the lock of the scratch directory, and the
+/// terminal if the sandbox has its foreground.
+type Started = (Arc<Server>, Control, i32, OwnedFd, Option<Foreground>);
+
+fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
     let identity = &plan.identity;
     let ids = IdMap::to(identity.uid, identity.gid);
     let mounted = mount_all(plan, ids)?;
@@ -416,8 +427,11 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
         token: server.tokens.next(),
         process: GuestProcess::first(),
         files: Arc::new(GuestFiles { socket: OnceLock::from(ours) }),
-        image: Mutex::new(Some(Image { slot: space.region.slot(0), index: 0, space })),
+        image: Mutex::new(Some(Image::first(space))),
         maker: None,
+        hint: AtomicI32::new(0),
+        made_ns: 0,
+        made: Mutex::default(),
         pace: Default::default(),
     });
     server.guests.expect(thread.clone());
@@ -454,7 +468,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     let borrowed = [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()];
     let streams = Streams::of(&borrowed).map_err(host_error("looking at the standard streams"))?;
     let _ = server.streams.set(streams);
-    let foreground = is_foreground(&borrowed);
+    let foreground = terminal::is_foreground(&borrowed);
     if let Some(terminal) = crate::server::tty::first_terminal(&borrowed) {
         let _ = server.devpts.adopt(terminal, identity.uid, 5);
     }
@@ -472,6 +486,10 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     .start()
     .map_err(launch_error)?;
     let pid = launched.pid;
+    let foreground = match foreground {
+        true => Some(Foreground::new(stdio[0].as_fd(), pid).map_err(host_error("keeping the terminal"))?),
+        false => None,
+    };
     let (listener, _) = Listener::new(launched.take_listener());
     let _ = server.listener.set(listener);
     let tid_error = host_error("binding the first guest");
@@ -485,7 +503,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<(Arc<Server>, Control,
     watcher::start(&server).map_err(host_error("starting the watcher"))?;
     spares::start(&server).map_err(host_error("starting the maker of spares"))?;
     let control = launched.go().map_err(launch_error)?;
-    Ok((server, control, pid, scratch_lock))
+    Ok((server, control, pid, scratch_lock, foreground))
 }
 
 fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {
@@ -504,12 +522,6 @@ fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {
             inherited.or_else(|_| null())
         }
     }
-}
-
-/// Whether we are the foreground process group of one of these terminals.
-fn is_foreground(fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
-    let own = rustix::process::getpgrp();
-    fds.iter().any(|fd| rustix::termios::tcgetpgrp(fd).is_ok_and(|group| group == own))
 }
 
 /// Looks the program up as `execvp(3)` does, in the PATH of the inside, and prepares its exec.
@@ -552,7 +564,10 @@ impl Running {
     /// # Errors
     /// When the guardian was killed, and the sandbox with it.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        let status = self.control.as_ref().and_then(Control::wait);
+        let foreground = self.foreground.as_ref();
+        let is_guest = |pid| self.server.guests.by_tid(pid).is_some();
+        let stopped = |_signal| foreground.iter().for_each(|foreground| foreground.stopped(is_guest));
+        let status = self.control.as_ref().and_then(|control| control.wait(stopped));
         self.end();
         let status = status
             .ok_or_else(|| io::Error::other("the sandbox's guardian was killed, and all programs with it"))?;
@@ -561,6 +576,11 @@ impl Running {
         } else {
             ExitStatus::Signal(libc::WTERMSIG(status) as u8)
         })
+    }
+
+    /// The terminal whose foreground the sandbox has, if any.
+    pub fn foreground(&self) -> Option<&Foreground> {
+        self.foreground.as_ref()
     }
 
     /// Host pid of the first program, to send signals to.
@@ -589,6 +609,7 @@ impl Running {
             remove_tree(&layer);
         }
         server.handles.remove_scratch();
+        self.foreground = None;
     }
 }
 

@@ -148,8 +148,8 @@ pub fn walk_cred<T>(cred: &Cred, real: bool, with: impl FnOnce(&WalkCred<'_>) ->
     let mapped = |uid: u32, gid: u32| user_ns.from_kuid(uid).is_some() && user_ns.from_kgid(gid).is_some();
     let has = |cap: Cap| set.has(cap);
     with(&WalkCred {
-        fsuid: fsuid,
-        fsgid: fsgid,
+        fsuid,
+        fsgid,
         groups,
         dac_override: has(Cap::DAC_OVERRIDE),
         dac_read_search: has(Cap::DAC_READ_SEARCH),

@@ -40,7 +40,7 @@ impl SlotAllocator {
     }
 
     /// A free slot, if there is one.
-    pub fn alloc(&mut self) -> Option<u32> {
+    fn alloc(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| {
             let next = self.next;
             ((next as usize) < nomina_abi::REGION_SLOTS).then(|| {
@@ -51,7 +51,7 @@ impl SlotAllocator {
     }
 
     /// Gives a slot back.
-    pub fn free(&mut self, slot: u32) {
+    fn free(&mut self, slot: u32) {
         self.free.push(slot);
     }
 }
@@ -61,7 +61,7 @@ pub struct AddressSpace {
     /// The shared region.
     pub region: Arc<Region>,
     /// Its free slots.
-    pub slots: Mutex<SlotAllocator>,
+    slots: Mutex<SlotAllocator>,
 }
 
 impl AddressSpace {
@@ -73,10 +73,22 @@ impl AddressSpace {
         Ok(Arc::new(AddressSpace { region: Region::new()?, slots: Mutex::new(SlotAllocator::first_taken()) }))
     }
 
-    /// Whether slot `index` is 0 and the only one in use.
-    pub fn alone(&self, index: u32) -> bool {
+    /// Whether slot 0 is the only one in use.
+    pub fn alone(&self) -> bool {
         let slots = self.slots.lock().unwrap();
-        index == 0 && slots.next as usize == slots.free.len() + 1
+        !slots.free.contains(&0) && slots.next as usize == slots.free.len() + 1
+    }
+}
+
+/// The use of a slot. The slot is free again when nobody holds it any more: not the thread, nor who still serves or watches it.
+struct Lease {
+    space: Arc<AddressSpace>,
+    index: u32,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.space.slots.lock().unwrap().free(self.index);
     }
 }
 
@@ -90,12 +102,33 @@ pub struct GuestFiles {
 /// What a thread runs in; replaced at exec.
 #[derive(Clone)]
 pub struct Image {
-    /// Address space.
-    pub space: Arc<AddressSpace>,
-    /// Slot index in it.
-    pub index: u32,
-    /// That slot.
+    /// Its slot.
     pub slot: SlotRef,
+    lease: Arc<Lease>,
+}
+
+impl Image {
+    /// The first thread of a fresh address space.
+    pub fn first(space: Arc<AddressSpace>) -> Image {
+        Image { slot: space.region.slot(0), lease: Arc::new(Lease { space, index: 0 }) }
+    }
+
+    /// Another thread of the same address space; `None` when it has as many as it can have.
+    pub fn beside(&self) -> Option<Image> {
+        let space = self.space().clone();
+        let index = space.slots.lock().unwrap().alloc()?;
+        Some(Image { slot: space.region.slot(index), lease: Arc::new(Lease { space, index }) })
+    }
+
+    /// Address space.
+    pub fn space(&self) -> &Arc<AddressSpace> {
+        &self.lease.space
+    }
+
+    /// Slot index in it.
+    pub fn index(&self) -> u32 {
+        self.lease.index
+    }
 }
 
 /// A guest thread.
@@ -114,11 +147,46 @@ pub struct GuestThread {
     pub image: Mutex<Option<Image>>,
     /// The thread that made it, and what that calls it: where to look for its host pid before it has introduced itself.
     pub maker: Option<(Weak<GuestThread>, i32)>,
+    /// Host pid as its maker noted it; 0 if not known. To be checked before it is used.
+    pub hint: AtomicI32,
+    /// When it was made, in the sandbox's time.
+    pub made_ns: u64,
+    /// Children whose host pids have not been read from the notes yet.
+    pub made: Mutex<Vec<(i32, Weak<GuestThread>)>>,
     /// Pace of its requests, for the choice between notification and spinning.
     pub pace: super::watcher::Pace,
 }
 
 impl GuestThread {
+    /// Reads the host pids of its children that have not introduced themselves, before its notes are overwritten or gone.
+    pub fn harvest(&self) {
+        let Some(image) = self.image() else { return };
+        let mut made = self.made.lock().unwrap();
+        made.retain(|(number, child)| {
+            let Some(child) = child.upgrade() else { return false };
+            if child.host_tid.load(Ordering::Acquire) != 0 {
+                return false;
+            }
+            match image.slot.born(*number) {
+                Some(host_pid) => child.hint.store(host_pid, Ordering::Release),
+                None => return true,
+            }
+            false
+        });
+    }
+
+    /// The host pid as its maker noted it.
+    pub fn noted_pid(&self) -> Option<i32> {
+        match self.hint.load(Ordering::Acquire) {
+            0 => {
+                let (maker, number) = self.maker.as_ref()?;
+                maker.upgrade()?.image()?.slot.born(*number)
+            }
+            pid => Some(pid),
+        }
+        .filter(|&pid| pid > 0)
+    }
+
     /// Address space and slot, if it has any yet.
     pub fn image(&self) -> Option<Image> {
         self.image.lock().unwrap().clone()
@@ -211,6 +279,11 @@ impl Guests {
         let thread = self.waiting.lock().unwrap().remove(&token)?;
         self.by_task.write().unwrap().remove(&thread.task);
         Some(thread)
+    }
+
+    /// Those that have not introduced themselves.
+    pub fn waiting(&self) -> Vec<Arc<GuestThread>> {
+        self.waiting.lock().unwrap().values().cloned().collect()
     }
 
     /// Whether a thread with this token has not introduced itself yet.

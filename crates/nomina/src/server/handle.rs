@@ -40,8 +40,23 @@ pub struct Handles {
     scratch_path: PathBuf,
     inotify: OwnedFd,
     serial: AtomicUsize,
+    blanks: Mutex<Vec<Blank>>,
     table: Mutex<Table>,
 }
+
+/// A placeholder made ahead: an empty, removed directory that stands for nothing yet.
+struct Blank {
+    fd: OwnedFd,
+    key: Key,
+    watch: i32,
+}
+
+/// How many blanks are kept, and below how many they are made up again.
+const BLANKS: usize = 48;
+const FEW_BLANKS: usize = 24;
+/// Flags of an open directory that `F_GETFL` shows.
+const SHOWN_FLAGS: OFlags =
+    OFlags::DIRECTORY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::NOATIME);
 
 /// How many handles may stand before closed ones are looked for at each new one.
 const SWEEP_FROM: usize = 64;
@@ -60,6 +75,7 @@ impl Handles {
             scratch_path: scratch,
             inotify,
             serial: AtomicUsize::new(0),
+            blanks: Mutex::default(),
             table: Mutex::default(),
         })
     }
@@ -69,20 +85,39 @@ impl Handles {
     /// # Errors
     /// Those of `mkdirat(2)` and `openat(2)`, such as `EMFILE`.
     pub fn open_path(&self, path: Path, flags: u32) -> io::Result<OwnedFd> {
+        let spare = self.blanks.lock().unwrap().pop();
+        let blank = spare.map_or_else(|| self.blank(), Ok)?;
+        let kind = if flags & libc::O_PATH as u32 != 0 { OFlags::PATH } else { OFlags::RDONLY };
+        let shown = OFlags::from_bits_retain(flags) & SHOWN_FLAGS;
+        let fd = rustix::fs::openat(&blank.fd, ".", kind | shown | OFlags::CLOEXEC, Mode::empty())?;
+        self.insert(blank.key, blank.watch, path, flags);
+        Ok(fd)
+    }
+
+    /// Makes a placeholder that stands for nothing yet.
+    fn blank(&self) -> io::Result<Blank> {
         let name = format!("h{}", self.serial.fetch_add(1, Ordering::Relaxed));
         rustix::fs::mkdirat(&self.scratch, &name, Mode::RWXU)?;
-        let kind = if flags & libc::O_PATH as u32 != 0 { OFlags::PATH } else { OFlags::RDONLY };
-        let fd = rustix::fs::openat(
-            &self.scratch,
-            &name,
-            kind | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.scratch, &name, flags, Mode::empty());
         let removed = rustix::fs::unlinkat(&self.scratch, &name, AtFlags::REMOVEDIR);
         let fd = fd?;
         removed?;
-        self.register(&fd, path, flags)?;
-        Ok(fd)
+        let (key, watch) = self.watch(&fd)?;
+        Ok(Blank { fd, key, watch })
+    }
+
+    /// Whether [`Handles::make_blanks`] should be called.
+    pub fn is_short_of_blanks(&self) -> bool {
+        matches!(self.blanks.lock().unwrap().len(), 0 | FEW_BLANKS)
+    }
+
+    /// Makes placeholders ahead. What fails here is tried again, and told, when one is needed.
+    pub fn make_blanks(&self) {
+        while self.blanks.lock().unwrap().len() < BLANKS {
+            let Ok(blank) = self.blank() else { return };
+            self.blanks.lock().unwrap().push(blank);
+        }
     }
 
     /// Makes a sealed, read-only file with `text`, which answers for `path` in `fstat` and the like.
@@ -111,17 +146,26 @@ impl Handles {
     /// # Errors
     /// Those of `fstat(2)` and `inotify_add_watch(2)` (`ENOSPC`: `fs.inotify.max_user_watches`).
     pub fn register(&self, fd: &OwnedFd, path: Path, flags: u32) -> io::Result<()> {
+        let (key, watch) = self.watch(fd)?;
+        self.insert(key, watch, path, flags);
+        Ok(())
+    }
+
+    /// Asks to be told when the last copy of `fd` is closed.
+    fn watch(&self, fd: &OwnedFd) -> io::Result<(Key, i32)> {
         let stat = rustix::fs::fstat(fd)?;
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let watch = inotify::add_watch(&self.inotify, link, inotify::WatchFlags::DELETE_SELF)?;
+        Ok(((stat.st_dev, stat.st_ino), watch))
+    }
+
+    fn insert(&self, key: Key, watch: i32, path: Path, flags: u32) {
         let mut table = self.table.lock().unwrap();
         if table.by_key.len() >= SWEEP_FROM {
             self.sweep(&mut table);
         }
-        let key = (stat.st_dev, stat.st_ino);
         table.by_watch.insert(watch, key);
         table.by_key.insert(key, Arc::new(Handle { path, flags, entries: Mutex::new(None) }));
-        Ok(())
     }
 
     /// What `fd` stands for, if it is a placeholder.
@@ -135,22 +179,15 @@ impl Handles {
         self.table.lock().unwrap().by_key.get(&(dev, ino)).cloned()
     }
 
-    /// Number of handles that stand.
-    pub fn len(&self) -> usize {
-        let mut table = self.table.lock().unwrap();
-        self.sweep(&mut table);
-        table.by_key.len()
-    }
-
     /// Forgets what was closed.
     fn sweep(&self, table: &mut Table) {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
         while let Ok(event) = reader.next() {
-            if event.events().intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED) {
-                if let Some(key) = table.by_watch.remove(&event.wd()) {
-                    table.by_key.remove(&key);
-                }
+            if event.events().intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED)
+                && let Some(key) = table.by_watch.remove(&event.wd())
+            {
+                table.by_key.remove(&key);
             }
         }
     }

@@ -25,6 +25,7 @@ pub mod watcher;
 pub mod whose;
 pub mod worker;
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -38,7 +39,7 @@ use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::Mount;
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::FsStruct;
+use nomina_kernel::vfs::{Attr, FsStruct};
 
 use guest::{GuestThread, Guests};
 
@@ -109,6 +110,16 @@ impl Server {
     /// Time for the model: nanoseconds since the start.
     pub fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
+    }
+
+    /// Attributes of an open file.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn attr_of_handle(&self, fd: BorrowedFd<'_>) -> nomina_kernel::errno::Result<Attr> {
+        let attr = nomina_fs::handle::attr_from_fd(fd, &self.ids)?;
+        let copied = self.overlays.iter().find_map(|(overlay, _)| overlay.attr_of_copied(fd, &attr));
+        Ok(copied.unwrap_or(attr))
     }
 
     /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see.

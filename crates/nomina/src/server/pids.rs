@@ -13,9 +13,11 @@ struct Maps {
     host: HashMap<i32, i32>,
     /// Host pid → number in the sandbox's first pid namespace.
     guest: HashMap<i32, i32>,
+    /// Size at which entries are looked through for numbers nobody has any more.
+    full: usize,
 }
 
-/// Both directions. An entry outlives its process, because process groups and sessions do; a number's next owner replaces it.
+/// Both directions. An entry outlives its process, because process groups and sessions do.
 #[derive(Default)]
 pub struct Pids(Mutex<Maps>);
 
@@ -24,11 +26,26 @@ fn first_level(pid: &Pid) -> Option<i32> {
     pid.numbers().get(1).map(|upid| upid.nr)
 }
 
+impl Maps {
+    /// Once in a while forgets numbers that are free in the model.
+    fn sweep(&mut self, in_use: impl Fn(i32) -> bool) {
+        const LEAST: usize = 1024;
+        if self.host.len() > self.full.max(LEAST) {
+            self.host.retain(|&nr, _| in_use(nr));
+            self.guest.retain(|_, nr| in_use(*nr));
+            self.full = self.host.len() * 2;
+        }
+    }
+}
+
 impl Pids {
     /// Task `task` runs as host process `host`.
     pub fn bind(&self, kernel: &Kernel, task: TaskId, host: i32) {
-        if let Some(nr) = kernel.task(task).and_then(|task| first_level(task.pid())) {
-            self.bind_nr(nr, host);
+        if let Some(pid) = kernel.task(task).map(|task| task.pid())
+            && let Some(first) = pid.numbers().get(1)
+        {
+            self.bind_nr(first.nr, host);
+            self.0.lock().unwrap().sweep(|nr| first.ns.find(nr).is_some());
         }
     }
 

@@ -19,10 +19,13 @@ use nomina_kernel::ptrace::PtraceCreds;
 use nomina_kernel::rlimit::Resource;
 use nomina_kernel::task::{Dumpable, TaskId};
 use nomina_kernel::user_namespace::MapKind;
-use nomina_kernel::vfs::{Attr, Inode, Opened, Path, S_IFREG, StatFs, SuperBlock, d_path};
+use nomina_kernel::vfs::{
+    Attr, Inode, LookupFlags, Opened, Path, S_IFREG, StatFs, SuperBlock, WalkContext, WalkCred, d_path, namei,
+};
 use rustix::fs::{Mode, OFlags};
 
 use super::Server;
+use super::context::walk_cred;
 use super::guest::GuestThread;
 use super::request::host;
 use super::sys::files::HandleInode;
@@ -260,7 +263,12 @@ impl ProcSource for PidNsView {
             host_pid,
             host_tid,
             comm: None,
-            state: None,
+            // On the host it waits for the answer to its own question.
+            state: viewer.is_some_and(|viewer| viewer == key).then_some(b'R'),
+            blocked: viewer
+                .is_some_and(|viewer| viewer == key)
+                .then(|| thread.image().map(|image| image.slot.mask()))
+                .flatten(),
             uids: [uid(cred.uid), uid(cred.euid), uid(cred.suid), uid(cred.fsuid)],
             gids: [gid(cred.gid), gid(cred.egid), gid(cred.sgid), gid(cred.fsgid)],
             groups: cred.groups.iter().map(|&group| gid(group)).collect(),
@@ -446,13 +454,12 @@ impl ProcSource for PidNsView {
                 return Err(host(std::io::Error::last_os_error()));
             }
             *limit = (native.rlim_cur, native.rlim_max);
-            if resource == libc::RLIMIT_NOFILE as usize {
-                let hidden = u64::from(nomina_abi::HIDDEN_FDS);
-                *limit = (native.rlim_cur.saturating_sub(hidden), native.rlim_max.saturating_sub(hidden));
-            }
         }
-        let nproc = self.need(|_, kernel, _| kernel.rlimit(TaskId(task.0), Resource::Nproc).ok())?;
-        limits[libc::RLIMIT_NPROC as usize] = (nproc.cur, nproc.max);
+        // What the host counts otherwise than guests see it.
+        for resource in [Resource::Nproc, Resource::Nofile] {
+            let limit = self.need(|_, kernel, _| kernel.rlimit(TaskId(task.0), resource).ok())?;
+            limits[resource as usize] = (limit.cur, limit.max);
+        }
         Ok(limits)
     }
 
@@ -558,6 +565,36 @@ impl Server {
     /// A place for a namespace's file.
     pub fn ns_path(&self, ns: NsRef) -> Path {
         Path::anonymous(&self.ns_mnt, Arc::new(NsInode { ns }))
+    }
+
+    /// A place for an open file, under its name if it still has one.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn place_of_handle(self: &Arc<Self>, fd: OwnedFd) -> Result<Path> {
+        let name = host_link(&fd)?;
+        let inode: Arc<dyn Inode> = Arc::new(HandleInode::new(self, fd)?);
+        for mount in &self.mounts {
+            let Some(below) = mount.sb().ops().path_of_host(&name) else { continue };
+            if let Some(place) = self.place_at(mount, &below, &inode) {
+                return Ok(place);
+            }
+        }
+        Ok(Path::anonymous(&self.first_fs.root.mnt, inode))
+    }
+
+    /// The place `below` the root of a mount, if it is the object `inode`.
+    fn place_at(&self, mount: &Arc<Mount>, below: &[u8], inode: &Arc<dyn Inode>) -> Option<Path> {
+        let root = Path::mount_root(mount);
+        let found = walk_cred(&self.nobody, false, |cred| {
+            // The kernel's own walk: nobody's permissions count.
+            let cred = WalkCred { dac_override: true, dac_read_search: true, ..*cred };
+            let walk = WalkContext { root: &root, pwd: &root, cred: &cred, umask: 0 };
+            namei::path_lookup(&walk, below, LookupFlags::NO_SYMLINKS)
+        });
+        let found = found.ok()?;
+        let (named, open) = (found.inode().getattr().ok()?, inode.getattr().ok()?);
+        ((named.dev, named.ino) == (open.dev, open.ino)).then_some(found)
     }
 
     /// The path, below `root`, of a host file that one of the mounts made at the start shows.

@@ -12,6 +12,7 @@ use rustix::event::epoll;
 
 use super::Server;
 use super::guest::GuestThread;
+use super::sys::clone::parent_of;
 use super::sys::process::kill_all;
 
 /// How long a process that the host has reaped may wait for its parent to say so, before it is taken for reaped by nobody
@@ -20,6 +21,9 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// The least time between two wake-ups of the thread that waits for exits.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a process may be silent before somebody looks whether it still lives.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// The pidfds.
 pub struct Reaper {
@@ -78,6 +82,26 @@ impl Reaper {
         }
     }
 
+    /// Looks after processes that have not introduced themselves for a while: nothing else would tell of their end when
+    /// nobody waits for them.
+    fn look_after_the_silent(&self, server: &Arc<Server>) {
+        let now = server.now();
+        for thread in server.guests.waiting() {
+            let old = now.saturating_sub(thread.made_ns) > SILENCE.as_nanos() as u64;
+            let Some(host_pid) = thread.noted_pid().filter(|_| old) else { continue };
+            if server.seek(&thread).is_some() || parent_of(host_pid).is_some() {
+                continue;
+            }
+            if !thread.process.exited.swap(true, Ordering::AcqRel) {
+                let outcome = server.kernel.lock().unwrap().exit_group(thread.task, 0);
+                if let Ok(outcome) = outcome {
+                    after_exit(server, &thread, outcome);
+                }
+                self.ended.lock().unwrap().push((Instant::now(), thread));
+            }
+        }
+    }
+
     /// Lets go of processes that nobody will wait for.
     fn sweep(&self, server: &Arc<Server>) {
         let mut gone = Vec::new();
@@ -119,10 +143,14 @@ pub fn is_zombie_or_alive(pidfd: &OwnedFd) -> bool {
 
 /// What follows on the host from the end of a task in the model.
 pub fn after_exit(server: &Arc<Server>, leader: &Arc<GuestThread>, outcome: ExitOutcome) {
+    leader.harvest();
     kill_all(server, &outcome.killed);
+    // An exec that it had begun; what was prepared refers to the thread.
+    *leader.process.exec.lock().unwrap() = None;
     if leader.process.threaded.load(Ordering::Acquire) {
         for thread in server.guests.all() {
             if Arc::ptr_eq(&thread.process, &leader.process) && thread.task != leader.task {
+                thread.harvest();
                 server.guests.remove(&thread);
             }
         }
@@ -145,6 +173,7 @@ pub fn start(server: &Arc<Server>) -> io::Result<()> {
             let idle = server.reaper.ended.lock().unwrap().is_empty();
             let nsec = if idle { 500_000_000 } else { 100_000_000 };
             server.reaper.wait(&server, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: nsec }));
+            server.reaper.look_after_the_silent(&server);
             server.reaper.sweep(&server);
             // Whoever must know of an exit at once drains; this thread need not wake up for each one.
             std::thread::sleep(PAUSE);

@@ -28,8 +28,6 @@ pub enum Reply {
     Wait(OwnedFd),
     /// Ask again at once.
     Retry,
-    /// Nothing: the slot is not the caller's any more.
-    None,
 }
 
 impl From<()> for Reply {
@@ -186,7 +184,6 @@ impl<'a> Ctx<'a> {
                 words.flags = abi::reply::WAIT | abi::reply::CLOEXEC;
                 fds = vec![fd];
             }
-            Ok(Reply::None) => return,
             Ok(Reply::Retry) => words.flags = abi::reply::RETRY,
             Err(errno) => {
                 words.ret = -i64::from(errno.0);

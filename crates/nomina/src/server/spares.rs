@@ -1,4 +1,5 @@
-//! Address spaces and hidden sockets made ahead, so that a fork does not wait for the host to make them.
+//! Address spaces, hidden sockets and placeholders made ahead, so that a fork or an open does not wait for the host to make
+//! them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -50,9 +51,14 @@ impl Spares {
     }
 
     fn ask(&self, left: usize) {
-        if left == LOW
-            && let Some(maker) = self.maker.get()
-        {
+        if left == LOW {
+            self.wake();
+        }
+    }
+
+    /// Has the maker look for what is short.
+    pub fn wake(&self) {
+        if let Some(maker) = self.maker.get() {
             maker.unpark();
         }
     }
@@ -92,6 +98,7 @@ pub fn start(server: &Arc<Server>) -> io::Result<()> {
             while !server.is_ending() {
                 std::thread::park();
                 server.spares.fill();
+                server.handles.make_blanks();
             }
         }
     })?;

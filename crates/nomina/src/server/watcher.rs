@@ -38,8 +38,6 @@ const MOST: usize = 8;
 const FREE: u8 = 0;
 /// Watched.
 const WATCHED: u8 = 1;
-/// Watched, and the slot is to be given back when it no longer is.
-const ORPHANED: u8 = 2;
 
 /// What a thread's requests say about its pace, and whether it is watched.
 #[derive(Default)]
@@ -90,13 +88,6 @@ impl Watcher {
     }
 }
 
-/// Gives a thread's slot back, now or when it is no longer watched: the next owner must not be taken for this one.
-pub fn release_slot(thread: &GuestThread, image: &Image) {
-    if thread.pace.watch.compare_exchange(WATCHED, ORPHANED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        image.space.slots.lock().unwrap().free(image.index);
-    }
-}
-
 struct Watched {
     thread: Arc<GuestThread>,
     image: Image,
@@ -106,12 +97,10 @@ struct Watched {
 impl Watched {
     /// Ends the watch if no request is there. False: one is.
     fn sleep(&self) -> bool {
-        if self.thread.pace.watch.load(Ordering::Acquire) != ORPHANED && self.image.slot.watch(0) {
+        if self.image.slot.watch(0) {
             return false;
         }
-        if self.thread.pace.watch.swap(FREE, Ordering::AcqRel) == ORPHANED {
-            self.image.space.slots.lock().unwrap().free(self.image.index);
-        }
+        self.thread.pace.watch.store(FREE, Ordering::Release);
         true
     }
 }
@@ -140,10 +129,7 @@ fn run(server: &Arc<Server>) {
             for one in &mut watched {
                 let state = one.image.slot.channel().load(Ordering::Acquire);
                 withdrawn |= state == abi::CHANNEL_ASLEEP;
-                if state == abi::CHANNEL_REQUEST
-                    && one.thread.pace.watch.load(Ordering::Acquire) == WATCHED
-                    && one.image.slot.take_request()
-                {
+                if state == abi::CHANNEL_REQUEST && one.image.slot.take_request() {
                     serve(server, &one.thread, None);
                     one.image.slot.channel().store(abi::CHANNEL_DONE_WATCHED, Ordering::Release);
                     one.last = Instant::now();

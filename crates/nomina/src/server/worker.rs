@@ -16,7 +16,7 @@ use super::sys;
 
 /// How many workers serve a sandbox.
 pub fn count() -> usize {
-    std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8)
+    std::thread::available_parallelism().map_or(4, |n| n.get()).clamp(4, 8)
 }
 
 /// Starts the workers. They end when the last guest has ended.

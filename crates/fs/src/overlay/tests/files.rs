@@ -20,6 +20,49 @@ fn writing_copies_up_and_leaves_the_lower_file() {
 }
 
 #[test]
+fn a_file_shows_the_same_numbers_before_and_after_copy_up() {
+    let trees = Trees::new();
+    trees.file("d/a", "lower text");
+    let guest = trees.mount();
+    let id = |attr: nomina_kernel::vfs::Attr| (attr.dev, attr.ino);
+    let reader = guest.open("d/a", READ).unwrap();
+    let before = id(guest.walk("d/a").unwrap().getattr().unwrap());
+    let writer = guest.open("d/a", RDWR).unwrap();
+    rustix::io::pwrite(&writer, b"UPPER", 0).unwrap();
+    assert_eq!(id(guest.walk("d/a").unwrap().getattr().unwrap()), before);
+    for handle in [&reader, &writer] {
+        let attr = guest.sb().attr_of_handle(handle.as_fd()).unwrap();
+        assert_eq!((id(attr), attr.size), (before, 10));
+    }
+    guest.link("d/a", "d/b").unwrap();
+    guest.rename("d/a", "d/c", 0).unwrap();
+    let entries = guest.walk("d").unwrap().readdir().unwrap();
+    assert!(entries.iter().all(|entry| entry.ino == before.1), "{entries:?}");
+}
+
+#[test]
+fn a_lower_file_with_several_names_gets_a_number_of_its_own() {
+    let trees = Trees::new();
+    trees.file("a", "text");
+    std::fs::hard_link(trees.lower("a"), trees.lower("b")).unwrap();
+    let guest = trees.mount();
+    drop(guest.open("a", RDWR).unwrap());
+    let ino = |name: &str| guest.walk(name).unwrap().getattr().unwrap().ino;
+    assert_ne!(ino("a"), ino("b"));
+}
+
+#[test]
+fn directories_list_their_names_in_the_same_order_each_time() {
+    let trees = Trees::new();
+    let guest = trees.mount();
+    for n in 0..200 {
+        guest.write(&format!("f{n}"), "").unwrap();
+    }
+    let root = guest.walk("").unwrap();
+    assert_eq!(root.readdir().unwrap(), root.readdir().unwrap());
+}
+
+#[test]
 fn truncating_copies_no_data() {
     let trees = Trees::new();
     trees.file("a", "lower");

@@ -62,7 +62,7 @@ impl Nameidata<'_> {
         }
         match self.path.dentry.lookup_locked(name, self.path.mnt.sb(), Keep::Dirs) {
             Ok(_) => Err(Errno::EEXIST),
-            Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::ENOENT) if !self.path.mnt.sb().ops().has_fixed_names() => Ok(()),
             Err(error) => Err(error),
         }
     }

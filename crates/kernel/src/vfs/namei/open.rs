@@ -155,7 +155,7 @@ fn lookup_open(ctx: &WalkContext<'_>, nd: &Nameidata<'_>, flags: u32, mode: u32)
     }
     let _exclusive = dir.dentry.i_rwsem.write();
     match dir.dentry.lookup_locked(name, sb, Keep::All) {
-        Err(Errno::ENOENT) => {}
+        Err(Errno::ENOENT) if !sb.ops().has_fixed_names() => {}
         other => return Ok(LookupOpen::Found(other?)),
     }
     if dir.dentry.is_deleted() {
@@ -229,7 +229,8 @@ pub fn vfs_open(path: &Path, cred: &WalkCred<'_>, flags: u32) -> Result<Opened> 
         // Access mode 3 allows neither reading nor writing, only ioctl; reading and writing have been checked.
         inode_flags = inode_flags & !O_ACCMODE | O_RDWR;
     }
-    if truncates && !cred.fsetid {
+    // Linux takes the set-ID bits away when data is written. That is not seen here: guests write natively.
+    if mask & MAY_WRITE != 0 && file_type == S_IFREG && !cred.fsetid {
         let attr = path.inode().getattr()?;
         if let Some(mode) = mode_without_privs(&attr, cred, true) {
             path.inode().setattr(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
@@ -250,6 +251,6 @@ fn tmpfile(
     path.mnt.want_write()?;
     path_permission(&path, ctx.cred, MAY_WRITE | MAY_EXEC)?;
     let new = new_inode(ctx, &path, S_IFREG | mode & 0o7777)?;
-    let opened = path.inode().tmpfile(new, flags & !(O_CREAT | O_EXCL | O_NOFOLLOW | O_TRUNC))?;
+    let opened = path.inode().tmpfile(new, flags & !(O_CREAT | O_NOFOLLOW | O_TRUNC))?;
     Ok(OpenResult { path, opened, created: true })
 }

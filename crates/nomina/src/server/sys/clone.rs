@@ -57,8 +57,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     // What can fail on the host comes before what the model has to take back.
     let token = server.tokens.next();
     let image = if flags.contains(CloneFlags::VM) {
-        let index = own_image.space.slots.lock().unwrap().alloc().ok_or(Errno::EAGAIN)?;
-        Some(Image { slot: own_image.space.region.slot(index), index, space: own_image.space.clone() })
+        Some(own_image.beside().ok_or(Errno::EAGAIN)?)
     } else {
         // It gets a region when it first asks for something.
         None
@@ -77,17 +76,14 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         kernel = server.kernel.lock().unwrap();
         outcome = kernel.kernel_clone(ctx.task(), &args);
     }
-    let outcome = outcome.inspect_err(|_| {
-        if let Some(image) = &image {
-            image.space.slots.lock().unwrap().free(image.index);
-        }
-    })?;
+    let outcome = outcome?;
     let tgid = kernel.task_tgid_vnr(outcome.child, outcome.child);
     let is_init = kernel.signal_of(outcome.child).is_some_and(|signal| signal.is_init()) && !new_thread;
     drop(kernel);
-    let index = image.as_ref().map_or(0, |image| image.index);
+    let index = image.as_ref().map_or(0, |image| image.index());
     ctx.out = [token, outcome.child_tid as u64, tgid as u64, index.into(), u64::from(is_init), 0, 0];
-    server.guests.expect(Arc::new(GuestThread {
+    ctx.thread.harvest();
+    let child = Arc::new(GuestThread {
         task: outcome.child,
         host_tid: AtomicI32::new(0),
         token,
@@ -99,17 +95,21 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         files,
         image: Mutex::new(image),
         maker: Some((Arc::downgrade(ctx.thread), outcome.pid)),
+        hint: AtomicI32::new(0),
+        made_ns: server.now(),
+        made: Mutex::default(),
         pace: Default::default(),
-    }));
+    });
+    if !new_thread {
+        ctx.thread.made.lock().unwrap().push((outcome.pid, Arc::downgrade(&child)));
+    }
+    server.guests.expect(child);
     Ok(outcome.pid.into())
 }
 
 /// [`nomina_abi::op::CLONE_FAILED`].
 pub fn failed(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let thread = ctx.server.guests.forget(ctx.args[0]).ok_or(Errno::ESRCH)?;
-    if let Some(image) = thread.image() {
-        image.space.slots.lock().unwrap().free(image.index);
-    }
     ctx.server.kernel.lock().unwrap().abort_clone(thread.task)?;
     Ok(().into())
 }
@@ -140,7 +140,7 @@ pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Resu
     let socket = server.socket_of(thread, Some(call))?;
     let space = server.spares.space().map_err(host)?;
     sock::send(socket.as_fd(), &[0u8; 4], &[space.region.fd()]).map_err(host)?;
-    *thread.image.lock().unwrap() = Some(Image { slot: space.region.slot(0), index: 0, space });
+    *thread.image.lock().unwrap() = Some(Image::first(space));
     Ok(())
 }
 
@@ -163,11 +163,9 @@ impl Server {
     /// Learns the host pid of a process that has not introduced itself from what its maker noted, if that can be true: it
     /// must be the child of a guest.
     pub fn seek(self: &Arc<Self>, thread: &Arc<GuestThread>) -> Option<i32> {
-        let (maker, number) = thread.maker.as_ref()?;
-        let maker = maker.upgrade()?;
-        let host_pid = maker.image()?.slot.born(*number)?;
+        let host_pid = thread.noted_pid()?;
         let is_child = || parent_of(host_pid).is_some_and(|parent| self.guests.by_tid(parent).is_some());
-        if host_pid <= 0 || self.guests.by_tid(host_pid).is_some() || !is_child() {
+        if self.guests.by_tid(host_pid).is_some() || !is_child() {
             return None;
         }
         let attached = attach(self, host_pid, thread.token)?;
@@ -192,7 +190,7 @@ impl Server {
 }
 
 /// The parent of a host process.
-fn parent_of(pid: i32) -> Option<i32> {
+pub fn parent_of(pid: i32) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
 }

@@ -151,11 +151,12 @@ pub fn link(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return Err(Errno::EINVAL);
     }
     let (old, new) = (ctx.path(old_at)?, ctx.path(new_at)?);
-    if old.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
-        if let FdPath::Open(_, fd) = ctx.fd_path(old_dirfd)? {
-            ctx.with_walk(new_dirfd, &new, |walk| namei::link_handle(walk, &fd, &new))?;
-            return Ok(().into());
-        }
+    if old.is_empty()
+        && flags & libc::AT_EMPTY_PATH != 0
+        && let FdPath::Open(_, fd) = ctx.fd_path(old_dirfd)?
+    {
+        ctx.with_walk(new_dirfd, &new, |walk| namei::link_handle(walk, &fd, &new))?;
+        return Ok(().into());
     }
     let mut lookup = LookupFlags::empty();
     lookup.set(LookupFlags::FOLLOW, flags & libc::AT_SYMLINK_FOLLOW != 0);

@@ -16,7 +16,6 @@ use super::super::Server;
 use super::super::context::walk_cred;
 use super::super::guest::{GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
-use super::super::watcher;
 use super::clone;
 use super::files::FdPath;
 
@@ -182,7 +181,8 @@ fn elf_interpreter(file: &OwnedFd, known: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(None)
 }
 
-/// Prepares the exec of `program` by `thread`. `name` is the path as the caller gave it.
+/// Prepares the exec of `program` by `thread`. `name` is the path as the caller gave it, or one made up where it gave a
+/// descriptor only.
 ///
 /// # Errors
 /// Those of the model's `prepare_exec`.
@@ -191,10 +191,14 @@ pub fn prepare(
     thread: &Arc<GuestThread>,
     fs: &FsStruct,
     name: &[u8],
+    by_descriptor: bool,
     program: Program,
 ) -> Result<()> {
     let cred = server.kernel.lock().unwrap().prepare_exec(thread.task, &program.file)?;
-    let comm = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let own = program.exe.dentry.name();
+    // By a descriptor alone: since Linux 6.14 the file's own name, where the path made up says nothing.
+    let named = if by_descriptor && own != b"/" { &own } else { name };
+    let comm = named.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     *thread.process.exec.lock().unwrap() = Some(PreparedExec {
         thread: thread.clone(),
         program: program.program,
@@ -227,9 +231,9 @@ pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
             if flags & libc::AT_EMPTY_PATH == 0 {
                 return Err(Errno::ENOENT);
             }
-            let target = ctx.fd_path(dirfd)?;
-            start = Some(match target {
-                FdPath::Place(path) | FdPath::Open(path, _) => path,
+            start = Some(match ctx.fd_path(dirfd)? {
+                FdPath::Place(path) => path,
+                FdPath::Open(_, fd) => ctx.server.place_of_handle(fd.try_clone().map_err(host)?)?,
             });
         } else {
             shown.push(b'/');
@@ -251,7 +255,7 @@ pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
         strings.push(0);
     }
     let count = program.argv_prefix.len();
-    prepare(ctx.server, ctx.thread, &fs, &shown, program)?;
+    prepare(ctx.server, ctx.thread, &fs, &shown, name.is_empty(), program)?;
     ctx.write_data(&strings)?;
     ctx.out[0] = count as u64;
     Ok(().into())
@@ -286,13 +290,16 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
             return Err(errno);
         }
     };
+    // The new image's notes are its own.
+    thread.harvest();
     let secure = prepared.cred.secure;
     let old = thread.image();
     // The old image's region serves the new one when nothing else can have it mapped that the new image must be safe
     // from: no other thread uses it, and the exec gives no privilege.
-    let space = match &old {
-        Some(old) if !secure && old.space.alone(old.index) => old.space.clone(),
-        _ => server.spares.space().map_err(host)?,
+    let image = match old {
+        Some(old) if !secure && old.index() == 0 && old.space().alone() => old,
+        // The slot in a region that a vfork parent still uses is free again; any other region is gone with its last thread.
+        _ => Image::first(server.spares.space().map_err(host)?),
     };
     let (pid_nr, tid_nr, ids, vanished) = {
         let mut kernel = server.kernel.lock().unwrap();
@@ -327,15 +334,11 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
     info.execfn[..execfn.len()].copy_from_slice(execfn);
     // SAFETY: StartInfo is plain integers without padding between its fields.
     let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), size_of::<StartInfo>()) };
-    let mut fds: Vec<BorrowedFd<'_>> = vec![space.region.fd(), prepared.program.as_fd()];
+    let mut fds: Vec<BorrowedFd<'_>> = vec![image.space().region.fd(), prepared.program.as_fd()];
     fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
     sock::send(socket.as_fd(), bytes, &fds).map_err(host)?;
-    let same = old.as_ref().is_some_and(|old| Arc::ptr_eq(&space, &old.space));
-    *thread.image.lock().unwrap() = Some(Image { slot: space.region.slot(0), index: 0, space });
-    if let Some(old) = old.filter(|_| !same) {
-        // Of a region that a vfork parent still uses, our slot is free again; any other is gone with the last thread.
-        watcher::release_slot(thread, &old);
-    }
+    drop(fds);
+    *thread.image.lock().unwrap() = Some(image);
     *thread.process.exe.lock().unwrap() = Some(prepared.exe);
     Ok(())
 }
@@ -365,7 +368,7 @@ pub fn prepare_first(server: &Arc<Server>, thread: &Arc<GuestThread>, name: &[u8
         find(&walk, name, None, LookupFlags::FOLLOW)
     })?;
     let prefix = program.argv_prefix.clone();
-    prepare(server, thread, &fs, name, program)?;
+    prepare(server, thread, &fs, name, false, program)?;
     Ok(prefix)
 }
 

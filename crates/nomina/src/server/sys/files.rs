@@ -47,7 +47,7 @@ impl HandleInode {
     /// # Errors
     /// Those of `fstat(2)`.
     pub fn new(server: &Arc<Server>, fd: OwnedFd) -> Result<HandleInode> {
-        let attr = nomina_fs::handle::attr_from_fd(fd.as_fd(), &server.ids)?;
+        let attr = server.attr_of_handle(fd.as_fd())?;
         let whose = server.whose(&fd, &rustix::fs::fstat(&fd).map_err(host)?);
         Ok(HandleInode { fd: Arc::new(fd), whose, attr, server: server.clone() })
     }
@@ -75,7 +75,7 @@ impl Inode for HandleInode {
     fn getattr(&self) -> Result<Attr> {
         match &self.whose {
             Whose::Named(_, named) => named.getattr(),
-            _ => nomina_fs::handle::attr_from_fd(self.fd.as_fd(), &self.server.ids),
+            _ => self.server.attr_of_handle(self.fd.as_fd()),
         }
     }
     fn file_type(&self) -> u32 {

@@ -31,6 +31,10 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if u64::from(command) == libc::TIOCGPTPEER {
         return open_peer(ctx);
     }
+    let fd = ctx.thread.process.getfd(ctx.int(0)).map_err(host)?;
+    if rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::PATH)) {
+        return Err(Errno::EBADF);
+    }
     let FdPath::Place(path) = ctx.fd_path(ctx.int(0))? else { return Err(Errno::ENOTTY) };
     let Some(inode) = path.inode().as_any().downcast_ref::<NsInode>() else { return Err(Errno::ENOTTY) };
     let kernel = ctx.server.kernel.lock().unwrap();

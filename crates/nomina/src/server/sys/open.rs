@@ -80,12 +80,20 @@ fn do_open(
     mode: u32,
     resolve: LookupFlags,
 ) -> Result<Reply> {
-    let result = ctx.with_walk(dirfd, name, |walk| namei::open(walk, name, flags, mode & 0o7777, resolve))?;
+    // With RESOLVE_IN_ROOT an absolute path starts at the descriptor as well.
+    let from: &[u8] = if resolve.contains(LookupFlags::IN_ROOT) { b"." } else { name };
+    let result = ctx.with_walk(dirfd, from, |walk| namei::open(walk, name, flags, mode & 0o7777, resolve))?;
     let cloexec = flags & O_CLOEXEC != 0;
     let server = ctx.server;
     let fd: OwnedFd = match result.opened {
         Opened::Host(fd) => fd,
-        Opened::Directory => server.handles.open_path(result.path, flags).map_err(host)?,
+        Opened::Directory => {
+            let fd = server.handles.open_path(result.path, flags).map_err(host)?;
+            if server.handles.is_short_of_blanks() {
+                server.spares.wake();
+            }
+            fd
+        }
         Opened::Text(text) => {
             if flags & O_ACCMODE != 0 {
                 return Err(Errno::EACCES);

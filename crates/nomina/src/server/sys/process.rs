@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nomina_abi::xlate;
+use nomina_abi::{HIDDEN_FD_BASE, HIDDEN_FDS, xlate};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exit::status_exited;
 use nomina_kernel::kernel::Kernel;
@@ -17,7 +17,6 @@ use super::super::Server;
 use super::super::guest::GuestThread;
 use super::super::layout::u64_at;
 use super::super::request::{Ctx, Reply, host};
-use super::super::watcher;
 use super::clone::host_tid;
 
 /// `getppid(2)`.
@@ -90,13 +89,24 @@ pub fn rlimit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if !same_process && !matches!(resource, Resource::Nproc) {
         let Some(pid) = server.host_pid_of(task) else { return Ok(Reply::Retry) };
         let mut native = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        let wanted = new.map(|new| libc::rlimit { rlim_cur: new.cur, rlim_max: new.max });
+        // As for the shim that limits itself: the hidden descriptors count only where the limit lies above them.
+        let beyond = |limit: u64| match resource {
+            Resource::Nofile if (HIDDEN_FD_BASE.into()..libc::RLIM_INFINITY).contains(&limit) => {
+                limit.saturating_add(HIDDEN_FDS.into())
+            }
+            _ => limit,
+        };
+        let least = if resource == Resource::Nofile { u64::from(HIDDEN_FD_BASE + HIDDEN_FDS) } else { 0 };
+        let wanted =
+            new.map(|new| libc::rlimit { rlim_cur: beyond(new.cur), rlim_max: beyond(new.max).max(least) });
         let new_ptr = wanted.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: valid structures; the process is a guest of ours, whose pid its pidfd keeps from being reused.
         if unsafe { libc::prlimit(pid, ctx.uint(1) as _, new_ptr, &raw mut native) } != 0 {
             return Err(host(std::io::Error::last_os_error()));
         }
-        answer = (native.rlim_cur, native.rlim_max);
+        if resource != Resource::Nofile {
+            answer = (native.rlim_cur, native.rlim_max);
+        }
     }
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&answer.0.to_ne_bytes());
@@ -232,13 +242,13 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(value.into())
 }
 
-/// [`nomina_abi::op::THREAD_EXIT`]. It has no reply, since the thread's slot is given back here.
+/// [`nomina_abi::op::THREAD_EXIT`].
 pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let thread = ctx.thread;
-    let image = thread.image().ok_or(Errno::EPERM)?;
     let task = thread.task;
     let mut kernel = server.kernel.lock().unwrap();
+    thread.harvest();
     let last = kernel.threads_of(task).len() <= 1;
     if last {
         // The end of the process is seen by its pidfd.
@@ -250,10 +260,7 @@ pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if !is_leader {
         server.guests.remove(thread);
     }
-    // Without an image the thread is never watched again: its slot may be another's from here on.
-    *thread.image.lock().unwrap() = None;
-    watcher::release_slot(thread, &image);
-    Ok(Reply::None)
+    Ok(().into())
 }
 
 /// [`nomina_abi::op::XLATE`].
@@ -277,7 +284,12 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             let hinted = || {
                 kernel.find_task_by_vpid(caller, ctx.int(2)).filter(|&task| is_child(&kernel, caller, task))
             };
-            let Some(found) = known.or_else(hinted) else { return Ok(0.into()) };
+            let Some(found) = known.or_else(hinted) else {
+                // A child that has been waited for, most likely.
+                let me = kernel.task(caller).ok_or(Errno::ESRCH)?.cred();
+                ctx.out[0] = me.user_ns.from_kuid_munged(me.uid).into();
+                return Ok(0.into());
+            };
             if let (Some(task), Some(me)) = (kernel.task(found), kernel.task(caller)) {
                 ctx.out[0] = me.cred().user_ns.from_kuid_munged(task.cred().uid).into();
             }
@@ -330,7 +342,8 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let host_pid = ctx.int(0);
     let thread = match server.guests.by_tid(host_pid) {
         Some(thread) => thread,
-        // A child that died before it introduced itself.
+        // A child that died before it introduced itself: its maker has noted the host pid. Anything else is a stranger that
+        // the host gave to the caller, an orphan of a pid namespace that has ended.
         None => {
             let kernel = server.kernel.lock().unwrap();
             let children: Vec<TaskId> = kernel
@@ -343,7 +356,7 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
             children
                 .into_iter()
                 .filter_map(|child| server.guests.by_task(child))
-                .find(|thread| host_tid(thread).is_none())
+                .find(|thread| host_tid(thread).is_none() && thread.noted_pid() == Some(host_pid))
                 .ok_or(Errno::ECHILD)?
         }
     };
@@ -389,6 +402,7 @@ pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host
         return;
     }
     if !child.process.exited.swap(true, Ordering::AcqRel) {
+        child.harvest();
         let outcome = kernel.exit_group(task, 0);
         drop(kernel);
         if let Ok(outcome) = outcome {
@@ -454,9 +468,12 @@ fn host_pid_of_pidfd(fd: std::os::fd::BorrowedFd<'_>) -> Result<i32> {
 /// Kills what the model says is dead with its pid namespace.
 pub fn kill_all(server: &Arc<Server>, tasks: &[TaskId]) {
     for &task in tasks {
-        if let Some(thread) = server.guests.by_task(task)
-            && let Some(pidfd) = thread.process.pidfd.get()
-        {
+        let Some(thread) = server.guests.by_task(task) else { continue };
+        if thread.process.pidfd.get().is_none() {
+            // Silent so far, but its maker may have noted where it is. If not, its first request ends it.
+            server.seek(&thread);
+        }
+        if let Some(pidfd) = thread.process.pidfd.get() {
             let _ = rustix::process::pidfd_send_signal(pidfd.as_fd(), rustix::process::Signal::KILL);
         }
     }

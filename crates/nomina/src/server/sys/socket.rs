@@ -316,28 +316,66 @@ pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
 }
 
-/// `setsockopt(2)`: options that mean nothing for the sockets there are yet, and that programs set by habit.
-pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    guest_socket(ctx, 0)?;
-    match (ctx.int(1), ctx.int(2)) {
-        // unix sockets take these and do nothing with them.
-        (
-            libc::SOL_SOCKET,
+/// Options that are a number, mean nothing for the sockets there are yet, and that programs set by habit.
+fn is_habit(level: i32, option: i32) -> bool {
+    level == libc::SOL_SOCKET
+        && matches!(
+            option,
             libc::SO_REUSEADDR
-            | libc::SO_REUSEPORT
-            | libc::SO_KEEPALIVE
-            | libc::SO_BROADCAST
-            | libc::SO_OOBINLINE
-            | libc::SO_PRIORITY,
-        ) => Ok(().into()),
-        (libc::SOL_SOCKET, _) => Err(Errno::ENOPROTOOPT),
-        _ => Err(Errno::EOPNOTSUPP),
-    }
+                | libc::SO_REUSEPORT
+                | libc::SO_KEEPALIVE
+                | libc::SO_BROADCAST
+                | libc::SO_OOBINLINE
+                | libc::SO_PRIORITY
+        )
 }
 
-/// `getsockopt(2)` for the identity of the peer: `SO_PEERCRED`, `SO_PEERGROUPS`, `SO_PEERPIDFD`.
+/// `setsockopt(2)` of what the filter does not allow natively.
+///
+/// # Errors
+/// `ENOPROTOOPT` and `EOPNOTSUPP` for options that are not there; those of the host.
+pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let socket = guest_socket(ctx, 0)?;
+    let (level, option) = (ctx.int(1), ctx.int(2));
+    if !is_habit(level, option) {
+        return Err(if level == libc::SOL_SOCKET { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP });
+    }
+    let value = ctx.bytes(3)?;
+    let value = i32::from_ne_bytes(value.get(..4).and_then(|b| b.try_into().ok()).ok_or(Errno::EINVAL)?);
+    // SAFETY: the option takes an int, which lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<i32>() as u32,
+        )
+    };
+    if result == 0 { Ok(().into()) } else { Err(host(io::Error::last_os_error())) }
+}
+
+fn get_habit(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
+    let mut value = 0i32;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the option gives an int; the length says how much room there is.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), ctx.int(1), ctx.int(2), (&raw mut value).cast(), &raw mut len)
+    };
+    if result != 0 {
+        return Err(host(io::Error::last_os_error()));
+    }
+    ctx.out[0] = 4.min(ctx.args[4]);
+    ctx.write(3, &value.to_ne_bytes())?;
+    Ok(().into())
+}
+
+/// `getsockopt(2)` of what the filter does not allow natively: the identity of the peer (`SO_PEERCRED`), and numbers.
 pub fn peer_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
+    if is_habit(ctx.int(1), ctx.int(2)) {
+        return get_habit(ctx, &socket);
+    }
     if (ctx.int(1), ctx.int(2)) != (libc::SOL_SOCKET, libc::SO_PEERCRED) {
         return Err(Errno::ENOPROTOOPT);
     }
