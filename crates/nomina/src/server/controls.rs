@@ -6,13 +6,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use nomina_fs::proc::{TaskKey, with_current};
 use nomina_kernel::errno::Result;
 use nomina_kernel::vfs::Path;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::lock::Mutex;
 use super::guest::GuestThread;
 use super::request::host;
 

@@ -3,11 +3,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 use nomina_gate::sock;
 
+use super::lock::Mutex;
 use super::Server;
 use super::guest::AddressSpace;
 
