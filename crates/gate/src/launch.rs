@@ -204,12 +204,14 @@ impl Launch<'_> {
         unsafe {
             libc::prctl(libc::PR_SET_NAME, c"nomina-guard".as_ptr());
             libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
-            let nproc = self.nproc.and_then(|tasks| native_nproc(tasks)).unwrap_or(u64::MAX).min(self.nproc_total);
+            let nproc =
+                self.nproc.and_then(|tasks| native_nproc(tasks)).unwrap_or(u64::MAX).min(self.nproc_total);
             let first = libc::fork();
             if first == 0 {
                 let mut limit: libc::rlimit = std::mem::zeroed();
                 libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit);
-                let limit = libc::rlimit { rlim_cur: limit.rlim_cur.min(nproc), rlim_max: limit.rlim_max.min(nproc) };
+                let limit =
+                    libc::rlimit { rlim_cur: limit.rlim_cur.min(nproc), rlim_max: limit.rlim_max.min(nproc) };
                 libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit);
                 self.first_guest(guest_control, argv, envp);
             }

@@ -373,7 +373,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         Some(name) => name.as_bytes().to_vec(),
         None => rustix::system::uname().nodename().to_bytes().to_vec(),
     };
-    let max_threads = plan.pids.map_or(MAX_THREADS.min(half_of_all_pids() as usize), |pids| pids as usize + 1);
+    let max_threads =
+        plan.pids.map_or(MAX_THREADS.min(half_of_all_pids() as usize), |pids| pids as usize + 1);
     let mut kernel = Kernel::new(KernelConfig {
         init_cred,
         hostname,

@@ -5,16 +5,16 @@
 //! error of such a write is not given to the `write(2)` itself.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nomina_fs::proc::{TaskKey, with_current};
 use nomina_kernel::errno::Result;
 use nomina_kernel::vfs::Path;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::lock::Mutex;
 use super::guest::GuestThread;
+use super::lock::Mutex;
 use super::request::host;
 
 struct Control {

@@ -46,8 +46,8 @@ use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::{Attr, FsStruct};
 
-use lock::Mutex;
 use guest::{GuestThread, Guests};
+use lock::Mutex;
 
 /// A running sandbox.
 pub struct Server {

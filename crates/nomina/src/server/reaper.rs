@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nomina_kernel::exit::ExitOutcome;
 use rustix::event::epoll;
 
-use super::lock::Mutex;
 use super::Server;
 use super::guest::GuestThread;
+use super::lock::Mutex;
 use super::sys::clone::parent_of;
 use super::sys::process::kill_all;
 

@@ -8,9 +8,9 @@ use std::thread::Thread;
 
 use nomina_gate::sock;
 
-use super::lock::Mutex;
 use super::Server;
 use super::guest::AddressSpace;
+use super::lock::Mutex;
 
 /// How many of each are kept, and below how many they are made up again.
 const FULL: usize = 8;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use nomina_abi as abi;
 
-use super::lock::Mutex;
 use super::Server;
 use super::guest::{GuestThread, Image};
+use super::lock::Mutex;
 use super::worker::serve;
 
 /// How long a channel is watched after its last request.

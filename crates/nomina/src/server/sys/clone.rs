@@ -9,9 +9,9 @@ use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::fork::{CloneFlags, KernelCloneArgs};
 
-use super::super::lock::Mutex;
 use super::super::Server;
 use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
+use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 
 /// Tokens nobody can guess: a keyed hash (SipHash, as the standard library's maps use it) of a counter.
@@ -63,11 +63,8 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         // It gets a region when it first asks for something.
         None
     };
-    let files = if flags.contains(CloneFlags::FILES) {
-        ctx.thread.files()
-    } else {
-        Arc::new(GuestFiles::default())
-    };
+    let files =
+        if flags.contains(CloneFlags::FILES) { ctx.thread.files() } else { Arc::new(GuestFiles::default()) };
     let mut kernel = server.kernel.lock().unwrap();
     let mut outcome = kernel.kernel_clone(ctx.task(), &args);
     if outcome == Err(Errno::EAGAIN) {
@@ -168,7 +165,8 @@ impl Server {
     /// # Errors
     /// As [`Server::socket_of`].
     pub fn renew_files(&self, thread: &GuestThread, call: u64) -> Result<Arc<GuestFiles>> {
-        let (listener, shim) = (self.listener.get().ok_or(Errno::EPERM)?, self.shim.get().ok_or(Errno::EPERM)?);
+        let (listener, shim) =
+            (self.listener.get().ok_or(Errno::EPERM)?, self.shim.get().ok_or(Errno::EPERM)?);
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         listener.install(call, shim.as_fd(), nomina_abi::FD_SHIM).map_err(host)?;
         listener.install(call, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;
