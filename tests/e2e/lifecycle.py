@@ -1,11 +1,12 @@
 """Ends: of the supervisor, of a fork bomb, of orphans, by Ctrl-C."""
 
 import os
+import shutil
 import signal
 import time
 import uuid
 
-from harness import alive, case, check, descendants, equal, processes_with, wait_until
+from harness import Settings, alive, case, check, descendants, equal, processes_with, wait_until
 
 SPIN = r"""
 import os, sys, time
@@ -70,6 +71,31 @@ def a_fork_bomb_is_held_and_can_be_ended(t):
         p.send_signal(signal.SIGTERM)
         p.wait(5)
     time.sleep(0.5)
+    equal([x for x in mine if alive(x)], [], "left after the end")
+
+
+@case()
+def a_program_that_ignores_requests_to_end_is_ended_by_the_third(t):
+    p = t.spawn(t.argv(["bash", "-c", "trap '' INT TERM HUP; echo up; while :; do sleep 0.1; done"]))
+    equal(p.stdout.readline(), b"up\n")
+    for code in (None, None, 137):
+        p.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        equal(p.poll(), code, "after another SIGTERM")
+
+
+@case(timeout=90, alone=True)
+def a_bomb_of_processes_made_behind_the_supervisors_back_is_held(t):
+    """Native clone from shim text, without a number inside: the native limit holds it, and it ends with the sandbox."""
+    shutil.copy(Settings.built / "abuse/native_bomb", t.dir)
+    argv = t.argv(["bash", "-c", ": NOMINA_ABUSE; ./native_bomb 2; sleep 100"], ["--pids", "30", "--env", "NOMINA_ABUSE_INSIDE=1"])
+    p = t.spawn(argv)
+    equal(p.stdout.readline(), b"bomb\n")
+    time.sleep(3)
+    mine = descendants(p.pid)
+    check(100 < len(mine) < 1500, f"{len(mine)} host processes with --pids 30")
+    p.send_signal(signal.SIGTERM)
+    p.wait(10)
     equal([x for x in mine if alive(x)], [], "left after the end")
 
 

@@ -96,6 +96,10 @@ pub struct Launch<'a> {
     pub envp: &'a [CString],
     /// Soft `RLIMIT_NOFILE` the guest shall see.
     pub nofile: u64,
+    /// How many tasks there may be. The model counts them; this is the bound for guests that make tasks behind its back.
+    pub nproc: Option<u64>,
+    /// How many tasks the user may have at all, so that others find numbers for theirs (`kernel.pid_max`).
+    pub nproc_total: u64,
     /// Become the foreground process group of this terminal (one of `stdio`).
     pub foreground: bool,
 }
@@ -200,8 +204,15 @@ impl Launch<'_> {
         unsafe {
             libc::prctl(libc::PR_SET_NAME, c"nomina-guard".as_ptr());
             libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+            let nproc =
+                self.nproc.and_then(|tasks| native_nproc(tasks)).unwrap_or(u64::MAX).min(self.nproc_total);
             let first = libc::fork();
             if first == 0 {
+                let mut limit: libc::rlimit = std::mem::zeroed();
+                libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit);
+                let limit =
+                    libc::rlimit { rlim_cur: limit.rlim_cur.min(nproc), rlim_max: limit.rlim_max.min(nproc) };
+                libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit);
                 self.first_guest(guest_control, argv, envp);
             }
             let report = if first > 0 {
@@ -386,6 +397,46 @@ impl Control {
         drop(socket);
         // SAFETY: waits for our own child.
         unsafe { libc::waitpid(guardian, ptr::null_mut(), 0) };
+    }
+}
+
+/// Room beside the guests' tasks in the limit of [`native_nproc`]: what the user starts elsewhere meanwhile must not use it up.
+const NPROC_SLACK: u64 = 1024;
+
+/// The native `RLIMIT_NPROC` under which a sandbox can have `tasks` tasks. The kernel compares it with the number of all tasks
+/// of the user, in whatever container, which only forks can find out. `None` for users whom the limit does not bind (root),
+/// and where it is tighter already.
+unsafe fn native_nproc(tasks: u64) -> Option<u64> {
+    // SAFETY: system calls on local structures; the children only exit.
+    unsafe {
+        let mut before: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NPROC, &raw mut before);
+        let can_fork = |limit: u64| {
+            let limit = libc::rlimit { rlim_cur: limit, ..before };
+            libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit);
+            match libc::fork() {
+                0 => libc::_exit(0),
+                pid if pid > 0 => {
+                    libc::waitpid(pid, ptr::null_mut(), 0);
+                    true
+                }
+                _ => false,
+            }
+        };
+        // The lowest limit under which a fork works counts the new task.
+        let (mut low, mut high) = (0, before.rlim_max.min(1 << 22));
+        let bound = !can_fork(0);
+        while bound && low < high {
+            let middle = low + (high - low) / 2;
+            if can_fork(middle) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        libc::setrlimit(libc::RLIMIT_NPROC, &raw const before);
+        let wanted = low + tasks + NPROC_SLACK;
+        (bound && wanted < before.rlim_max).then_some(wanted)
     }
 }
 

@@ -33,10 +33,17 @@ pub fn run(builder: SandboxBuilder, note: impl Fn(&str)) -> Result<Finished, Spa
 }
 
 /// What asks us to end asks the first program to end; it decides, as it would without us. Terminal signals reach it
-/// without us when it is in the foreground.
+/// without us when it is in the foreground. Asked a third time by SIGINT or SIGTERM, we end it whatever it decides.
 fn forward_signals() {
+    const PATIENCE: i32 = 3;
+    static ASKED: AtomicI32 = AtomicI32::new(0);
     extern "C" fn forward(signal: i32) {
         let pid = FIRST.load(Ordering::Acquire);
+        let ends = matches!(signal, libc::SIGINT | libc::SIGTERM);
+        let signal = match ends && ASKED.fetch_add(1, Ordering::AcqRel) + 1 >= PATIENCE {
+            true => libc::SIGKILL,
+            false => signal,
+        };
         if pid > 0 {
             // SAFETY: kill is async-signal-safe; the pid is our guardian's child, reaped only after our end.
             unsafe { libc::kill(pid, signal) };

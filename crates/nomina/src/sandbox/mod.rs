@@ -4,7 +4,7 @@ pub mod config;
 mod outcome;
 pub(crate) mod scratch;
 mod seed;
-mod spawn;
+pub(crate) mod spawn;
 mod terminal;
 
 pub use config::{

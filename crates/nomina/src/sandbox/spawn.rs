@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as HostPath, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use nomina_fs::IdMap;
@@ -39,6 +39,7 @@ use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
+use crate::server::lock::Mutex;
 use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
@@ -77,7 +78,7 @@ impl SandboxBuilder {
     /// Starts the sandbox.
     ///
     /// The calling process becomes the sandbox's supervisor: it serves the guests from threads of its own, its umask becomes
-    /// 0 and it becomes a child subreaper (`PR_SET_CHILD_SUBREAPER`).
+    /// 0, its soft limit of descriptors becomes the hard one, and it becomes a child subreaper (`PR_SET_CHILD_SUBREAPER`).
     ///
     /// # Errors
     /// [`SpawnError`]: each message says what failed, where, and what to do.
@@ -336,7 +337,18 @@ const MAX_THREADS: usize = 32768;
 /// terminal if the sandbox has its foreground.
 type Started = (Arc<Server>, Control, i32, OwnedFd, Option<Foreground>);
 
-fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
+/// A server and its first thread, before there is any process.
+pub(crate) struct Prepared {
+    pub(crate) server: Arc<Server>,
+    pub(crate) thread: Arc<GuestThread>,
+    /// Guest's end of the hidden socket.
+    pub(crate) socket: OwnedFd,
+    /// Marks the directory for handles as in use.
+    pub(crate) scratch: OwnedFd,
+}
+
+/// Mounts everything and makes the server.
+pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared, SpawnError> {
     let identity = &plan.identity;
     let ids = IdMap::to(identity.uid, identity.gid);
     let mounted = mount_all(plan, ids)?;
@@ -361,7 +373,8 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
         Some(name) => name.as_bytes().to_vec(),
         None => rustix::system::uname().nodename().to_bytes().to_vec(),
     };
-    let max_threads = plan.pids.map_or(MAX_THREADS, |pids| pids as usize + 1);
+    let max_threads =
+        plan.pids.map_or(MAX_THREADS.min(half_of_all_pids() as usize), |pids| pids as usize + 1);
     let mut kernel = Kernel::new(KernelConfig {
         init_cred,
         hostname,
@@ -403,6 +416,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
         devtmpfs: mounted.devtmpfs,
         terminals: mounted.terminals.clone(),
         streams: OnceLock::new(),
+        shim: OnceLock::new(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
@@ -427,7 +441,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
         host_tid: AtomicI32::new(0),
         token: server.tokens.next(),
         process: GuestProcess::first(),
-        files: Arc::new(GuestFiles { socket: OnceLock::from(ours) }),
+        files: Mutex::new(Arc::new(GuestFiles { socket: OnceLock::from(ours) })),
         image: Mutex::new(Some(Image::first(space))),
         maker: None,
         hint: AtomicI32::new(0),
@@ -436,6 +450,12 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
         pace: Default::default(),
     });
     server.guests.expect(thread.clone());
+    Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })
+}
+
+fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
+    let identity = &plan.identity;
+    let Prepared { server, thread, socket: theirs, scratch: scratch_lock } = prepare(builder, plan)?;
     let program = &plan.argv[0];
     let (name, prefix) = find_program(&server, &thread, program, &plan.env)?;
     let mut argv: Vec<&[u8]> = plan.argv.iter().map(|arg| arg.as_bytes()).collect();
@@ -451,6 +471,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
     let envp: Vec<CString> = nomina_gate::launch::c_strings(envp.iter().map(Vec::as_slice)).map_err(nul)?;
 
     let shim = shim_memfd(nomina_shim::IMAGE).map_err(host_error("making the shim's memfd"))?;
+    let _ = server.shim.set(shim.try_clone().map_err(host_error("keeping the shim's memfd"))?);
     let filter =
         Filter::build(&BuildOptions { shim_text: nomina_shim::text(), ..BuildOptions::default() }).map_err(
             |error| SpawnError::Host { what: "building the filter", error: io::Error::other(error) },
@@ -482,10 +503,13 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
         argv: &argv,
         envp: &envp,
         nofile: limits()[libc::RLIMIT_NOFILE as usize].cur,
+        nproc: plan.pids.map(u64::from),
+        nproc_total: half_of_all_pids(),
         foreground,
     }
     .start()
     .map_err(launch_error)?;
+    raise_descriptor_limit();
     let pid = launched.pid;
     let foreground = match foreground {
         true => Some(Foreground::new(stdio[0].as_fd(), pid).map_err(host_error("keeping the terminal"))?),
@@ -505,6 +529,21 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
     spares::start(&server).map_err(host_error("starting the maker of spares"))?;
     let control = launched.go().map_err(launch_error)?;
     Ok((server, control, pid, scratch_lock, foreground))
+}
+
+/// Half of the numbers the host has for tasks: the other half is left to others, whatever guests do.
+fn half_of_all_pids() -> u64 {
+    let text = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(32768) / 2
+}
+
+/// The supervisor holds a descriptor or two for each guest process: its soft limit becomes the hard one. Guests have been
+/// given theirs already.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    // Where it is refused, forks fail a little sooner with EAGAIN.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
 }
 
 fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {

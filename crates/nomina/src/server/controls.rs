@@ -5,8 +5,8 @@
 //! error of such a write is not given to the `write(2)` itself.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use nomina_fs::proc::{TaskKey, with_current};
 use nomina_kernel::errno::Result;
@@ -14,6 +14,7 @@ use nomina_kernel::vfs::Path;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::guest::GuestThread;
+use super::lock::Mutex;
 use super::request::host;
 
 struct Control {

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_gate::region::{Region, SlotRef};
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::Path;
+
+use super::lock::{Mutex, RwLock};
 
 /// A host process of a guest: what shares one pidfd. A new image after exec is the same process.
 pub struct GuestProcess {
@@ -142,7 +144,7 @@ pub struct GuestThread {
     /// The process.
     pub process: Arc<GuestProcess>,
     /// Its descriptor table.
-    pub files: Arc<GuestFiles>,
+    pub files: Mutex<Arc<GuestFiles>>,
     /// Address space and slot; `None` for a process that has not asked for anything yet.
     pub image: Mutex<Option<Image>>,
     /// The thread that made it, and what that calls it: where to look for its host pid before it has introduced itself.
@@ -157,7 +159,22 @@ pub struct GuestThread {
     pub pace: super::watcher::Pace,
 }
 
+impl GuestFiles {
+    /// The supervisor's end of the socket.
+    ///
+    /// # Errors
+    /// `EAGAIN` when it has not been made.
+    pub fn end(&self) -> nomina_kernel::errno::Result<BorrowedFd<'_>> {
+        self.socket.get().map(AsFd::as_fd).ok_or(nomina_kernel::errno::Errno::EAGAIN)
+    }
+}
+
 impl GuestThread {
+    /// Its descriptor table.
+    pub fn files(&self) -> Arc<GuestFiles> {
+        self.files.lock().unwrap().clone()
+    }
+
     /// Reads the host pids of its children that have not introduced themselves, before its notes are overwritten or gone.
     pub fn harvest(&self) {
         let Some(image) = self.image() else { return };

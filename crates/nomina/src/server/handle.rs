@@ -9,12 +9,14 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use nomina_kernel::vfs::{DirEntry, Path};
 use rustix::fs::inotify;
 use rustix::fs::{AtFlags, Mode, OFlags, SealFlags};
+
+use super::lock::Mutex;
 
 /// What a placeholder stands for.
 pub struct Handle {

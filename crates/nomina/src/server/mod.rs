@@ -10,9 +10,14 @@
 pub mod arch;
 pub mod context;
 pub mod controls;
+pub mod fresh;
+#[cfg(test)]
+mod fuzz;
 pub mod guest;
 pub mod handle;
+pub mod interrupt;
 pub mod layout;
+pub mod lock;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
@@ -25,9 +30,9 @@ pub mod watcher;
 pub mod whose;
 pub mod worker;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use nomina_fs::IdMap;
 use nomina_fs::dev::DevTmpfs;
@@ -42,6 +47,7 @@ use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::{Attr, FsStruct};
 
 use guest::{GuestThread, Guests};
+use lock::Mutex;
 
 /// A running sandbox.
 pub struct Server {
@@ -81,6 +87,8 @@ pub struct Server {
     pub terminals: Arc<tty::Terminals>,
     /// The standard streams that were passed in; set at the launch.
     pub streams: OnceLock<whose::Streams>,
+    /// The sealed memfd of the shim; set at the launch.
+    pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
     /// Tokens of new tasks.

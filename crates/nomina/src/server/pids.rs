@@ -1,11 +1,12 @@
 //! Which host process stands for which number of the model.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::pid::Pid;
 use nomina_kernel::task::TaskId;
+
+use super::lock::Mutex;
 
 #[derive(Default)]
 struct Maps {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nomina_kernel::exit::ExitOutcome;
@@ -12,6 +12,7 @@ use rustix::event::epoll;
 
 use super::Server;
 use super::guest::GuestThread;
+use super::lock::Mutex;
 use super::sys::clone::parent_of;
 use super::sys::process::kill_all;
 
@@ -170,11 +171,14 @@ pub fn start(server: &Arc<Server>) -> io::Result<()> {
     let server = server.clone();
     std::thread::Builder::new().name("nomina-reaper".into()).stack_size(256 * 1024).spawn(move || {
         while !server.is_ending() {
-            let idle = server.reaper.ended.lock().unwrap().is_empty();
-            let nsec = if idle { 500_000_000 } else { 100_000_000 };
-            server.reaper.wait(&server, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: nsec }));
-            server.reaper.look_after_the_silent(&server);
-            server.reaper.sweep(&server);
+            // A panic here must not leave the sandbox without anybody who sees its exits.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let idle = server.reaper.ended.lock().unwrap().is_empty();
+                let nsec = if idle { 500_000_000 } else { 100_000_000 };
+                server.reaper.wait(&server, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: nsec }));
+                server.reaper.look_after_the_silent(&server);
+                server.reaper.sweep(&server);
+            }));
             // Whoever must know of an exit at once drains; this thread need not wake up for each one.
             std::thread::sleep(PAUSE);
         }

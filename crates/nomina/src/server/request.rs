@@ -195,7 +195,7 @@ impl<'a> Ctx<'a> {
             let sent = self
                 .server
                 .socket_of(self.thread, self.call)
-                .and_then(|socket| sock::send(socket.as_fd(), &[0u8; 4], &borrowed).map_err(host));
+                .and_then(|files| sock::send(files.end()?, &[0u8; 4], &borrowed).map_err(host));
             match sent {
                 Ok(()) => words.nfds = fds.len() as u32,
                 Err(errno) => {

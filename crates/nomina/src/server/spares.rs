@@ -3,13 +3,14 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 use nomina_gate::sock;
 
 use super::Server;
 use super::guest::AddressSpace;
+use super::lock::Mutex;
 
 /// How many of each are kept, and below how many they are made up again.
 const FULL: usize = 8;

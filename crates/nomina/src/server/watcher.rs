@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use nomina_abi as abi;
 
 use super::Server;
 use super::guest::{GuestThread, Image};
+use super::lock::Mutex;
 use super::worker::serve;
 
 /// How long a channel is watched after its last request.
@@ -75,7 +76,7 @@ impl Watcher {
         }
         pace.quick.store(0, Ordering::Relaxed);
         // A reply by the channel can carry descriptors only where there is a socket already.
-        if thread.files.socket.get().is_none() {
+        if thread.files().socket.get().is_none() {
             return;
         }
         if pace.watch.compare_exchange(FREE, WATCHED, Ordering::AcqRel, Ordering::Relaxed).is_err() {

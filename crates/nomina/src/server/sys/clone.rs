@@ -1,9 +1,9 @@
 //! New tasks: the model's `kernel_clone`, and the binding of host threads to its tasks.
 
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 
 use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
@@ -11,6 +11,7 @@ use nomina_kernel::fork::{CloneFlags, KernelCloneArgs};
 
 use super::super::Server;
 use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
+use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 
 /// Tokens nobody can guess: a keyed hash (SipHash, as the standard library's maps use it) of a counter.
@@ -62,11 +63,8 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         // It gets a region when it first asks for something.
         None
     };
-    let files = if flags.contains(CloneFlags::FILES) {
-        ctx.thread.files.clone()
-    } else {
-        Arc::new(GuestFiles::default())
-    };
+    let files =
+        if flags.contains(CloneFlags::FILES) { ctx.thread.files() } else { Arc::new(GuestFiles::default()) };
     let mut kernel = server.kernel.lock().unwrap();
     let mut outcome = kernel.kernel_clone(ctx.task(), &args);
     if outcome == Err(Errno::EAGAIN) {
@@ -92,7 +90,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         } else {
             GuestProcess::child(&ctx.thread.process)
         },
-        files,
+        files: Mutex::new(files),
         image: Mutex::new(image),
         maker: Some((Arc::downgrade(ctx.thread), outcome.pid)),
         hint: AtomicI32::new(0),
@@ -139,7 +137,7 @@ pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Resu
     }
     let socket = server.socket_of(thread, Some(call))?;
     let space = server.spares.space().map_err(host)?;
-    sock::send(socket.as_fd(), &[0u8; 4], &[space.region.fd()]).map_err(host)?;
+    sock::send(socket.end()?, &[0u8; 4], &[space.region.fd()]).map_err(host)?;
     *thread.image.lock().unwrap() = Some(Image::first(space));
     Ok(())
 }
@@ -150,14 +148,31 @@ impl Server {
     ///
     /// # Errors
     /// `EBADF` when the guest's limit forbids the number; `EAGAIN` without a notification to install it by; host errors.
-    pub fn socket_of<'t>(&self, thread: &'t GuestThread, call: Option<u64>) -> Result<&'t OwnedFd> {
-        if let Some(socket) = thread.files.socket.get() {
-            return Ok(socket);
+    pub fn socket_of(&self, thread: &GuestThread, call: Option<u64>) -> Result<Arc<GuestFiles>> {
+        let files = thread.files();
+        if files.socket.get().is_some() {
+            return Ok(files);
         }
         let listener = self.listener.get().ok_or(Errno::EAGAIN)?;
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         listener.install(call.ok_or(Errno::EAGAIN)?, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;
-        Ok(thread.files.socket.get_or_init(|| ours))
+        files.socket.get_or_init(|| ours);
+        Ok(files)
+    }
+
+    /// Gives a thread whose exec gives privilege a hidden socket and a shim of its own: others may hold what it had.
+    ///
+    /// # Errors
+    /// As [`Server::socket_of`].
+    pub fn renew_files(&self, thread: &GuestThread, call: u64) -> Result<Arc<GuestFiles>> {
+        let (listener, shim) =
+            (self.listener.get().ok_or(Errno::EPERM)?, self.shim.get().ok_or(Errno::EPERM)?);
+        let (ours, theirs) = self.spares.sockets().map_err(host)?;
+        listener.install(call, shim.as_fd(), nomina_abi::FD_SHIM).map_err(host)?;
+        listener.install(call, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;
+        let files = Arc::new(GuestFiles { socket: OnceLock::from(ours) });
+        *thread.files.lock().unwrap() = files.clone();
+        Ok(files)
     }
 
     /// Learns the host pid of a process that has not introduced itself from what its maker noted, if that can be true: it

@@ -14,6 +14,7 @@ use nomina_kernel::vfs::{FsStruct, LookupFlags, Opened, Path, WalkContext, attr,
 
 use super::super::Server;
 use super::super::context::walk_cred;
+use super::super::fresh::{self, Memory};
 use super::super::guest::{GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
 use super::clone;
@@ -30,6 +31,8 @@ const MAX_SCRIPTS: usize = 5;
 pub struct PreparedExec {
     /// Who makes it.
     pub thread: Arc<GuestThread>,
+    /// Memory of the image that asked, where the exec gives privilege.
+    before: Option<Memory>,
     program: OwnedFd,
     interpreter: Option<OwnedFd>,
     cred: ExecCred,
@@ -195,12 +198,19 @@ pub fn prepare(
     program: Program,
 ) -> Result<()> {
     let cred = server.kernel.lock().unwrap().prepare_exec(thread.task, &program.file)?;
+    // The sandbox's first program is prepared before there is a guest that could mean harm.
+    let pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
+    let before = match cred.secure && pid != 0 {
+        true => Some(fresh::memory_of(pid).ok_or(Errno::EPERM)?),
+        false => None,
+    };
     let own = program.exe.dentry.name();
     // By a descriptor alone: since Linux 6.14 the file's own name, where the path made up says nothing.
     let named = if by_descriptor && own != b"/" { &own } else { name };
     let comm = named.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     *thread.process.exec.lock().unwrap() = Some(PreparedExec {
         thread: thread.clone(),
+        before,
         program: program.program,
         interpreter: program.interpreter,
         cred,
@@ -283,8 +293,17 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
     let prepared = known.process.exec.lock().unwrap().take().ok_or(Errno::EPERM)?;
     let thread = &prepared.thread.clone();
     // The shim asks again when its limit is too low for the socket.
-    let socket = match server.socket_of(thread, Some(call)) {
-        Ok(socket) => socket,
+    if let Some(before) = &prepared.before
+        && !is_new_shim(server, tid, before)
+    {
+        return Err(Errno::EPERM);
+    }
+    let files = match &prepared.before {
+        Some(_) => server.renew_files(thread, call),
+        None => server.socket_of(thread, Some(call)),
+    };
+    let files = match files {
+        Ok(files) => files,
         Err(errno) => {
             *known.process.exec.lock().unwrap() = Some(prepared);
             return Err(errno);
@@ -336,11 +355,18 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
     let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), size_of::<StartInfo>()) };
     let mut fds: Vec<BorrowedFd<'_>> = vec![image.space().region.fd(), prepared.program.as_fd()];
     fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
-    sock::send(socket.as_fd(), bytes, &fds).map_err(host)?;
+    sock::send(files.end()?, bytes, &fds).map_err(host)?;
     drop(fds);
     *thread.image.lock().unwrap() = Some(image);
     *thread.process.exe.lock().unwrap() = Some(prepared.exe);
     Ok(())
+}
+
+/// Whether host process `pid` has become a new image of the shim since its memory was `before`.
+fn is_new_shim(server: &Server, pid: i32, before: &Memory) -> bool {
+    let shim = server.shim.get().and_then(|shim| rustix::fs::fstat(shim).ok());
+    shim.is_some_and(|shim| fresh::runs(pid, (shim.st_dev, shim.st_ino)))
+        && fresh::memory_of(pid).is_some_and(|now| now != *before)
 }
 
 fn ids(cred: &Cred) -> [u32; 4] {

@@ -256,7 +256,12 @@ pub fn utimes(ctx: &mut Ctx<'_>) -> Result<Reply> {
     };
     let now = (Some(SetTime::Now), Some(SetTime::Now));
     let at = |sec, nsec| SetTime::At(Timespec { sec, nsec });
-    let (atime, mtime) = match (ctx.nr, ctx.bytes_opt(times_at)?) {
+    // `struct utimbuf`, or two of `timeval` or `timespec`; only a forged request has less.
+    let times = ctx.bytes_opt(times_at)?;
+    if times.as_ref().is_some_and(|times| times.len() < if ctx.nr == 132 { 16 } else { 32 }) {
+        return Err(Errno::EFAULT);
+    }
+    let (atime, mtime) = match (ctx.nr, times) {
         (_, None) => now,
         (132, Some(bytes)) => {
             let (atime, mtime) = pair(&bytes, 0);

@@ -13,13 +13,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path as HostPath, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::vfs::{LookupFlags, S_IFSOCK, namei};
+use nomina_kernel::vfs::{Attr, LookupFlags, S_IFSOCK, namei};
 use rustix::fs::OFlags;
 
+use super::super::interrupt;
+use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 
 const AF_UNIX: u16 = libc::AF_UNIX as u16;
@@ -40,9 +42,30 @@ pub struct UnixNames {
     bound: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
     /// Serial of a connection → who made it.
     peers: Mutex<HashMap<u64, Peer>>,
-    /// Device and inode number of the socket files made here.
-    files: Mutex<HashSet<(u64, u64)>>,
+    /// The socket files made here.
+    files: Mutex<HashMap<SocketFile, u64>>,
+    /// Number of names at which the next look for dead ones is due.
+    sweep_at: AtomicUsize,
 }
+
+/// A socket file: device and inode number, and time of birth, for a socket of the host's may get the inode number of one of
+/// ours that was removed.
+type SocketFile = (u64, u64, (i64, u32));
+
+fn socket_file(attr: &Attr) -> SocketFile {
+    let born = attr.btime.unwrap_or_default();
+    (attr.dev, attr.ino, (born.sec, born.nsec))
+}
+
+/// How long a connect may block although it was asked not to.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How many names are kept before those are looked for that no socket has any more.
+const MANY: usize = 1024;
+/// How many socket files are remembered; of more, the older half is forgotten.
+const MAX_FILES: usize = 65536;
+/// How far the clock that dates files may be behind.
+const CLOCK_LAG: Duration = Duration::from_millis(50);
 
 /// Connections whose makers are remembered.
 const MAX_PEERS: usize = 8192;
@@ -56,6 +79,7 @@ impl UnixNames {
             bound: Mutex::default(),
             peers: Mutex::default(),
             files: Mutex::default(),
+            sweep_at: AtomicUsize::new(MANY),
         }
     }
 
@@ -88,6 +112,50 @@ impl UnixNames {
         let name = HostPath::new(std::ffi::OsStr::from_bytes(address)).strip_prefix(&self.dir).ok()?;
         let serial = name.to_str()?.strip_prefix('c')?.parse().ok()?;
         self.peers.lock().unwrap().get(&serial).copied()
+    }
+
+    /// Remembers a socket file just made. What was found in its place and is older is not it.
+    fn note_file(&self, made: &Attr, bound_since: SystemTime) -> Result<()> {
+        let since = (bound_since - CLOCK_LAG).duration_since(UNIX_EPOCH).unwrap_or_default();
+        let born = made.btime.map_or(Duration::ZERO, |time| Duration::new(time.sec.max(0) as u64, time.nsec));
+        if made.btime.is_some() && born < since {
+            return Err(Errno::EADDRINUSE);
+        }
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let mut files = self.files.lock().unwrap();
+        if files.len() >= MAX_FILES {
+            let mut serials: Vec<u64> = files.values().copied().collect();
+            serials.sort_unstable();
+            let middle = serials[MAX_FILES / 2];
+            files.retain(|_, &mut serial| serial > middle);
+        }
+        files.insert(socket_file(made), serial);
+        Ok(())
+    }
+
+    /// Remembers what the guest calls a host address. Nobody tells us when a socket is closed, so dead names are looked for
+    /// from time to time, in `/proc/net/unix`.
+    fn note_bound(&self, address: Vec<u8>, guest_name: Vec<u8>) {
+        let mut bound = self.bound.lock().unwrap();
+        bound.insert(address, guest_name);
+        if bound.len() < self.sweep_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(text) = std::fs::read("/proc/net/unix") else { return };
+        let live: HashSet<&[u8]> = text
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| line.iter().position(|&byte| byte == b'/').map(|at| &line[at..]))
+            .collect();
+        bound.retain(|address, _| {
+            let alive = live.contains(&address[..]);
+            let path = HostPath::new(std::ffi::OsStr::from_bytes(address));
+            if !alive && path.parent() == Some(&*self.dir) {
+                // The file that stands for an abstract name.
+                let _ = std::fs::remove_file(path);
+            }
+            alive
+        });
+        self.sweep_at.store((bound.len() * 2).max(MANY), Ordering::Relaxed);
     }
 
     /// What the guest sees of a host address.
@@ -125,13 +193,21 @@ fn connect_host(socket: &OwnedFd, path: &[u8]) -> Result<()> {
     if blocking {
         rustix::fs::fcntl_setfl(socket, flags | OFlags::NONBLOCK).map_err(host)?;
     }
-    // SAFETY: a valid address of that length.
-    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) };
-    let error = io::Error::last_os_error();
+    let call = || {
+        // SAFETY: a valid address of that length.
+        let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) };
+        (result, io::Error::last_os_error())
+    };
+    // The guest may take the flag away again before the call.
+    let (result, error) = interrupt::at_most(PATIENCE, call).ok_or(Errno::EAGAIN)?;
     if blocking {
         rustix::fs::fcntl_setfl(socket, flags).map_err(host)?;
     }
-    if result == 0 { Ok(()) } else { Err(host(error)) }
+    match host(error) {
+        _ if result == 0 => Ok(()),
+        Errno::EINTR => Err(Errno::EAGAIN),
+        errno => Err(errno),
+    }
 }
 
 /// Family and name of a guest's address.
@@ -201,12 +277,12 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
         }
     } else {
         let path = path_name(name);
+        let since = SystemTime::now();
         ctx.with_walk(libc::AT_FDCWD, path, |walk| {
             match namei::with_new_name(walk, path, S_IFSOCK | 0o777, 0, |dir, name, new| {
                 dir.inode().bind_socket(name, new, &socket)?;
                 let made = dir.inode().lookup(name)?.getattr()?;
-                names.files.lock().unwrap().insert((made.dev, made.ino));
-                Ok(())
+                names.note_file(&made, since)
             }) {
                 Err(Errno::EEXIST) => Err(Errno::EADDRINUSE),
                 other => other,
@@ -214,7 +290,7 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
         })?;
     }
     if let Some(address) = local_address(&socket)? {
-        names.bound.lock().unwrap().insert(address, guest_name);
+        names.note_bound(address, guest_name);
     }
     Ok(().into())
 }
@@ -245,7 +321,7 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
                 return Err(Errno::ECONNREFUSED);
             }
             // Only what this sandbox has bound: a socket of the host's that a mount shows leads out of the sandbox.
-            if !names.files.lock().unwrap().contains(&(attr.dev, attr.ino)) {
+            if !names.files.lock().unwrap().contains_key(&socket_file(&attr)) {
                 return Err(Errno::ECONNREFUSED);
             }
             found.inode().host_handle(false)
