@@ -12,6 +12,8 @@ pub const PATH_MAX: usize = 4096;
 /// Longest socket address that the kernel takes.
 const SOCKADDR_MAX: u64 = 128;
 
+/// Longest host name and domain name.
+const NEW_UTS_LEN: u64 = 64;
 /// Most supplementary groups.
 const NGROUPS_MAX: u64 = 65536;
 
@@ -118,7 +120,13 @@ pub fn generic(area: &Area, number: u64, kinds: &[Kind], guest: &[u64; 6]) -> Re
             Kind::I(len) | Kind::X(len) => args[index] = arena.bytes(pointer, u64::from(len))?,
             Kind::B(length) => {
                 let len = guest[length as usize];
-                if matches!(number, nr::CONNECT | nr::BIND) && len as u32 as u64 > SOCKADDR_MAX {
+                let most = match number {
+                    nr::CONNECT | nr::BIND => SOCKADDR_MAX,
+                    nr::SETHOSTNAME | nr::SETDOMAINNAME => NEW_UTS_LEN,
+                    _ => u64::MAX,
+                };
+                // These lengths are C ints.
+                if most != u64::MAX && len as u32 as u64 > most {
                     return Err(err::EINVAL);
                 }
                 args[index] = arena.bytes(pointer, len)?;

@@ -22,6 +22,8 @@ pub mod nr {
     pub const MADVISE: u64 = 28;
     pub const DUP2: u64 = 33;
     pub const GETPID: u64 = 39;
+    pub const SETHOSTNAME: u64 = 170;
+    pub const SETDOMAINNAME: u64 = 171;
     pub const CONNECT: u64 = 42;
     pub const ACCEPT: u64 = 43;
     pub const SENDTO: u64 = 44;
