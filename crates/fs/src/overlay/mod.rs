@@ -23,7 +23,7 @@
 //! - `st_dev` and `st_ino` stay what they are when a file or directory is copied up, but for files with several names. (A
 //!   second sandbox with the same upper directory sees other numbers for files than the first did.) A lower file with
 //!   several names loses its link to the others when copied up.
-//! - Writing does not clear set-user-ID bits: guests write to the host file directly.
+//! - Set-ID bits are cleared when a file is opened for writing, not when it is written: guests write natively.
 //! - There is one lower directory.
 
 mod copy_up;
