@@ -258,6 +258,15 @@ impl Area {
         sys::exit_group(125)
     }
 
+    /// Whether the caller is the only thread of the address space.
+    pub fn is_only(&self) -> bool {
+        let used = |(number, chunk): (usize, &Chunk)| {
+            let beyond = if number == 0 { !0 << STATIC_AREAS } else { 0 };
+            (chunk.used.load(Ordering::Relaxed) & !beyond).count_ones()
+        };
+        CHUNK_TABLE.iter().enumerate().map(used).sum::<u32>() == 1
+    }
+
     /// Gives the area back. Not for the caller's own.
     pub fn free(&self) {
         let (word, bit) = self.used_bit();

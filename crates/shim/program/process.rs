@@ -1,7 +1,5 @@
 //! Calls about processes, groups, sessions and terminals in which the guest's number and the host's must agree.
 
-use core::sync::atomic::Ordering;
-
 use nomina_abi::{SPAN_NULL, op, xlate};
 
 use crate::area::Area;
@@ -35,7 +33,7 @@ pub fn unshare(area: &Area, flags: u64) -> i64 {
         // SAFETY: the caller's own kernel objects.
         let native = unsafe { sys!(nr::UNSHARE, flags & UNSHARE_NATIVE) };
         // A host that refuses the call altogether: nothing is amiss when nobody shares the table.
-        return if native == err::EPERM && !crate::area::THREADED.load(Ordering::Relaxed) { ret } else { native };
+        return if native == err::EPERM && area.is_only() { ret } else { native };
     }
     ret
 }
