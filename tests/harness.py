@@ -250,7 +250,19 @@ def alive(pid):
         return False
 
 
+# Groups whose cases depend on how fast others of the machine let them be: one more try, and the first failure is shown.
+SECOND_TRY = ("terminal.", "lifecycle.")
+
+
 def run_one(c):
+    c, problem, seconds = try_one(c)
+    if problem and c.name.startswith(SECOND_TRY):
+        print(f"once more: {c.name}\n  " + clip(problem, 40).replace("\n", "\n  "), flush=True)
+        return try_one(c)
+    return c, problem, seconds
+
+
+def try_one(c):
     start = time.monotonic()
     ctx = Ctx(c.name, start + c.timeout)
     problem = None
