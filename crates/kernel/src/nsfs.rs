@@ -30,7 +30,7 @@ pub enum NsRef {
 }
 
 /// The links of `/proc/PID/ns`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are those of the links")]
 pub enum NsLink {
     Cgroup,

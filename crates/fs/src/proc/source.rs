@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 
+pub use nomina_kernel::nsfs::NsLink;
 use nomina_kernel::vfs::Path;
 use nomina_kernel::{Errno, Result};
 
@@ -107,54 +108,6 @@ pub struct TaskInfo {
     pub starttime: Option<u64>,
     /// Exit status as `wait` would give it (shown only to those who may trace).
     pub exit_code: i32,
-}
-
-/// The namespaces `/proc/PID/ns` has links for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are those of the links")]
-pub enum NsLink {
-    Cgroup,
-    Ipc,
-    Mnt,
-    Net,
-    Pid,
-    PidForChildren,
-    Time,
-    TimeForChildren,
-    User,
-    Uts,
-}
-
-impl NsLink {
-    /// All links in the order `ls` shows them.
-    pub const ALL: [NsLink; 10] = [
-        NsLink::Cgroup,
-        NsLink::Ipc,
-        NsLink::Mnt,
-        NsLink::Net,
-        NsLink::Pid,
-        NsLink::PidForChildren,
-        NsLink::Time,
-        NsLink::TimeForChildren,
-        NsLink::User,
-        NsLink::Uts,
-    ];
-
-    /// Name of the link.
-    pub fn name(self) -> &'static str {
-        match self {
-            NsLink::Cgroup => "cgroup",
-            NsLink::Ipc => "ipc",
-            NsLink::Mnt => "mnt",
-            NsLink::Net => "net",
-            NsLink::Pid => "pid",
-            NsLink::PidForChildren => "pid_for_children",
-            NsLink::Time => "time",
-            NsLink::TimeForChildren => "time_for_children",
-            NsLink::User => "user",
-            NsLink::Uts => "uts",
-        }
-    }
 }
 
 /// A magic link: one that jumps to an object instead of walking a text (`proc_pid_get_link` in Linux).

@@ -6,13 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_fs::proc::{
-    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, NsLink as ProcNsLink, ProcSource, TaskInfo,
-    TaskKey, TaskOwner, UtsField,
+    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, ProcSource, TaskInfo, TaskKey, TaskOwner, UtsField,
 };
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
-use nomina_kernel::nsfs::{NsLink, NsRef};
+use nomina_kernel::nsfs::NsRef;
 use nomina_kernel::pid::{Pid, PidType};
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::ptrace::PtraceCreds;
@@ -22,7 +21,7 @@ use nomina_kernel::user_namespace::MapKind;
 use nomina_kernel::vfs::{
     Attr, Inode, LookupFlags, Opened, Path, S_IFREG, StatFs, SuperBlock, WalkContext, WalkCred, d_path, namei,
 };
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
 use super::Server;
 use super::context::walk_cred;
@@ -181,21 +180,6 @@ fn numbers(pid: &Pid, ns: &PidNamespace) -> Vec<i32> {
     pid.numbers().iter().skip(ns.level()).map(|upid| upid.nr).collect()
 }
 
-fn ns_link(link: ProcNsLink) -> NsLink {
-    match link {
-        ProcNsLink::Cgroup => NsLink::Cgroup,
-        ProcNsLink::Ipc => NsLink::Ipc,
-        ProcNsLink::Mnt => NsLink::Mnt,
-        ProcNsLink::Net => NsLink::Net,
-        ProcNsLink::Pid => NsLink::Pid,
-        ProcNsLink::PidForChildren => NsLink::PidForChildren,
-        ProcNsLink::Time => NsLink::Time,
-        ProcNsLink::TimeForChildren => NsLink::TimeForChildren,
-        ProcNsLink::User => NsLink::User,
-        ProcNsLink::Uts => NsLink::Uts,
-    }
-}
-
 impl ProcSource for PidNsView {
     fn thread_groups(&self) -> Vec<i32> {
         self.with(|_, kernel, ns| Some(kernel.tasks_in_ns(ns).into_iter().map(|(nr, _)| nr).collect()))
@@ -335,7 +319,7 @@ impl ProcSource for PidNsView {
         match link {
             MagicLink::Ns(link) => {
                 self.server().ok_or(Errno::ESRCH)?;
-                let text = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), ns_link(link))))?;
+                let text = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), link)))?;
                 Ok(text?.link_text().into_bytes())
             }
             MagicLink::Fd(fd) => {
@@ -389,7 +373,7 @@ impl ProcSource for PidNsView {
                 Ok(HandleInode::new(&server, copy)?.place())
             }
             MagicLink::Ns(link) => {
-                let ns = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), ns_link(link))))??;
+                let ns = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), link)))??;
                 Ok(server.ns_path(ns))
             }
         }
@@ -649,12 +633,4 @@ impl Server {
         }
         Some(text)
     }
-}
-
-/// A descriptor of a host file for reading, without ever following a link.
-///
-/// # Errors
-/// Those of `open(2)`.
-pub fn open_plain(path: &std::path::Path) -> Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(host)
 }

@@ -9,7 +9,6 @@ use nomina_kernel::capability::VfsCaps;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exec::{ExecCred, ExecFile};
-use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::{FsStruct, LookupFlags, Opened, Path, WalkContext, attr, d_path, namei};
 
 use super::super::Server;
@@ -396,11 +395,6 @@ pub fn prepare_first(server: &Arc<Server>, thread: &Arc<GuestThread>, name: &[u8
     let prefix = program.argv_prefix.clone();
     prepare(server, thread, &fs, name, false, program)?;
     Ok(prefix)
-}
-
-/// The id of a task, for messages.
-pub fn task_text(task: TaskId) -> String {
-    format!("task {}", task.0)
 }
 
 #[cfg(test)]
