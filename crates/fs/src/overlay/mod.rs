@@ -35,7 +35,7 @@ mod layer;
 mod node;
 mod remove;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
@@ -47,7 +47,8 @@ use nomina_kernel::vfs::{Inode, S_IFDIR, S_IFREG, SetAttr, StatFs, SuperBlock};
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use self::copy_up::{accessed, modified, write_all};
+use self::copy_up::{accessed, modified};
+pub(crate) use self::copy_up::{copy_data, write_all};
 use self::layer::{FdSlot, Fs, FsParts, LowerDir, UPPER_ROOT, lock};
 use self::node::{Dir, Entry, Place};
 use crate::at::{At, check_name, dtype, errno, id_of};

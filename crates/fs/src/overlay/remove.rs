@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nomina_kernel::vfs::{S_IFIFO, S_IFSOCK};
+use nomina_kernel::vfs::{S_IFCHR, S_IFIFO, S_IFSOCK};
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, RenameFlags};
 
@@ -13,9 +13,11 @@ use super::fresh;
 use super::layer::{Fs, OPAQUE, REDIRECT, lock};
 use super::node::{Entry, Node, WHT};
 use crate::at::{At, errno, id_of};
+use crate::override_stat::Override;
 
 const NOREPLACE: u32 = 1;
 const EXCHANGE: u32 = 2;
+const WHITEOUT: u32 = 4;
 
 impl Node {
     /// Makes `name` a whiteout in place of the upper file of that name, or where there is none. The tree is locked for
@@ -132,7 +134,11 @@ impl Node {
 
     /// `renameat2(2)`. The tree is not locked by the caller.
     pub(crate) fn rename_to(&self, old: &[u8], to: &Node, new: &[u8], flags: u32) -> Result<()> {
-        if flags & !(NOREPLACE | EXCHANGE) != 0 || flags == NOREPLACE | EXCHANGE {
+        let leaves_whiteout = flags & WHITEOUT != 0;
+        let flags = flags & !WHITEOUT;
+        if flags & !(NOREPLACE | EXCHANGE) != 0
+            || (flags & EXCHANGE != 0 && (flags != EXCHANGE || leaves_whiteout))
+        {
             return Err(Errno::EINVAL);
         }
         if !Arc::ptr_eq(&self.fs, &to.fs) {
@@ -154,14 +160,21 @@ impl Node {
             }
             drop((source, target));
             let _tree = self.fs.write();
-            if self.rename_locked(old, to, new, flags)? {
+            if self.rename_locked(old, to, new, flags, leaves_whiteout)? {
                 return Ok(());
             }
         }
     }
 
     /// False where a file has to be copied up first.
-    fn rename_locked(&self, old: &[u8], to: &Node, new: &[u8], flags: u32) -> Result<bool> {
+    fn rename_locked(
+        &self,
+        old: &[u8],
+        to: &Node,
+        new: &[u8],
+        flags: u32,
+        leaves_whiteout: bool,
+    ) -> Result<bool> {
         let source = self.find(old)?;
         let target = match to.find(new) {
             Ok(node) => Some(node),
@@ -238,10 +251,32 @@ impl Node {
         }
         let entry = self.take_entry(old)?;
         to.put_entry(new, entry, &source)?;
-        if below {
+        if leaves_whiteout {
+            self.leave_whiteout(old)?;
+        } else if below {
             self.whiteout(old)?;
         }
         Ok(true)
+    }
+
+    /// Puts the device 0/0 that guests see where a name was: `RENAME_WHITEOUT`, for an overlay that is made inside.
+    fn leave_whiteout(&self, name: &[u8]) -> Result<()> {
+        let fs = &*self.fs;
+        let temp = fs.temp_name();
+        let file = fs.temp_file(&temp)?;
+        let at = At::new(&file, b"");
+        let stat = at.statx()?;
+        let over = Override { uid: fs.map.uid, gid: fs.map.gid, mode: 0, kind: Some(S_IFCHR), rdev: 0 };
+        let made = fs
+            .store
+            .place(at, &stat, false, &fs.map, &over)
+            .and_then(|()| rustix::fs::renameat(&fs.work, &temp, &*self.upper_fd()?, name).map_err(errno));
+        if made.is_err() {
+            fs.discard(&temp);
+            return made;
+        }
+        let entry = Entry { kind: libc::DT_CHR, ino: stat.stx_ino };
+        self.with_state(|s| s.names.as_mut().map(|n| n.insert(name.into(), entry))).map(drop)
     }
 
     fn take_entry(&self, name: &[u8]) -> Result<Option<Entry>> {

@@ -34,7 +34,7 @@ pub(crate) use tree::{detach_mounts, is_local_mountpoint};
 
 use crate::errno::{Errno, Result};
 use crate::vfs::lock::{Mutex, RwLock};
-use crate::vfs::{ActiveSuper, Dentry, SuperFlags};
+use crate::vfs::{ActiveSuper, Dentry, Path, SuperFlags};
 
 bitflags::bitflags! {
     /// Flags of a mount: `MNT_*`.
@@ -174,6 +174,12 @@ pub struct Mount {
     table: Arc<MountTable>,
 }
 
+/// A mount of the directory at `path` for a file system made of others (overlayfs): in no namespace, so that what is mounted
+/// below does not show.
+pub fn clone_private_mount(path: &Path) -> Result<Arc<Mount>> {
+    Ok(Mount::private_clone(path))
+}
+
 fn key(dentry: &Arc<Dentry>) -> usize {
     Arc::as_ptr(dentry).addr()
 }
@@ -201,6 +207,12 @@ impl Mount {
             children: RwLock::default(),
             table: table.clone(),
         })
+    }
+
+    /// A mount of the directory at `path` that is in no namespace, so that nothing is mounted on it: `clone_private_mount`.
+    fn private_clone(path: &Path) -> Arc<Mount> {
+        let mnt = &path.mnt;
+        Mount::new(&mnt.table, mnt.sb().clone(), path.dentry.clone(), mnt.flags())
     }
 
     /// Mount id, as mountinfo shows it.
