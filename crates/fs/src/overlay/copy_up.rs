@@ -93,6 +93,10 @@ impl Node {
                     }
                     other => other?,
                 }
+                if fs.durable {
+                    // As overlayfs: after a power failure the lower file's content must not be gone.
+                    rustix::fs::fdatasync(&file).map_err(errno)?;
+                }
             }
             copy_xattrs(fs, source, to, host_kind)?;
         }
