@@ -218,6 +218,11 @@ pub trait Inode: Send + Sync {
             Link::Jump(_) => Err(Errno::EINVAL),
         }
     }
+    /// Whether this is a directory in which nothing will ever be (`is_empty_dir_inode`): a place made to be mounted on, such as
+    /// `/proc/sys/fs/binfmt_misc`.
+    fn is_always_empty(&self) -> bool {
+        false
+    }
     /// All entries without `.` and `..`.
     fn readdir(&self) -> Result<Vec<DirEntry>> {
         Err(Errno::ENOTDIR)

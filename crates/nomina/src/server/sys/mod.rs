@@ -6,6 +6,7 @@ pub mod dirs;
 pub mod exec;
 pub mod files;
 pub mod misc;
+pub mod mount;
 pub mod namespace;
 pub mod open;
 pub mod process;
@@ -77,8 +78,11 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         133 | 259 => dirs::mknod(ctx),
         137 | 138 => stat::statfs(ctx),
         140 | 141 => process::priority(ctx),
+        155 => mount::pivot_root(ctx),
         157 => process::prctl(ctx),
         161 => dirs::chroot(ctx),
+        165 => mount::mount(ctx),
+        166 => mount::umount(ctx),
         170 | 171 => uts::set_name(ctx),
         188..=190 => files::setxattr(ctx),
         191..=193 => files::getxattr(ctx),
