@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use nomina_fs::proc::{
     FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, ProcSource, TaskInfo, TaskKey, TaskOwner, UtsField,
 };
+use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
@@ -332,6 +333,9 @@ impl ProcSource for PidNsView {
                     }
                     return Ok(d_path::d_path(&handle.path, &self.root_of(viewer)?));
                 }
+                if let Some(path) = server.controls.find(copy.as_fd()) {
+                    return Ok(d_path::d_path(&path, &self.root_of(viewer)?));
+                }
                 let text = host_link(&copy)?;
                 if !text.starts_with(b"/") || text.starts_with(b"/memfd:") {
                     return Ok(text);
@@ -370,6 +374,9 @@ impl ProcSource for PidNsView {
                 let copy = self.getfd(task, fd)?;
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     return Ok(handle.path.clone());
+                }
+                if let Some(path) = server.controls.find(copy.as_fd()) {
+                    return Ok(path);
                 }
                 Ok(HandleInode::new(&server, copy)?.place())
             }
@@ -494,6 +501,14 @@ impl ProcSource for PidNsView {
         self.need(|_, kernel, _| {
             Some(kernel.task(TaskId(task.0))?.cred().user_ns.show_setgroups() != "deny\n")
         })
+    }
+
+    fn may_set_setgroups(&self, task: TaskKey, viewer: Option<TaskKey>) -> bool {
+        let may = |kernel: &Kernel| {
+            let ns = kernel.task(TaskId(task.0))?.cred().user_ns.clone();
+            Some(kernel.task(TaskId(viewer?.0))?.cred().ns_capable(&ns, Cap::SYS_ADMIN))
+        };
+        self.with(|_, kernel, _| may(kernel)).unwrap_or(false)
     }
 
     fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()> {

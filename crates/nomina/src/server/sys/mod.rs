@@ -14,6 +14,7 @@ pub mod signal;
 pub mod socket;
 pub mod stat;
 pub mod uts;
+pub mod written;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -106,6 +107,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::THREAD_EXIT => process::thread_exit(ctx),
         op::XLATE => process::translate(ctx),
         op::REAP => process::reap(ctx),
+        op::WRITTEN => written::written(ctx),
         _ => Err(Errno::ENOSYS),
     }
 }
