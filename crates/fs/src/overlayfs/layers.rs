@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nomina_kernel::cred::Cred;
 use nomina_kernel::vfs::{
     LookupFlags, NewInode, Path, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, SetAttr, WalkContext, WalkCred, attr,
     namei as vfs,
@@ -10,47 +11,25 @@ use nomina_kernel::{Errno, Result};
 
 use super::xattrs::{INCOMPAT, Marks};
 
-/// Whether a user namespace maps an owner and a group.
-pub type Maps = Arc<dyn Fn(u32, u32) -> bool + Send + Sync>;
-
 /// Who mounted: the credentials that layers are used with (`creator_cred`). So an overlay gives nobody access to what the
 /// mounter could not reach.
 #[derive(Clone)]
-pub struct Mounter {
-    fsuid: u32,
-    fsgid: u32,
-    groups: Box<[u32]>,
-    /// The capabilities, with no borrowed parts.
-    caps: WalkCred<'static>,
-    mapped: Option<Maps>,
-}
+pub struct Mounter(Arc<Cred>);
 
 impl Mounter {
-    /// Keeps `cred`; `mapped` as [`WalkCred::mapped`].
-    pub fn new(cred: &WalkCred<'_>, mapped: Option<Maps>) -> Mounter {
-        Mounter {
-            fsuid: cred.fsuid,
-            fsgid: cred.fsgid,
-            groups: cred.groups.into(),
-            caps: WalkCred { groups: &[], mapped: None, ..*cred },
-            mapped,
-        }
-    }
-
-    /// Root with all capabilities.
-    pub fn root() -> Mounter {
-        Mounter::new(&WalkCred::root(), None)
+    /// Keeps `cred`.
+    pub fn new(cred: Arc<Cred>) -> Mounter {
+        Mounter(cred)
     }
 
     /// Calls `f` with the credentials.
     pub fn with<T>(&self, f: impl FnOnce(&WalkCred<'_>) -> T) -> T {
-        self.as_user(self.fsuid, self.fsgid, f)
+        self.0.with_walk_cred(f)
     }
 
     /// Calls `f` with the credentials and these ids, which own what `f` creates: `ovl_override_creator_creds`.
     pub fn as_user<T>(&self, uid: u32, gid: u32, f: impl FnOnce(&WalkCred<'_>) -> T) -> T {
-        let mapped = self.mapped.as_ref().map(|maps| &**maps as &(dyn Fn(u32, u32) -> bool + Sync));
-        f(&WalkCred { fsuid: uid, fsgid: gid, groups: &self.groups, mapped, ..self.caps })
+        self.with(|cred| f(&WalkCred { fsuid: uid, fsgid: gid, ..*cred }))
     }
 
     /// Calls `f` with a walk that starts at `dir` and cannot leave it by `..` or an absolute path.

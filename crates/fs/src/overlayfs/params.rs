@@ -58,6 +58,28 @@ pub struct OvlParams {
 pub type Resolve<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Path>;
 
 impl OvlParams {
+    /// Whether there is an option of that name: `ovl_parameter_spec`.
+    pub fn knows(key: &[u8]) -> bool {
+        const KEYS: [&[u8]; 15] = [
+            b"lowerdir",
+            b"lowerdir+",
+            b"datadir+",
+            b"upperdir",
+            b"workdir",
+            b"default_permissions",
+            b"redirect_dir",
+            b"index",
+            b"uuid",
+            b"nfs_export",
+            b"userxattr",
+            b"xino",
+            b"metacopy",
+            b"verity",
+            b"volatile",
+        ];
+        KEYS.contains(&key)
+    }
+
     /// Takes one option: `ovl_parse_param`. `None` as the value of an option without `=`.
     ///
     /// # Errors

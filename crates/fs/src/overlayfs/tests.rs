@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use nomina_kernel::cred::Cred;
 use nomina_kernel::mount::{MntNamespace, MountFlags, MountTable, do_mount};
+use nomina_kernel::user_namespace::UserNamespace;
 use nomina_kernel::vfs::{
     ActiveSuper, LookupFlags, Path, SuperBlock, SuperFlags, WalkContext, WalkCred, namei as vfs, xattr,
 };
@@ -19,6 +21,10 @@ struct World {
     _dir: tempfile::TempDir,
     ns: Arc<MntNamespace>,
     root: Path,
+}
+
+fn root() -> Mounter {
+    Mounter::new(Arc::new(Cred::root(UserNamespace::initial())))
 }
 
 impl World {
@@ -89,7 +95,7 @@ impl World {
     }
 
     fn overlay(&self, options: &str) -> Result<Arc<OvlSuper>> {
-        OvlSuper::new(self.params(options)?, Mounter::root(), 77)
+        OvlSuper::new(self.params(options)?, root(), 77)
     }
 
     fn mount(&self, options: &str, on: &str) {
@@ -245,7 +251,7 @@ fn who_mounts_gets_no_more_than_he_has() {
     world.write("a/secret", "x");
     let secret = world.at("a/secret").unwrap();
     attr::notify_change(&secret, &mode(0o600)).unwrap();
-    let user = Mounter::new(&WalkCred::user(1000, 1000, &[]), None);
+    let user = Mounter::new(Arc::new(Cred::user(1000, 1000, &[], UserNamespace::initial())));
     let params = world.params("lowerdir=a:b").unwrap();
     let overlay = OvlSuper::new(params, user.clone(), 78).unwrap();
     let found = overlay.root().lookup(b"secret").unwrap();
