@@ -13,6 +13,7 @@ pub mod controls;
 pub mod fresh;
 #[cfg(test)]
 mod fuzz;
+pub mod given;
 pub mod guest;
 pub mod handle;
 pub mod interrupt;
