@@ -173,9 +173,7 @@ fn native_rows_are_eligible_for_the_kernels_bitmap() {
 fn unknown_numbers_and_the_x32_abi_do_not_exist() {
     let filter = filter();
     let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    for nr in
-        [337, 400, 423, 470, 512, 547, 600, 0x4e4f, 0x4000_0000, 0x4000_0001, 0x4000_0208, u32::MAX]
-    {
+    for nr in [337, 400, 423, 470, 512, 547, 600, 0x4e4f, 0x4000_0000, 0x4000_0001, 0x4000_0208, u32::MAX] {
         assert_eq!(
             interpret(&filter, Data::call(nr, [0; 6], options().shim_text.start)).0,
             enosys,
@@ -196,9 +194,7 @@ fn other_architectures_are_killed_whatever_the_number() {
 #[test]
 fn the_gate_notifies_from_anywhere() {
     let filter = filter();
-    let run = |magic, ip| {
-        interpret(&filter, Data::call(nomina_abi::GATE_NR, [7, 7, magic, 7, 7, 7], ip)).0
-    };
+    let run = |magic, ip| interpret(&filter, Data::call(nomina_abi::GATE_NR, [7, 7, magic, 7, 7, 7], ip)).0;
     for ip in [0, 0x40_1000, options().shim_text.start] {
         assert_eq!(run(nomina_abi::GATE_MAGIC, ip), libc::SECCOMP_RET_USER_NOTIF);
         for bit in 0..64 {

@@ -63,8 +63,7 @@ pub struct Message {
 /// Those of `recvmsg(2)` but `EAGAIN`; `UnexpectedEof` when the other end is closed.
 pub fn try_recv(socket: BorrowedFd<'_>, data: &mut [u8]) -> io::Result<Option<Message>> {
     data.fill(0);
-    let mut space =
-        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let got = match rustix::net::recvmsg(socket, &mut [io::IoSliceMut::new(data)], &mut control, flags) {

@@ -13,8 +13,7 @@ macro_rules! named {
 const ZERO: &[Named] = &[("0", 0)];
 
 /// The gate. The notification is decided upon by the supervisor, which believes only the thread id in it.
-pub(super) const GATE: &[Case] =
-    &[Case { when: &[Test::Whole(2, nomina_abi::GATE_MAGIC)], then: Notify }];
+pub(super) const GATE: &[Case] = &[Case { when: &[Test::Whole(2, nomina_abi::GATE_MAGIC)], then: Notify }];
 
 /// A pid, tid or process group argument that means the caller itself.
 pub(super) const SELF: &[Test] = &[Test::In(0, ZERO)];

@@ -149,7 +149,8 @@ pub fn look_at(thread: &Arc<GuestThread>, fd: i32) -> io::Result<(OwnedFd, OFlag
     let path = format!("/proc/{pid}/fd/{fd}");
     let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(bad)?;
     let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
-    let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    let flags =
+        info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
     let flags = flags.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
     Ok((file, OFlags::from_bits_retain(flags)))
 }

@@ -2,8 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
