@@ -333,7 +333,10 @@ impl ProcSource for PidNsView {
                     return Ok(d_path::d_path(&handle.path, &self.root_of(viewer)?));
                 }
                 let text = host_link(&copy)?;
-                if !text.starts_with(b"/") || text.starts_with(b"/memfd:") {
+                // The devices of the sandbox's /dev are the host's, under their names there.
+                let stat = rustix::fs::fstat(&copy).map_err(host)?;
+                let is_device = server.device_inode(stat.st_rdev, stat.st_mode).is_some();
+                if !text.starts_with(b"/") || text.starts_with(b"/memfd:") || is_device {
                     return Ok(text);
                 }
                 let (path, deleted) = match text.strip_suffix(b" (deleted)") {
