@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use nomina_fs::proc::{
     FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, ProcSource, TaskInfo, TaskKey, TaskOwner, UtsField,
 };
+use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
@@ -27,6 +28,7 @@ use super::Server;
 use super::context::walk_cred;
 use super::given;
 use super::guest::GuestThread;
+use super::instances::first_mount;
 use super::request::host;
 use super::sys::files::HandleInode;
 
@@ -332,6 +334,9 @@ impl ProcSource for PidNsView {
                     }
                     return Ok(d_path::d_path(&handle.path, &self.root_of(viewer)?));
                 }
+                if let Some(path) = server.controls.find(copy.as_fd()) {
+                    return Ok(d_path::d_path(&path, &self.root_of(viewer)?));
+                }
                 let text = host_link(&copy)?;
                 // The devices of the sandbox's /dev are the host's, under their names there.
                 let stat = rustix::fs::fstat(&copy).map_err(host)?;
@@ -373,6 +378,9 @@ impl ProcSource for PidNsView {
                 let (copy, flags) = self.look_at(task, fd)?;
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     return Ok(handle.path.clone());
+                }
+                if let Some(path) = server.controls.find(copy.as_fd()) {
+                    return Ok(path);
                 }
                 Ok(HandleInode::with_flags(&server, copy, flags)?.place())
             }
@@ -440,6 +448,10 @@ impl ProcSource for PidNsView {
         })
     }
 
+    fn filesystems(&self) -> Vec<(bool, String)> {
+        self.server().map_or_else(Vec::new, |server| server.filesystems.list())
+    }
+
     fn limits(&self, task: TaskKey) -> Result<[(u64, u64); 16]> {
         let pid = self.host_pid(task)?;
         let mut limits = [(0, 0); 16];
@@ -492,6 +504,14 @@ impl ProcSource for PidNsView {
         self.need(|_, kernel, _| {
             Some(kernel.task(TaskId(task.0))?.cred().user_ns.show_setgroups() != "deny\n")
         })
+    }
+
+    fn may_set_setgroups(&self, task: TaskKey, viewer: Option<TaskKey>) -> bool {
+        let may = |kernel: &Kernel| {
+            let ns = kernel.task(TaskId(task.0))?.cred().user_ns.clone();
+            Some(kernel.task(TaskId(viewer?.0))?.cred().ns_capable(&ns, Cap::SYS_ADMIN))
+        };
+        self.with(|_, kernel, _| may(kernel)).unwrap_or(false)
     }
 
     fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()> {
@@ -597,9 +617,11 @@ impl Server {
     pub fn place_of_handle(self: &Arc<Self>, fd: OwnedFd) -> Result<Path> {
         let name = host_link(&fd)?;
         let inode: Arc<dyn Inode> = Arc::new(HandleInode::new(self, fd)?);
-        for mount in &self.mounts {
-            let Some(below) = mount.sb().ops().path_of_host(&name) else { continue };
-            if let Some(place) = self.place_at(mount, &below, &inode) {
+        for sb in self.instances.all() {
+            let Some(below) = sb.ops().path_of_host(&name) else { continue };
+            if let Some(mount) = first_mount(&sb)
+                && let Some(place) = self.place_at(&mount, &below, &inode)
+            {
                 return Ok(place);
             }
         }
@@ -622,18 +644,28 @@ impl Server {
 
     /// The path, below `root`, of a host file that one of the mounts made at the start shows.
     pub fn guest_path(&self, path: &[u8], root: &Path) -> Option<Vec<u8>> {
-        self.mounts.iter().find_map(|mount| self.path_in_mount(mount, path, root))
+        self.instances.all().iter().find_map(|sb| {
+            let below = sb.ops().path_of_host(path)?;
+            sb.mounts().iter().find_map(|mount| path_in_mount(mount, &below, root))
+        })
     }
+}
 
-    fn path_in_mount(&self, mount: &Arc<Mount>, path: &[u8], root: &Path) -> Option<Vec<u8>> {
-        let below = mount.sb().ops().path_of_host(path)?;
-        let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
-        if text == b"/" {
-            text.clear();
-        }
-        if below != b"/" || text.is_empty() {
-            text.extend_from_slice(&below);
-        }
-        Some(text)
+/// The path, below `root`, of what is at `below` in a file system, if this mount shows it.
+fn path_in_mount(mount: &Arc<Mount>, below: &[u8], root: &Path) -> Option<Vec<u8>> {
+    let top = d_path::dentry_path(mount.root());
+    let below = match below.strip_prefix(&top[..]) {
+        _ if top == b"/" => below,
+        Some(b"") => b"/",
+        Some(rest) if rest.starts_with(b"/") => rest,
+        _ => return None,
+    };
+    let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
+    if text == b"/" {
+        text.clear();
     }
+    if below != b"/" || text.is_empty() {
+        text.extend_from_slice(below);
+    }
+    Some(text)
 }
