@@ -31,6 +31,9 @@ pub(super) fn clone_mnt(
 ) -> Arc<Mount> {
     let flags = old.flags() - MountFlags::INTERNAL;
     let mount = Mount::new(&old.table, old.sb.clone(), root.clone(), flags);
+    if let Some(name) = old.devname() {
+        mount.set_devname(name);
+    }
     lock.pnodes.clone_links(&mount, old, copy);
     mount
 }

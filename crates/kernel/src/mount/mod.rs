@@ -29,10 +29,11 @@ mod rootfs;
 mod tests;
 mod tree;
 mod umount;
+mod visible;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
 pub use copy::copy_mnt_ns;
 pub use flags::MountFlags;
@@ -43,15 +44,16 @@ use pnode::Pnodes;
 pub use pnode::Propagation;
 pub use proc_mounts::{show_mountinfo, show_mounts, show_mountstats};
 pub use tree::{
-    MountPropagation, bind_mount, change_propagation, do_mount, move_mount, move_mount_beneath, pivot_root,
-    remount_flags, set_group,
+    MountPropagation, bind_mount, change_propagation, do_add_mount, do_mount, move_mount, move_mount_beneath,
+    pivot_root, remount_flags, set_group,
 };
 pub use umount::{UmountFlags, umount};
 pub(crate) use umount::{detach_mounts, is_local_mountpoint};
+pub use visible::mount_too_revealing;
 
 use crate::errno::{Errno, Result};
 use crate::vfs::lock::{Mutex, RwLock};
-use crate::vfs::{ActiveSuper, Dentry, SuperFlags};
+use crate::vfs::{ActiveSuper, Dentry, Path, SuperFlags, SuperIflags};
 
 /// What all mount trees of one sandbox share: the lock of their shape and the counters of their numbers.
 pub struct MountTable {
@@ -130,11 +132,18 @@ pub struct Mount {
     unique_id: u64,
     root: Arc<Dentry>,
     sb: Arc<ActiveSuper>,
+    devname: OnceLock<Box<[u8]>>,
     flags: AtomicU32,
     expiry_mark: AtomicBool,
     state: RwLock<MountState>,
     children: RwLock<Children>,
     table: Arc<MountTable>,
+}
+
+/// A mount of the directory at `path` for a file system made of others (overlayfs): in no namespace, so that what is mounted
+/// below does not show.
+pub fn clone_private_mount(path: &Path) -> Result<Arc<Mount>> {
+    Ok(Mount::private_clone(path))
 }
 
 fn key(dentry: &Arc<Dentry>) -> usize {
@@ -149,17 +158,26 @@ impl Mount {
         root: Arc<Dentry>,
         flags: MountFlags,
     ) -> Arc<Mount> {
-        Arc::new(Mount {
+        let mount = Arc::new(Mount {
             id: table.mnt_ids.lock().alloc(),
             unique_id: table.next_unique.fetch_add(1, Ordering::Relaxed),
             root,
             sb,
+            devname: OnceLock::new(),
             flags: AtomicU32::new(flags.bits()),
             expiry_mark: AtomicBool::new(false),
             state: RwLock::new(MountState { parent: Weak::new(), mountpoint: None, ns: None }),
             children: RwLock::default(),
             table: table.clone(),
-        })
+        });
+        mount.sb.add_mount(&mount);
+        mount
+    }
+
+    /// A mount of the directory at `path` that is in no namespace, so that nothing is mounted on it: `clone_private_mount`.
+    fn private_clone(path: &Path) -> Arc<Mount> {
+        let mnt = &path.mnt;
+        Mount::new(&mnt.table, mnt.sb().clone(), path.dentry.clone(), mnt.flags() - MountFlags::INTERNAL)
     }
 
     /// Mount id, as mountinfo shows it: the lowest that was free.
@@ -180,6 +198,26 @@ impl Mount {
     /// The file system.
     pub fn sb(&self) -> &Arc<ActiveSuper> {
         &self.sb
+    }
+
+    /// What was given as its source (`mnt_devname`): with `mount(2)` each mount of one instance may have another.
+    pub fn devname(&self) -> Option<&[u8]> {
+        self.devname.get().map(|name| &name[..])
+    }
+
+    /// Records its source, once.
+    pub fn set_devname(&self, name: &[u8]) {
+        let _ = self.devname.set(name.into());
+    }
+
+    /// Whether device nodes can be opened: `may_open_dev`.
+    pub fn may_open_dev(&self) -> bool {
+        !self.flags().nodev() && !self.sb.iflags().contains(SuperIflags::NODEV)
+    }
+
+    /// Whether nothing can be executed: `path_noexec`.
+    pub fn noexec(&self) -> bool {
+        self.flags().noexec() || self.sb.iflags().contains(SuperIflags::NOEXEC)
     }
 
     /// Current flags.
@@ -252,8 +290,8 @@ impl Mount {
         self.state.read().ns.clone()
     }
 
-    /// `check_mnt`
-    pub(crate) fn is_in(&self, ns: &MntNamespace) -> bool {
+    /// Whether this mount is in the tree of `ns`: `check_mnt`.
+    pub fn is_in(&self, ns: &MntNamespace) -> bool {
         self.state.read().ns.as_ref().is_some_and(|own| Arc::ptr_eq(own, ns.inner()))
     }
 

@@ -139,7 +139,8 @@ impl MntNamespace {
         &self.inner
     }
 
-    pub(super) fn table(&self) -> &Arc<MountTable> {
+    /// The lock and counters that all namespaces of the sandbox share.
+    pub fn table(&self) -> &Arc<MountTable> {
         &self.table
     }
 

@@ -44,6 +44,14 @@ pub fn do_mount(
 ) -> Result<Arc<Mount>> {
     let root = sb.root().clone();
     let mount = Mount::new(ns.table(), sb, root, flags & MountFlags::USER_SETTABLE);
+    do_add_mount(ns, &mount, at)?;
+    Ok(mount)
+}
+
+/// Puts a new mount into the tree: `do_add_mount`.
+///
+/// Errors of [`do_mount`].
+pub fn do_add_mount(ns: &Arc<MntNamespace>, mount: &Arc<Mount>, at: &Path) -> Result<()> {
     let mut lock = ns.table().namespace_lock();
     let at = lock_mount(at)?;
     if !at.mnt.is_in(ns) {
@@ -55,8 +63,7 @@ pub fn do_mount(
     if mount.root.is_symlink() {
         return Err(Errno::EINVAL);
     }
-    graft_tree(&mount, &at, ns, &mut lock)?;
-    Ok(mount)
+    graft_tree(mount, &at, ns, &mut lock)
 }
 
 /// `mount --bind`, with `recurse` `--rbind`: `do_loopback`. Gives the new mount.
@@ -102,16 +109,26 @@ pub(super) fn has_locked_children(path: &Path) -> bool {
     })
 }
 
-/// `can_change_locked_flags`
-pub(super) fn can_change_locked_flags(old: MountFlags, new: MountFlags) -> bool {
-    let kept = [
-        (MountFlags::LOCK_READONLY, MountFlags::READONLY),
-        (MountFlags::LOCK_NODEV, MountFlags::NODEV),
-        (MountFlags::LOCK_NOSUID, MountFlags::NOSUID),
-        (MountFlags::LOCK_NOEXEC, MountFlags::NOEXEC),
-    ];
-    kept.iter().all(|(lock, flag)| !old.contains(*lock) || new.contains(*flag))
-        && (!old.contains(MountFlags::LOCK_ATIME) || old & MountFlags::ATIME == new & MountFlags::ATIME)
+impl Mount {
+    /// Whether the flags that a user sets may become `flags`: `can_change_locked_flags`.
+    ///
+    /// `EPERM`: a more privileged user has locked one.
+    pub fn may_change_flags(&self, flags: MountFlags) -> Result<()> {
+        let old = self.flags();
+        let kept = [
+            (MountFlags::LOCK_READONLY, MountFlags::READONLY),
+            (MountFlags::LOCK_NODEV, MountFlags::NODEV),
+            (MountFlags::LOCK_NOSUID, MountFlags::NOSUID),
+            (MountFlags::LOCK_NOEXEC, MountFlags::NOEXEC),
+        ];
+        let atime_kept =
+            !old.contains(MountFlags::LOCK_ATIME) || old & MountFlags::ATIME == flags & MountFlags::ATIME;
+        if atime_kept && kept.iter().all(|(lock, flag)| !old.contains(*lock) || flags.contains(*flag)) {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
+        }
+    }
 }
 
 /// `mount -o remount,bind`: sets the flags of one mount (`do_reconfigure_mnt`).
@@ -122,11 +139,8 @@ pub fn remount_flags(ns: &Arc<MntNamespace>, path: &Path, flags: MountFlags) -> 
     if !is_mount_root(path) || !path.mnt.is_in(ns) {
         return Err(Errno::EINVAL);
     }
-    let old = path.mnt.flags();
-    let new = flags & MountFlags::USER_SETTABLE;
-    if !can_change_locked_flags(old, new) {
-        return Err(Errno::EPERM);
-    }
+    path.mnt.may_change_flags(flags)?;
+    let (old, new) = (path.mnt.flags(), flags & MountFlags::USER_SETTABLE);
     path.mnt.set_flags((old - MountFlags::USER_SETTABLE) | new);
     ns.inner().touch(ns.table().next_event());
     Ok(())
