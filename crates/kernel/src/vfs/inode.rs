@@ -132,6 +132,9 @@ pub enum Link {
 pub enum Opened {
     /// A host handle that is harmless in a guest's hands and has the access mode asked for.
     Host(OwnedFd),
+    /// As `Host`, a file that has the contents but is not the file itself: the caller lets it answer for the place, in `fstat(2)`
+    /// and the like.
+    Copy(OwnedFd),
     /// A directory: the caller makes the handle (directories are never handed out as host directories).
     Directory,
     /// A file whose text is made at open time (proc, sysfs): the caller hands out a sealed copy.
