@@ -167,6 +167,10 @@ pub mod op {
     /// A native wait consumed the zombie `args[0]` (host pid). ret: its pid as the caller sees it; `ECHILD` if it is no child in
     /// the model.
     pub const REAP: u32 = 0x8006;
+    /// A native write has come back from a handle that reports its writes (the supervisor had the host send `SIGSYS` with
+    /// `si_code` [`super::SI_SIGIO`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
+    /// the result the guest must see.
+    pub const WRITTEN: u32 = 0x8007;
 }
 
 /// Kinds of [`op::XLATE`].
@@ -189,6 +193,8 @@ pub mod xlate {
 /// send `SI_USER` with another's pid. `si_pid` and `si_uid` are as the receiver sees them, `si_value` (`sival_int`) is the
 /// code the guest must see ([`SI_USER`] or [`SI_TKILL`]).
 pub const SI_NOMINA: i32 = -0x4e;
+/// `si_code` of signals that a descriptor sends (`F_SETSIG`).
+pub const SI_SIGIO: i32 = -5;
 /// `kill(2)`.
 pub const SI_USER: i32 = 0;
 /// `tkill(2)`, `tgkill(2)`.

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use nomina_fs::proc::{
     FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, ProcSource, TaskInfo, TaskKey, TaskOwner, UtsField,
 };
+use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
@@ -26,6 +27,7 @@ use rustix::fs::OFlags;
 use super::Server;
 use super::context::walk_cred;
 use super::guest::GuestThread;
+use super::instances::first_mount;
 use super::request::host;
 use super::sys::files::HandleInode;
 
@@ -331,6 +333,9 @@ impl ProcSource for PidNsView {
                     }
                     return Ok(d_path::d_path(&handle.path, &self.root_of(viewer)?));
                 }
+                if let Some(path) = server.controls.find(copy.as_fd()) {
+                    return Ok(d_path::d_path(&path, &self.root_of(viewer)?));
+                }
                 let text = host_link(&copy)?;
                 if !text.starts_with(b"/") || text.starts_with(b"/memfd:") {
                     return Ok(text);
@@ -369,6 +374,9 @@ impl ProcSource for PidNsView {
                 let copy = self.getfd(task, fd)?;
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     return Ok(handle.path.clone());
+                }
+                if let Some(path) = server.controls.find(copy.as_fd()) {
+                    return Ok(path);
                 }
                 Ok(HandleInode::new(&server, copy)?.place())
             }
@@ -437,6 +445,10 @@ impl ProcSource for PidNsView {
         })
     }
 
+    fn filesystems(&self) -> Vec<(bool, String)> {
+        self.server().map_or_else(Vec::new, |server| server.filesystems.list())
+    }
+
     fn limits(&self, task: TaskKey) -> Result<[(u64, u64); 16]> {
         let pid = self.host_pid(task)?;
         let mut limits = [(0, 0); 16];
@@ -489,6 +501,14 @@ impl ProcSource for PidNsView {
         self.need(|_, kernel, _| {
             Some(kernel.task(TaskId(task.0))?.cred().user_ns.show_setgroups() != "deny\n")
         })
+    }
+
+    fn may_set_setgroups(&self, task: TaskKey, viewer: Option<TaskKey>) -> bool {
+        let may = |kernel: &Kernel| {
+            let ns = kernel.task(TaskId(task.0))?.cred().user_ns.clone();
+            Some(kernel.task(TaskId(viewer?.0))?.cred().ns_capable(&ns, Cap::SYS_ADMIN))
+        };
+        self.with(|_, kernel, _| may(kernel)).unwrap_or(false)
     }
 
     fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()> {
@@ -594,9 +614,11 @@ impl Server {
     pub fn place_of_handle(self: &Arc<Self>, fd: OwnedFd) -> Result<Path> {
         let name = host_link(&fd)?;
         let inode: Arc<dyn Inode> = Arc::new(HandleInode::new(self, fd)?);
-        for mount in &self.mounts {
-            let Some(below) = mount.sb().ops().path_of_host(&name) else { continue };
-            if let Some(place) = self.place_at(mount, &below, &inode) {
+        for sb in self.instances.all() {
+            let Some(below) = sb.ops().path_of_host(&name) else { continue };
+            if let Some(mount) = first_mount(&sb)
+                && let Some(place) = self.place_at(&mount, &below, &inode)
+            {
                 return Ok(place);
             }
         }
@@ -619,18 +641,28 @@ impl Server {
 
     /// The path, below `root`, of a host file that one of the mounts made at the start shows.
     pub fn guest_path(&self, path: &[u8], root: &Path) -> Option<Vec<u8>> {
-        self.mounts.iter().find_map(|mount| self.path_in_mount(mount, path, root))
+        self.instances.all().iter().find_map(|sb| {
+            let below = sb.ops().path_of_host(path)?;
+            sb.mounts().iter().find_map(|mount| path_in_mount(mount, &below, root))
+        })
     }
+}
 
-    fn path_in_mount(&self, mount: &Arc<Mount>, path: &[u8], root: &Path) -> Option<Vec<u8>> {
-        let below = mount.sb().ops().path_of_host(path)?;
-        let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
-        if text == b"/" {
-            text.clear();
-        }
-        if below != b"/" || text.is_empty() {
-            text.extend_from_slice(&below);
-        }
-        Some(text)
+/// The path, below `root`, of what is at `below` in a file system, if this mount shows it.
+fn path_in_mount(mount: &Arc<Mount>, below: &[u8], root: &Path) -> Option<Vec<u8>> {
+    let top = d_path::dentry_path(mount.root());
+    let below = match below.strip_prefix(&top[..]) {
+        _ if top == b"/" => below,
+        Some(b"") => b"/",
+        Some(rest) if rest.starts_with(b"/") => rest,
+        _ => return None,
+    };
+    let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
+    if text == b"/" {
+        text.clear();
     }
+    if below != b"/" || text.is_empty() {
+        text.extend_from_slice(below);
+    }
+    Some(text)
 }

@@ -16,6 +16,7 @@ use nomina_kernel::vfs::{Inode, S_IFDIR, S_IFMT, S_IFREG};
 use rustix::fs::{OFlags, Stat};
 
 use super::Server;
+use super::instances::first_mount;
 use super::request::host;
 
 /// Whose a file is.
@@ -63,7 +64,7 @@ impl Server {
         match self.named(fd) {
             Some(named) => named,
             None if passed => Whose::Host,
-            None if self.overlays.iter().any(|(overlay, _)| overlay.is_ours(fd.as_fd())) => Whose::Sandbox,
+            None if self.is_in_overlay(fd) => Whose::Sandbox,
             None if link_of(fd).is_some_and(|link| !link.starts_with(b"/")) => Whose::Sandbox,
             None => Whose::Host,
         }
@@ -77,7 +78,7 @@ impl Server {
         if stat.st_nlink == 0 && check_no_more(fd, libc::O_RDWR as u32).is_ok() {
             return Whose::Sandbox;
         }
-        let ours = self.overlays.iter().any(|(overlay, _)| overlay.is_ours(fd.as_fd()));
+        let ours = self.is_in_overlay(fd);
         // F_GET_SEALS answers for memory files only; a name in `/` starting with "memfd:" alone would prove nothing.
         let memfd = || {
             link_of(fd).is_some_and(|link| link.starts_with(b"/memfd:"))
@@ -89,21 +90,28 @@ impl Server {
     /// The object inside that has the file's name. What a mount writes through goes before what an overlay would copy, and
     /// that before what is read-only.
     fn named(&self, fd: &OwnedFd) -> Option<Whose> {
+        let instances = self.instances.all();
         let bound = |read_only: bool| {
-            self.mounts
+            instances
                 .iter()
+                .filter_map(|sb| first_mount(sb))
                 .filter(move |mount| mount.flags().contains(MountFlags::READONLY) == read_only)
                 .find_map(|mount| {
                     let sb = mount.sb().ops().as_any().downcast_ref::<HostSb>()?;
-                    Some(Whose::Named(mount.clone(), sb.inode_of_handle(fd.as_fd())?))
+                    let inode = sb.inode_of_handle(fd.as_fd())?;
+                    Some(Whose::Named(mount, inode))
                 })
         };
         let layered = || {
-            self.overlays.iter().find_map(|(overlay, mount)| {
-                Some(Whose::Named(mount.clone(), overlay.inode_of_handle(fd.as_fd())?))
+            self.instances.find_overlay(|sb, overlay| {
+                Some(Whose::Named(first_mount(sb)?, overlay.inode_of_handle(fd.as_fd())?))
             })
         };
         bound(false).or_else(layered).or_else(|| bound(true))
+    }
+
+    fn is_in_overlay(&self, fd: &OwnedFd) -> bool {
+        self.instances.find_overlay(|_, overlay| overlay.is_ours(fd.as_fd()).then_some(())).is_some()
     }
 
     fn root_mount(&self) -> Arc<Mount> {

@@ -146,6 +146,9 @@ impl Ctx<'_> {
         if let Some(handle) = self.server.handles.find(std::os::fd::AsFd::as_fd(&copy)) {
             return Ok(FdPath::Place(handle.path.clone()));
         }
+        if let Some(path) = self.server.controls.find(std::os::fd::AsFd::as_fd(&copy)) {
+            return Ok(FdPath::Place(path));
+        }
         let inode = HandleInode::new(self.server, copy)?;
         let fd = inode.fd.clone();
         Ok(FdPath::Open(inode.place(), fd))
