@@ -42,6 +42,11 @@ pub(super) struct Contents {
     error: Option<Errno>,
 }
 
+/// Flags of `open(2)` that servers are not told of: those that have been dealt with, and `O_APPEND`, since what is written
+/// back says at which offset.
+pub(super) const KERNEL_FLAGS: u32 =
+    (libc::O_TRUNC | libc::O_APPEND | libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY) as u32;
+
 fn host(error: rustix::io::Errno) -> Errno {
     Errno(error.raw_os_error())
 }
@@ -130,7 +135,12 @@ impl FuseInode {
     /// Opens a regular file.
     pub(super) fn open_contents(&self, flags: u32) -> Result<Opened> {
         let me = self.me.upgrade().ok_or(Errno::EIO)?;
-        let asked = flags & !((libc::O_TRUNC | libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY) as u32);
+        let truncates = flags & libc::O_TRUNC as u32 != 0;
+        let mut asked = flags & !KERNEL_FLAGS;
+        if !truncates && asked & libc::O_ACCMODE as u32 == libc::O_WRONLY as u32 {
+            // What is not written must be read first, as with Linux's write-back cache.
+            asked = asked & !(libc::O_ACCMODE as u32) | libc::O_RDWR as u32;
+        }
         let (fh, open_flags) = match self.ask(op::OPEN, Body::default().u32(asked).u32(0)) {
             Ok(answer) => abi::open_out(&answer.body)?,
             Err(Errno::ENOSYS) => (0, 0),
@@ -140,7 +150,6 @@ impl FuseInode {
             self.release(op::RELEASE, fh, asked);
             return Err(error);
         }
-        let truncates = flags & libc::O_TRUNC as u32 != 0;
         if truncates {
             use nomina_kernel::vfs::Inode;
             self.setattr(&SetAttr { size: Some(0), ..SetAttr::default() })?;

@@ -17,7 +17,7 @@ use nomina_kernel::{Errno, Result};
 use super::FuseOptions;
 use super::abi::{self, Body, fattr, op};
 use super::dev::{Connection, Fuse};
-use super::file::Contents;
+use super::file::{Contents, KERNEL_FLAGS};
 use super::replay::Answered;
 use crate::proc::current;
 
@@ -141,6 +141,9 @@ fn is_valid_type(kind: u32) -> bool {
 impl SuperBlock for FuseSb {
     fn fs_type(&self) -> &'static str {
         "fuse"
+    }
+    fn full_type(&self) -> &str {
+        self.options.subtype.as_deref().unwrap_or("fuse")
     }
     fn source(&self) -> Vec<u8> {
         self.options.source.clone()
@@ -326,11 +329,6 @@ impl FuseInode {
     fn node(inode: &Arc<dyn Inode>) -> Result<&FuseInode> {
         inode.as_any().downcast_ref::<FuseInode>().ok_or(Errno::EXDEV)
     }
-
-    /// The caller has applied the umask, which servers want to know nevertheless.
-    fn plain_ids(&self, new: &NewInode) -> u32 {
-        new.mode
-    }
 }
 
 /// The answers of an operation that a server does not have: `ENOSYS` becomes `EOPNOTSUPP`.
@@ -429,8 +427,13 @@ impl Inode for FuseInode {
     }
 
     fn create(&self, name: &[u8], new: NewInode, flags: u32) -> Result<(Arc<dyn Inode>, Opened)> {
-        let mode = self.plain_ids(&new);
-        let body = Body::default().u32(flags | libc::O_CREAT as u32).u32(mode).u32(0).u32(0).name(name);
+        let mode = new.mode;
+        let body = Body::default()
+            .u32(flags & !KERNEL_FLAGS | libc::O_CREAT as u32)
+            .u32(mode)
+            .u32(0)
+            .u32(0)
+            .name(name);
         match self.ask_entry(op::CREATE, body) {
             Ok(created) => {
                 self.changed(name);
@@ -452,12 +455,12 @@ impl Inode for FuseInode {
     }
 
     fn mkdir(&self, name: &[u8], new: NewInode) -> Result<Arc<dyn Inode>> {
-        let body = Body::default().u32(self.plain_ids(&new) & 0o7777).u32(0).name(name);
+        let body = Body::default().u32(new.mode & 0o7777).u32(0).name(name);
         self.make(op::MKDIR, name, body)
     }
 
     fn mknod(&self, name: &[u8], new: NewInode) -> Result<Arc<dyn Inode>> {
-        let body = Body::default().u32(self.plain_ids(&new)).u32(abi::encode_dev(new.rdev)).u32(0).u32(0);
+        let body = Body::default().u32(new.mode).u32(abi::encode_dev(new.rdev)).u32(0).u32(0);
         self.make(op::MKNOD, name, body.name(name))
     }
 

@@ -34,6 +34,8 @@ use nomina_kernel::user_namespace::UserNamespace;
 /// Options of a mount, beside `fd`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FuseOptions {
+    /// What mountinfo shows as the type, where the mount named one after `fuse.`.
+    pub subtype: Option<String>,
     /// What mountinfo shows as the source.
     pub source: Vec<u8>,
     /// `user_id=`: who mounted, and may look (an id of the first user namespace).

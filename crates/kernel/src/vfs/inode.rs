@@ -168,6 +168,10 @@ pub struct StatFs {
 pub trait SuperBlock: Send + Sync {
     /// Type as in `/proc/filesystems`.
     fn fs_type(&self) -> &'static str;
+    /// Type and subtype as `/proc/self/mountinfo` shows them: `fuse.sshfs`.
+    fn full_type(&self) -> &str {
+        self.fs_type()
+    }
     /// Source as `/proc/self/mountinfo` shows it.
     fn source(&self) -> Vec<u8>;
     /// Options specific to the file system, as mountinfo shows them after the super block's `rw` or `ro`.
