@@ -36,7 +36,7 @@ with open("/tmp/mnt/map", "wb+") as f:
     with mmap.mmap(f.fileno(), 8192) as m: m[4096:4100] = b"mmap"
 P
 wait_for 'grep -qa mmap src/map' && echo mapped
-rm -r mnt/d mnt/hard; ls src | tr '\n' ' '; echo
+wait_for 'rm -rf mnt/d mnt/hard; [ ! -e mnt/d ]'; ls src | tr '\n' ' '; echo
 rmdir mnt/nothing 2>&1; mkdir mnt/a 2>&1; cat mnt/nothing 2>&1
 exec 5< mnt/a; umount mnt 2>&1; exec 5<&-; wait_for 'umount mnt 2>/dev/null'; ls -A mnt | wc -l
 """).ok()

@@ -48,8 +48,10 @@ pub(super) struct Hub {
     next_id: AtomicU64,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     /// Files whose contents guests hold open, by their watch.
-    open_files: Mutex<HashMap<i32, (Arc<FuseInode>, Arc<FuseSb>)>>,
+    open_files: Mutex<OpenFiles>,
 }
+
+type OpenFiles = HashMap<i32, (Arc<FuseInode>, Arc<FuseSb>)>;
 
 const STOP: u64 = 0;
 const INOTIFY: u64 = 1;
@@ -144,7 +146,7 @@ impl Hub {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open_files(&self) -> MutexGuard<'_, HashMap<i32, (Arc<FuseInode>, Arc<FuseSb>)>> {
+    fn open_files(&self) -> MutexGuard<'_, OpenFiles> {
         self.open_files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -89,7 +89,7 @@ impl FuseType {
         let server = self.server.upgrade().ok_or(Errno::ENODEV)?;
         let task = TaskId(current().ok_or(Errno::EINVAL)?.0);
         let thread = server.guests.by_task(task).ok_or(Errno::EINVAL)?;
-        thread.process.getfd(number).map_err(|_| Errno::EINVAL)
+        super::given::look_at(&thread, number).map(|(fd, _)| fd).map_err(|_| Errno::EINVAL)
     }
 }
 
