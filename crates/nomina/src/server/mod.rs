@@ -12,6 +12,7 @@ pub mod context;
 pub mod controls;
 pub mod filesystems;
 pub mod fresh;
+pub mod fuse;
 #[cfg(test)]
 mod fuzz;
 pub mod given;
@@ -89,6 +90,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
+    /// File systems served by guests.
+    pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
     /// The standard streams that were passed in; set at the launch.
