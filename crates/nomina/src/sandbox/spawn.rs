@@ -46,7 +46,7 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::whose::Streams;
-use crate::server::{Server, controls, fuse, handle, pids, reaper, spares, stats, watcher, worker};
+use crate::server::{Server, controls, fuse, handle, netlink, pids, reaper, spares, stats, watcher, worker};
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
 const PROC_DEV: u64 = 0x16;
@@ -214,7 +214,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let instances = Instances::default();
     let root_sb = active(root_overlay);
     instances.add(&root_sb);
-    let ns = MntNamespace::new(&table, root_sb, MountFlags::empty());
+    let ns = MntNamespace::new(&table, root_sb, MountFlags::RELATIME);
     let root_mount = ns.root().ok_or_else(|| errno_error("mounting the root")(Errno::ENOENT))?;
     let root = Path::mount_root(&root_mount);
     for dir in &plan.dirs {
@@ -287,7 +287,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
             sb.keep(dir);
         }
         instances.add(&sb);
-        let mounted = do_mount(&ns, sb, &place, flags).map_err(errno_error("mounting"))?;
+        let mounted = do_mount(&ns, sb, &place, flags | MountFlags::RELATIME).map_err(errno_error("mounting"))?;
         if is_tmpfs {
             let top = Path::mount_root(&mounted);
             nomina_kernel::vfs::attr::vfs_chmod(&top, &WalkCred::root(), 0o1777)
@@ -413,6 +413,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         ns_mnt,
         devpts: mounted.devpts,
         devtmpfs: mounted.devtmpfs,
+        netlink: netlink::Netlink::new().map_err(host_error("preparing netlink"))?,
         fuse: nomina_fs::fuse::Fuse::new(fuse_host.clone()).map_err(host_error("preparing FUSE"))?,
         terminals: mounted.terminals.clone(),
         streams: OnceLock::new(),

@@ -23,6 +23,7 @@ pub mod interrupt;
 pub mod layout;
 pub mod lock;
 pub mod overlayfs;
+pub mod netlink;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
@@ -90,6 +91,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
+    /// Sockets to the kernel.
+    pub netlink: netlink::Netlink,
     /// File systems served by guests.
     pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.

@@ -6,6 +6,7 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::nsfs::NsRef;
 
 use super::super::proc_source::NsInode;
+use super::super::netlink;
 use super::super::request::{Ctx, Reply, host};
 use super::files::FdPath;
 
@@ -34,6 +35,14 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let fd = ctx.getfd(ctx.int(0))?;
     if rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::PATH)) {
         return Err(Errno::EBADF);
+    }
+    if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+        && let Some(mut request) = ctx.structure::<40>(3)?
+        && let Some(result) = netlink::ioctl(ctx, command, &mut request)
+    {
+        result?;
+        ctx.write(3, &request)?;
+        return Ok(().into());
     }
     let FdPath::Place(path) = ctx.fd_path(ctx.int(0))? else { return Err(Errno::ENOTTY) };
     let Some(inode) = path.inode().as_any().downcast_ref::<NsInode>() else { return Err(Errno::ENOTTY) };

@@ -22,6 +22,7 @@ use rustix::fs::OFlags;
 
 use super::super::interrupt;
 use super::super::lock::Mutex;
+use super::super::netlink;
 use super::super::request::{Ctx, Reply, host};
 
 const AF_UNIX: u16 = libc::AF_UNIX as u16;
@@ -231,6 +232,7 @@ pub fn socket(ctx: &mut Ctx<'_>) -> Result<Reply> {
         // Datagram sockets name a destination in every message; they come with the network.
         (libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_RAW) => Err(Errno::ESOCKTNOSUPPORT),
         (libc::AF_UNIX, _) => Err(Errno::EPROTONOSUPPORT),
+        (libc::AF_NETLINK, _) => netlink::socket(ctx),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }
@@ -245,6 +247,9 @@ fn guest_socket(ctx: &Ctx<'_>, index: usize) -> Result<OwnedFd> {
 pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
     let address = ctx.bytes(1)?;
+    if let Some(netlink) = ctx.server.netlink.find(&socket) {
+        return netlink::bind(ctx, &netlink, &address);
+    }
     let (family, name) = parse(&address)?;
     if family != AF_UNIX {
         return Err(Errno::EINVAL);
@@ -299,6 +304,9 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
     let address = ctx.bytes(1)?;
+    if let Some(netlink) = ctx.server.netlink.find(&socket) {
+        return netlink::send_to(ctx, &netlink, &address);
+    }
     let (family, name) = parse(&address)?;
     if family != AF_UNIX {
         return Err(if family == 0 { Errno::EINVAL } else { Errno::EAFNOSUPPORT });
@@ -368,6 +376,12 @@ fn local_address(socket: &OwnedFd) -> Result<Option<Vec<u8>>> {
 /// `getsockname(2)` and `getpeername(2)`.
 pub fn name_of(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
+    if let Some(netlink) = ctx.server.netlink.find(&socket) {
+        let answer = netlink::name(&netlink, ctx.nr != 51);
+        ctx.out[0] = answer.len() as u64;
+        ctx.write(1, &answer)?;
+        return Ok(().into());
+    }
     let call: NameCall = if ctx.nr == 51 { libc::getsockname } else { libc::getpeername };
     let (family, address) = address_of(&socket, call)?;
     let mut answer = family.to_ne_bytes().to_vec();
@@ -382,6 +396,9 @@ pub fn name_of(ctx: &mut Ctx<'_>) -> Result<Reply> {
 /// `sendto(2)` with an address: on connected sockets Linux ignores or refuses it.
 pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
+    if let Some(netlink) = ctx.server.netlink.find(&socket) {
+        return netlink::send_to(ctx, &netlink, &ctx.bytes(4)?);
+    }
     match rustix::net::sockopt::socket_type(&socket).map_err(host)? {
         rustix::net::SocketType::STREAM => match address_of(&socket, libc::getpeername) {
             Ok(_) => Err(Errno::EISCONN),
