@@ -24,6 +24,7 @@ pub fn count() -> usize {
 /// # Errors
 /// When a thread cannot be started.
 pub fn start(server: &Arc<Server>) -> io::Result<()> {
+    super::turns::start(server, count())?;
     for index in 0..count() {
         let server = server.clone();
         std::thread::Builder::new()
@@ -36,7 +37,7 @@ pub fn start(server: &Arc<Server>) -> io::Result<()> {
 
 fn work(server: &Arc<Server>) {
     let Some(listener) = server.listener.get() else { return };
-    while let Ok(Some(call)) = listener.recv() {
+    while let Some(call) = server.turns.take(|| listener.recv().ok().flatten()) {
         // A panic is our bug, not the guest's to exploit: the call fails, the sandbox lives.
         let value = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer(server, &call)))
             .unwrap_or(-i64::from(Errno::EIO.0));
