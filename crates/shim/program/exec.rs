@@ -28,10 +28,10 @@ pub fn execve(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 /// `execveat(2)`. Returns only on failure; a signal that comes first is handled, and the call is made again.
 pub fn execveat(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let borrowed = area.borrowed.get();
-    if !area.slot.get().is_null() || borrowed.is_null() {
+    if !area.slot.get().is_null() || borrowed.is_null() || args[0] as i32 != AT_FDCWD as i32 {
         return exec(area, args);
     }
-    // A forked process that execs at once needs neither region nor socket of its own.
+    // A forked process that execs at once needs neither region nor, unless it names a descriptor, a socket of its own.
     area.slot.set(borrowed);
     let failed = exec(area, args);
     area.slot.set(core::ptr::null_mut());

@@ -125,7 +125,7 @@ pub fn vfs_access(path: &Path, cred: &WalkCred<'_>, mode: u32) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     let file_type = path.dentry.file_type();
-    if mode & MAY_EXEC != 0 && file_type == S_IFREG && path.mnt.flags().noexec() {
+    if mode & MAY_EXEC != 0 && file_type == S_IFREG && path.mnt.noexec() {
         return Err(Errno::EACCES);
     }
     path_permission(path, cred, mode & (MAY_READ | MAY_WRITE | MAY_EXEC))?;
@@ -143,7 +143,7 @@ pub fn may_exec(path: &Path, cred: &WalkCred<'_>) -> Result<()> {
         S_IFREG => {}
         _ => return Err(Errno::EACCES),
     }
-    if path.mnt.flags().noexec() {
+    if path.mnt.noexec() {
         return Err(Errno::EACCES);
     }
     path_permission(path, cred, MAY_EXEC)

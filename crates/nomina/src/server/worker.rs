@@ -59,7 +59,7 @@ fn work(server: &Arc<Server>) {
 /// Serves one gate call; gives what the call returns.
 fn answer(server: &Arc<Server>, call: &Call) -> Answer {
     let denied = failure(Errno::EPERM);
-    if call.nr as u32 != abi::GATE_NR {
+    if call.nr as u32 != abi::GATE_NR || call.args[2] != abi::GATE_MAGIC {
         return failure(Errno::ENOSYS);
     }
     let tid = call.tid as i32;
