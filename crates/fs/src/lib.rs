@@ -2,11 +2,13 @@
 //!
 //! | module | in Linux | here |
 //! |---|---|---|
-//! | [`overlay`] | overlayfs | a read-only host directory under a private writable one |
+//! | [`overlay`] | overlayfs | a read-only host directory under a private writable one: the root |
+//! | [`overlayfs`] | overlayfs | directories of the sandbox on one another, as guests mount it |
 //! | [`host`] | a bind mount | a host directory as it is, written through |
 //! | [`tmpfs`] | tmpfs | an overlay without a lower directory |
 //! | [`proc`] | proc | one per pid namespace, from the model and the host's files |
 //! | [`sysfs`] | sysfs | a selection of the host's |
+//! | [`fuse`] | FUSE | questions to a server inside the sandbox |
 //! | [`dev`], [`devpts`] | devtmpfs, devpts | harmless devices and the sandbox's own terminals |
 //!
 //! What they share: [`override_stat`] (owners, modes and device numbers that an ordinary user cannot give a host file),
@@ -18,14 +20,17 @@ mod at;
 pub mod dev;
 pub mod devpts;
 mod fifo;
+pub mod fuse;
 pub mod handle;
 pub mod host;
 mod names;
 pub mod overlay;
+pub mod overlayfs;
 pub mod override_stat;
 pub mod proc;
 mod store;
 pub mod sysfs;
 pub mod tmpfs;
+pub mod wait;
 
 pub use override_stat::IdMap;

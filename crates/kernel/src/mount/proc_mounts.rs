@@ -99,7 +99,7 @@ pub fn show_mountinfo(ns: &MntNamespace, root: &Path) -> Vec<u8> {
             out.extend_from_slice(b" unbindable");
         }
         out.extend_from_slice(b" - ");
-        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        mangle(&mut out, mount.sb().ops().full_type().as_bytes(), SOURCE_SPECIAL);
         out.push(b' ');
         mangle(&mut out, &source(&mount), SOURCE_SPECIAL);
         let readonly = mount.sb().flags().contains(SuperFlags::RDONLY);
@@ -119,7 +119,7 @@ pub fn show_mounts(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         out.push(b' ');
         mangle(&mut out, &path, PATH_SPECIAL);
         out.push(b' ');
-        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        mangle(&mut out, mount.sb().ops().full_type().as_bytes(), SOURCE_SPECIAL);
         out.extend_from_slice(if mount.is_readonly() { b" ro" } else { b" rw" });
         out.extend_from_slice(super_options(&mount).as_bytes());
         out.extend_from_slice(mount_options(mount.flags()).as_bytes());
@@ -138,7 +138,7 @@ pub fn show_mountstats(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         out.extend_from_slice(b" mounted on ");
         mangle(&mut out, &path, PATH_SPECIAL);
         out.extend_from_slice(b" with fstype ");
-        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        mangle(&mut out, mount.sb().ops().full_type().as_bytes(), SOURCE_SPECIAL);
         out.push(b'\n');
     }
     out

@@ -111,7 +111,7 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
 
 fn open(path: &Path) -> Result<OwnedFd> {
     match path.inode().open((libc::O_RDONLY | libc::O_CLOEXEC) as u32)? {
-        Opened::Host(fd) => Ok(fd),
+        Opened::Host(fd) | Opened::Copy(fd) => Ok(fd),
         _ => Err(Errno::EACCES),
     }
 }
@@ -365,7 +365,7 @@ impl PreparedExec {
             secure: u32::from(self.secure),
             ids,
             has_interp: u32::from(self.interpreter.is_some()),
-            reserved: 0,
+            patch_after: server.patch_after,
             random: server.tokens.next(),
             comm: [0; 16],
             execfn: [0; 4096],
