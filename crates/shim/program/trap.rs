@@ -44,6 +44,7 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     let result = match result {
         Ok(value) | Err(value) => value,
     };
+    written::acknowledge(area);
     signal::finish(area, context, number, result);
 }
 

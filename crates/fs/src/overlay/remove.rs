@@ -97,6 +97,7 @@ impl Node {
         child.drop_companion()?;
         self.copy_up_dir()?;
         let fd = self.upper_fd()?;
+        let told_later = self.fs.loses_name(At::new(&*fd, name));
         if upper && dir {
             child.delete_upper_dir(&fd, name)?;
             self.with_state(|s| s.names.as_mut().and_then(|n| n.remove(name)))?;
@@ -108,6 +109,9 @@ impl Node {
             self.with_state(|s| s.names.as_mut().and_then(|n| n.remove(name)))?;
         }
         self.with_state(|s| s.remove_child(name))?;
+        if !told_later {
+            self.fs.free_inode();
+        }
         lose_name(&child, kept);
         Ok(())
     }
@@ -232,8 +236,12 @@ impl Node {
             }
             _ => {}
         }
+        let told_later = target.is_some() && self.fs.loses_name(At::new(&*to_fd, new));
         rustix::fs::renameat(&*from_fd, old, &*to_fd, new).map_err(errno)?;
         if let Some(target) = &target {
+            if !told_later {
+                self.fs.free_inode();
+            }
             lose_name(target, kept);
         }
         let entry = self.take_entry(old)?;

@@ -23,6 +23,7 @@ pub mod lock;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
+pub mod reporters;
 pub mod request;
 pub mod spares;
 pub mod stats;
@@ -65,6 +66,8 @@ pub struct Server {
     pub handles: handle::Handles,
     /// Files whose writes come to us.
     pub controls: controls::Controls,
+    /// Threads whose writes to limited file systems are looked at.
+    pub reporters: reporters::Reporters,
     /// Names of unix sockets.
     pub unix: sys::socket::UnixNames,
     /// Host owner and sandbox user.

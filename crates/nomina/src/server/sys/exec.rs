@@ -358,6 +358,7 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
     drop(fds);
     *thread.image.lock().unwrap() = Some(image);
     *thread.process.exe.lock().unwrap() = Some(prepared.exe);
+    server.reporters.executed(server, thread);
     Ok(())
 }
 
