@@ -14,12 +14,14 @@ pub mod filesystems;
 pub mod fresh;
 #[cfg(test)]
 mod fuzz;
+pub mod given;
 pub mod guest;
 pub mod handle;
 pub mod instances;
 pub mod interrupt;
 pub mod layout;
 pub mod lock;
+pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
