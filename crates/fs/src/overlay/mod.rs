@@ -313,7 +313,7 @@ impl SuperBlock for OverlaySb {
         if let Some(space) = &self.fs.space {
             return Ok(space.statfs(&upper, self.dev));
         }
-        Ok(StatFs { magic: OVERLAYFS_SUPER_MAGIC, ..statfs_of(&*upper, self.dev)? })
+        Ok(StatFs { magic: OVERLAYFS_SUPER_MAGIC, ..statfs_of(&upper, self.dev)? })
     }
 
     fn show_options(&self) -> String {

@@ -2,7 +2,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 
 use nomina_kernel::Errno;
-use nomina_kernel::vfs::{Inode, NewInode, Opened, S_IFREG, SuperBlock};
+use nomina_kernel::vfs::{NewInode, Opened, S_IFREG, SuperBlock};
 
 use super::{PAGE, TmpfsOptions, memparse, mount};
 use crate::overlay::OverlaySb;

@@ -11,7 +11,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -54,10 +55,9 @@ impl Reporter {
         Ok(Reporter { inotify, files: HashMap::new(), used: Instant::now(), resting: false })
     }
 
-    fn watch(&mut self, file: BorrowedFd<'_>, ino: u64) -> Result<()> {
+    fn watch(&mut self, file: &Path, ino: u64) -> Result<()> {
         self.used = Instant::now();
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let watch = inotify::add_watch(&self.inotify, path, inotify::WatchFlags::MODIFY).map_err(host)?;
+        let watch = inotify::add_watch(&self.inotify, file, inotify::WatchFlags::MODIFY).map_err(host)?;
         self.files.insert(watch, ino);
         Ok(())
     }
@@ -107,7 +107,8 @@ impl Reporters {
             table.forget_unwatched();
         }
         // What cannot be watched is written without report; nothing else can be done about it.
-        if table.watch(server, thread, file.as_fd(), stat.st_ino).is_ok() {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        if table.watch(server, thread, path.as_ref(), stat.st_ino).is_ok() {
             table.spaces.insert(stat.st_ino, space.clone());
         }
         self.count.store(table.spaces.len(), Ordering::Release);
@@ -127,10 +128,8 @@ impl Reporters {
             if !stat.is_file() || !table.spaces.contains_key(&stat.ino()) {
                 continue;
             }
-            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            if let Some(Ok(file)) = number.map(|number| thread.process.getfd(number)) {
-                let _ = table.watch(server, thread, file.as_fd(), stat.ino());
-            }
+            // A file that is no longer at this number is watched in vain.
+            let _ = table.watch(server, thread, &entry.path(), stat.ino());
         }
     }
 
@@ -210,13 +209,7 @@ impl Table {
         self.spaces.retain(|ino, _| watched.contains(ino));
     }
 
-    fn watch(
-        &mut self,
-        server: &Server,
-        thread: &Arc<GuestThread>,
-        file: BorrowedFd<'_>,
-        ino: u64,
-    ) -> Result<()> {
+    fn watch(&mut self, server: &Server, thread: &Arc<GuestThread>, file: &Path, ino: u64) -> Result<()> {
         if let Some(reporter) = self.reporters.get_mut(&thread.task) {
             return reporter.watch(file, ino);
         }
