@@ -10,6 +10,7 @@ use nomina_abi::op;
 use crate::arch::in_shim;
 use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
+use crate::patch::in_trampoline;
 use crate::signal;
 use crate::slot::request;
 use crate::uaccess::get_user;
@@ -29,7 +30,7 @@ pub fn reported(info: &SigInfo, context: &mut UContext) {
         return;
     }
     let area = Area::current();
-    if in_shim(context.mcontext.rip) {
+    if in_shim(context.mcontext.rip) || in_trampoline(context.mcontext.rip) {
         area.reported.set(true);
         return;
     }
@@ -45,6 +46,7 @@ pub fn reported(info: &SigInfo, context: &mut UContext) {
         context.mcontext.rax = told as u64;
     }
     signal::leave(area, context);
+    area.note_mask(context.sigmask);
 }
 
 /// Before a system call ends: another thread's write was reported during it. The supervisor has to know, or it gets no further

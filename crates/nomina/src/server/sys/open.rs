@@ -92,6 +92,10 @@ fn do_open(
             }
             fd
         }
+        Opened::Copy(fd) => {
+            server.handles.register(&fd, result.path, flags).map_err(host)?;
+            fd
+        }
         Opened::Directory => {
             let fd = server.handles.open_path(result.path, flags).map_err(host)?;
             if server.handles.is_short_of_blanks() {
