@@ -26,6 +26,7 @@ pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
+pub mod reporters;
 pub mod request;
 pub mod spares;
 pub mod stats;
@@ -69,6 +70,8 @@ pub struct Server {
     pub handles: handle::Handles,
     /// Files whose writes come to us.
     pub controls: controls::Controls,
+    /// Threads whose writes to limited file systems are looked at.
+    pub reporters: reporters::Reporters,
     /// Names of unix sockets.
     pub unix: sys::socket::UnixNames,
     /// Host owner and sandbox user.

@@ -346,6 +346,7 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
     *thread.image.lock().unwrap() = Some(image);
     *thread.borrowed.lock().unwrap() = None;
     *thread.process.exe.lock().unwrap() = Some(prepared.exe.clone());
+    server.reporters.executed(server, thread);
     Ok(())
 }
 
