@@ -83,7 +83,7 @@ pub(super) fn attach_recursive_mnt(
                 if let Some(ns) = copy.parent().and_then(|parent| parent.ns()) {
                     ns.clear_pending();
                 }
-                umount_tree(copy, UmountTree::SYNC, ns.table(), lock);
+                umount_tree(copy, UmountTree::SYNC, lock);
             }
             lock.pnodes.cleanup_group_ids(source);
             return Err(error);
@@ -94,6 +94,8 @@ pub(super) fn attach_recursive_mnt(
     }
     if moving {
         source.detach(lock);
+        // Who moves a mount wants to keep it.
+        source.set_expiry_list(None);
     } else if let Some(from) = source.ns() {
         // Out of a detached tree.
         for mount in source.preorder() {
@@ -105,13 +107,13 @@ pub(super) fn attach_recursive_mnt(
     source.set_mountpoint(&dest.mnt, &dest.dentry);
     copies.push(source.clone());
     for tree in copies.iter().rev() {
-        commit_tree(tree, ns);
+        commit_tree(tree, ns, lock);
     }
     Ok(())
 }
 
 /// Makes a tree visible at the place set for it, below what is there already: `commit_tree` and what comes with it.
-fn commit_tree(tree: &Arc<Mount>, caller: &MntNamespace) {
+fn commit_tree(tree: &Arc<Mount>, caller: &MntNamespace, lock: &mut NamespaceLock<'_>) {
     let Some((parent, mountpoint)) = tree.parent_and_mountpoint() else { return };
     let Some(ns) = parent.ns() else { return };
     if ns.user_ns() != caller.user_ns() {
@@ -135,5 +137,5 @@ fn commit_tree(tree: &Arc<Mount>, caller: &MntNamespace) {
         there.attach(&top, &top.root);
     }
     tree.make_visible();
-    ns.touch(caller.table().next_event());
+    lock.touch(&ns);
 }
