@@ -1,6 +1,6 @@
 //! One request: reading its arguments, building its reply.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use nomina_abi as abi;
 use nomina_gate::region::{ReplyWords, Request, SlotRef};
 use nomina_gate::sock;
+use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
 
 use super::Server;
@@ -72,6 +73,10 @@ pub struct Ctx<'a> {
     pub out: [u64; 7],
     /// Descriptors that go with a [`Reply::Value`].
     pub fds: Vec<OwnedFd>,
+    /// Descriptors of ours that are closed when the caller has its answer.
+    pub done_with: RefCell<Vec<OwnedFd>>,
+    /// The caller's credentials, once asked for.
+    pub(super) cred: OnceCell<Arc<Cred>>,
     /// Number of a descriptor that the guest has to give before the request can be served.
     pub wanted: Cell<Option<i32>>,
 }
@@ -85,7 +90,7 @@ impl<'a> Ctx<'a> {
         call: Option<u64>,
     ) -> Ctx<'a> {
         let Request { nr, args } = slot.request();
-        Ctx { server, thread, slot, call, nr, args, out: [0; 7], fds: Vec::new(), wanted: Cell::new(None) }
+        Ctx { server, thread, slot, call, nr, args, out: [0; 7], fds: Vec::new(), done_with: RefCell::default(), cred: OnceCell::new(), wanted: Cell::new(None) }
     }
 
     /// Argument as C `int`.
@@ -174,10 +179,13 @@ impl<'a> Ctx<'a> {
     }
 
     /// Sends descriptors and writes the reply.
-    pub fn finish(mut self, result: Result<Reply>) {
+    ///
+    /// What it gives back is to be closed, which may wait until the caller has its answer.
+    pub fn finish(mut self, result: Result<Reply>) -> Vec<OwnedFd> {
         if let Some(fd) = self.wanted.get() {
             let words = ReplyWords { ret: fd.into(), flags: abi::reply::GIVE, ..ReplyWords::default() };
-            return self.slot.reply(&words);
+            self.slot.reply(&words);
+            return self.done_with.take();
         }
         self.drop_given();
         let mut words = ReplyWords { out: self.out, ..ReplyWords::default() };
@@ -214,6 +222,8 @@ impl<'a> Ctx<'a> {
             }
         }
         self.slot.reply(&words);
+        fds.append(&mut self.done_with.take());
+        fds
     }
 
     /// Host pid of the caller's process.
