@@ -90,7 +90,19 @@ impl<'a> Ctx<'a> {
         call: Option<u64>,
     ) -> Ctx<'a> {
         let Request { nr, args } = slot.request();
-        Ctx { server, thread, slot, call, nr, args, out: [0; 7], fds: Vec::new(), done_with: RefCell::default(), cred: OnceCell::new(), wanted: Cell::new(None) }
+        Ctx {
+            server,
+            thread,
+            slot,
+            call,
+            nr,
+            args,
+            out: [0; 7],
+            fds: Vec::new(),
+            done_with: RefCell::default(),
+            cred: OnceCell::new(),
+            wanted: Cell::new(None),
+        }
     }
 
     /// Argument as C `int`.

@@ -35,7 +35,10 @@ pub struct Stats {
 
 impl Default for Stats {
     fn default() -> Stats {
-        Stats { cells: (0..NUMBERS + OPERATIONS).map(|_| Cell::default()).collect(), on: AtomicBool::new(false) }
+        Stats {
+            cells: (0..NUMBERS + OPERATIONS).map(|_| Cell::default()).collect(),
+            on: AtomicBool::new(false),
+        }
     }
 }
 
