@@ -65,6 +65,8 @@ pub struct Area {
     pub own_sighand: Sighand,
     /// Descriptor table of a process that shares memory but not descriptors.
     pub own_files: Files,
+    /// Whether a write was reported while the shim was running.
+    pub reported: Cell<bool>,
     /// Whether the guest believes to block SIGSYS.
     pub blocks_sigsys: Cell<bool>,
     /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.

@@ -124,6 +124,9 @@ impl Node {
             }
             let file = spot.at().open(OFlags::WRONLY)?;
             rustix::fs::ftruncate(&file, size).map_err(errno)?;
+            if let Some(space) = &self.fs.space {
+                space.opened(&file)?;
+            }
         }
         if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
             let seen = self.see()?;

@@ -12,6 +12,7 @@ pub mod context;
 pub mod controls;
 pub mod filesystems;
 pub mod fresh;
+pub mod fuse;
 #[cfg(test)]
 mod fuzz;
 pub mod given;
@@ -25,6 +26,7 @@ pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
+pub mod reporters;
 pub mod request;
 pub mod spares;
 pub mod stats;
@@ -67,6 +69,8 @@ pub struct Server {
     pub handles: handle::Handles,
     /// Files whose writes come to us.
     pub controls: controls::Controls,
+    /// Threads whose writes to limited file systems are looked at.
+    pub reporters: reporters::Reporters,
     /// Names of unix sockets.
     pub unix: sys::socket::UnixNames,
     /// Host owner and sandbox user.
@@ -89,6 +93,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
+    /// File systems served by guests.
+    pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
     /// The standard streams that were passed in; set at the launch.

@@ -108,7 +108,7 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
 
 fn open(path: &Path) -> Result<OwnedFd> {
     match path.inode().open((libc::O_RDONLY | libc::O_CLOEXEC) as u32)? {
-        Opened::Host(fd) => Ok(fd),
+        Opened::Host(fd) | Opened::Copy(fd) => Ok(fd),
         _ => Err(Errno::EACCES),
     }
 }
@@ -358,6 +358,7 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
     drop(fds);
     *thread.image.lock().unwrap() = Some(image);
     *thread.process.exe.lock().unwrap() = Some(prepared.exe);
+    server.reporters.executed(server, thread);
     Ok(())
 }
 
