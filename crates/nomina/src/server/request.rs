@@ -1,6 +1,6 @@
 //! One request: reading its arguments, building its reply.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -73,8 +73,6 @@ pub struct Ctx<'a> {
     pub out: [u64; 7],
     /// Descriptors that go with a [`Reply::Value`].
     pub fds: Vec<OwnedFd>,
-    /// Descriptors of ours that are closed when the caller has its answer.
-    pub done_with: RefCell<Vec<OwnedFd>>,
     /// The caller's credentials, once asked for.
     pub(super) cred: OnceCell<Arc<Cred>>,
     /// Number of a descriptor that the guest has to give before the request can be served.
@@ -99,7 +97,6 @@ impl<'a> Ctx<'a> {
             args,
             out: [0; 7],
             fds: Vec::new(),
-            done_with: RefCell::default(),
             cred: OnceCell::new(),
             wanted: Cell::new(None),
         }
@@ -192,12 +189,12 @@ impl<'a> Ctx<'a> {
 
     /// Sends descriptors and writes the reply.
     ///
-    /// What it gives back is to be closed, which may wait until the caller has its answer.
-    pub fn finish(mut self, result: Result<Reply>) -> Vec<OwnedFd> {
+    /// No copy of a descriptor is left when the caller has its answer: when it closes the last of its own, locks must go, pipes
+    /// end and files be free to be executed.
+    pub fn finish(mut self, result: Result<Reply>) {
         if let Some(fd) = self.wanted.get() {
             let words = ReplyWords { ret: fd.into(), flags: abi::reply::GIVE, ..ReplyWords::default() };
-            self.slot.reply(&words);
-            return self.done_with.take();
+            return self.slot.reply(&words);
         }
         self.drop_given();
         let mut words = ReplyWords { out: self.out, ..ReplyWords::default() };
@@ -233,9 +230,8 @@ impl<'a> Ctx<'a> {
                 }
             }
         }
+        drop(fds);
         self.slot.reply(&words);
-        fds.append(&mut self.done_with.take());
-        fds
     }
 
     /// Host pid of the caller's process.

@@ -133,9 +133,8 @@ fn run(server: &Arc<Server>) {
                 let state = one.image.slot.channel().load(Ordering::Acquire);
                 withdrawn |= state == abi::CHANNEL_ASLEEP;
                 if state == abi::CHANNEL_REQUEST && one.image.slot.take_request() {
-                    let done_with = serve(server, &one.thread, None);
+                    serve(server, &one.thread, None);
                     one.image.slot.channel().store(abi::CHANNEL_DONE_WATCHED, Ordering::Release);
-                    drop(done_with);
                     one.served = true;
                     hit = true;
                     hits = hits.saturating_add(1);

@@ -1,7 +1,6 @@
 //! Workers: take gate calls, serve them, and after bursts of calls watch the caller's channel.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nomina_abi as abi;
@@ -38,15 +37,14 @@ fn work(server: &Arc<Server>) {
     let Some(listener) = server.listener.get() else { return };
     while let Ok(Some(call)) = listener.recv() {
         // A panic is our bug, not the guest's to exploit: the call fails, the sandbox lives.
-        let mut done_with = Vec::new();
-        let answered = std::panic::AssertUnwindSafe(|| answer(server, &call, &mut done_with));
-        let value = std::panic::catch_unwind(answered).unwrap_or(-i64::from(Errno::EIO.0));
+        let value = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer(server, &call)))
+            .unwrap_or(-i64::from(Errno::EIO.0));
         listener.reply(call.id, value);
     }
 }
 
 /// Serves one gate call; gives what the call returns.
-fn answer(server: &Arc<Server>, call: &Call, done_with: &mut Vec<OwnedFd>) -> i64 {
+fn answer(server: &Arc<Server>, call: &Call) -> i64 {
     let denied = -i64::from(Errno::EPERM.0);
     if call.nr as u32 != abi::GATE_NR || call.args[2] != abi::GATE_MAGIC {
         return -i64::from(Errno::ENOSYS.0);
@@ -66,8 +64,9 @@ fn answer(server: &Arc<Server>, call: &Call, done_with: &mut Vec<OwnedFd>) -> i6
     let Some(thread) = thread else { return denied };
     match call.args[0] {
         abi::GATE_CALL => {
-            let Some(fds) = serve(server, &thread, Some(call.id)) else { return denied };
-            *done_with = fds;
+            if !serve(server, &thread, Some(call.id)) {
+                return denied;
+            }
             server.watcher.pace(server, &thread);
             0
         }
@@ -80,12 +79,11 @@ fn errno_value(result: nomina_kernel::errno::Result<()>) -> i64 {
     result.map_or_else(|errno| -i64::from(errno.0), |()| 0)
 }
 
-/// Serves the request in a thread's slot; `None` if it has none. `call` is the notification, if it asked by one. What it gives
-/// back is to be closed when the guest has been told.
-pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>) -> Option<Vec<OwnedFd>> {
+/// Serves the request in a thread's slot; false if it has none. `call` is the notification, if it asked by one.
+pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>) -> bool {
     server.controls.apply();
     let started = server.stats.start();
-    let image = thread.image()?;
+    let Some(image) = thread.image() else { return false };
     for (number, host_pid) in image.slot.take_reaped() {
         sys::process::note_reaped(server, thread, number, host_pid);
     }
@@ -103,7 +101,7 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>)
     };
     server.fuse.replays().end(key, asked, matches!(result, Ok(Reply::Wait(_))));
     let enosys = matches!(result, Err(Errno::ENOSYS));
-    let done_with = ctx.finish(result);
+    ctx.finish(result);
     server.stats.count(nr, started, enosys);
-    Some(done_with)
+    true
 }

@@ -161,7 +161,6 @@ impl Ctx<'_> {
         }
         let copy = self.getfd(fd)?;
         if let Some(handle) = self.server.handles.find(std::os::fd::AsFd::as_fd(&copy)) {
-            self.done_with.borrow_mut().push(copy);
             return Ok(FdPath::Place(handle.path.clone()));
         }
         if let Some(path) = self.server.controls.find(std::os::fd::AsFd::as_fd(&copy)) {

@@ -1,6 +1,6 @@
 //! Attributes by name and by handle: `stat(2)` and its forms, `statx(2)`, `access(2)`, `readlink(2)`, `statfs(2)`.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{Attr, LookupFlags, attr, namei};
@@ -14,16 +14,10 @@ const AT_SYMLINK_NOFOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
 /// Attributes of the guest's descriptor `fd`.
 pub fn fd_attr(ctx: &Ctx<'_>, fd: i32) -> Result<(Attr, u64)> {
     let copy = ctx.getfd(fd)?;
-    let found = handle_attr(ctx, copy.as_fd());
-    ctx.done_with.borrow_mut().push(copy);
-    found
-}
-
-fn handle_attr(ctx: &Ctx<'_>, fd: BorrowedFd<'_>) -> Result<(Attr, u64)> {
-    if let Some(path) = ctx.server.controls.find(fd) {
+    if let Some(path) = ctx.server.controls.find(copy.as_fd()) {
         return Ok((path.inode().getattr()?, path.mnt.id().into()));
     }
-    let attr = ctx.server.attr_of_handle(fd)?;
+    let attr = ctx.server.attr_of_handle(copy.as_fd())?;
     if let Some(handle) = ctx.server.handles.find_key(attr.dev, attr.ino) {
         return Ok((handle.path.inode().getattr()?, handle.path.mnt.id().into()));
     }
