@@ -46,7 +46,7 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::whose::Streams;
-use crate::server::{Server, controls, fuse, handle, pids, reaper, spares, stats, watcher, worker};
+use crate::server::{Server, controls, fuse, handle, pids, reaper, spares, stats, turns, watcher, worker};
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
 const PROC_DEV: u64 = 0x16;
@@ -422,6 +422,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
         renamed: Mutex::default(),
+        turns: turns::Turns::default(),
         spares: spares::Spares::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
@@ -450,6 +451,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         process: GuestProcess::first(),
         files: Mutex::new(Arc::new(GuestFiles::with_socket(ours))),
         image: Mutex::new(Some(Image::first(space))),
+        borrowed: Mutex::default(),
         maker: None,
         hint: AtomicI32::new(0),
         made_ns: 0,

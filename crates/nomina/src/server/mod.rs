@@ -32,6 +32,7 @@ pub mod spares;
 pub mod stats;
 pub mod sys;
 pub mod tty;
+pub mod turns;
 pub mod watcher;
 pub mod whose;
 pub mod worker;
@@ -107,6 +108,8 @@ pub struct Server {
     pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.
     pub watcher: watcher::Watcher,
+    /// Which workers wait for gate calls.
+    pub turns: turns::Turns,
     /// Regions and sockets made ahead.
     pub spares: spares::Spares,
     /// Counts of requests.
