@@ -214,6 +214,10 @@ pub trait Inode: Send + Sync {
     fn file_type(&self) -> u32;
     /// For downcasts inside a file system.
     fn as_any(&self) -> &dyn Any;
+    /// The namespace that this file of nsfs stands for: `get_proc_ns`.
+    fn namespace(&self) -> Option<crate::nsfs::NsRef> {
+        None
+    }
     /// Finds `name` (never `.` or `..`) in this directory. `ENOENT`, `ENOTDIR`, `ENAMETOOLONG`.
     fn lookup(&self, _name: &[u8]) -> Result<Arc<dyn Inode>> {
         Err(Errno::ENOTDIR)
