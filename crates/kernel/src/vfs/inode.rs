@@ -206,6 +206,10 @@ pub trait SuperBlock: Send + Sync {
 pub trait Inode: Send + Sync {
     /// `stat`. Costs at most one or two host calls.
     fn getattr(&self) -> Result<Attr>;
+    /// Inode number as `stat` gives it, for `readdir`; cheaper where it is known.
+    fn ino(&self) -> Result<u64> {
+        Ok(self.getattr()?.ino)
+    }
     /// Type bits of the mode, without a host call.
     fn file_type(&self) -> u32;
     /// For downcasts inside a file system.

@@ -432,6 +432,9 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         patch_after: plan.patch_after,
         started: Instant::now(),
     });
+    if plan.stats {
+        server.stats.switch_on();
+    }
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
