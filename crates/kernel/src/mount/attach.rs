@@ -60,7 +60,8 @@ pub(super) fn graft_tree(
 /// | move to shared | shared, copied on | shared, copied on | shared and slave, copied on | `EINVAL` |
 /// | move to other | shared | private | slave | unbindable |
 ///
-/// `ENOSPC`: too many mounts, here or in a namespace that receives copies. Nothing has changed then.
+/// `ENOENT`: the topmost root of the tree has been removed. `ENOSPC`: too many mounts, here or in a namespace that receives
+/// copies. Nothing has changed then.
 pub(super) fn attach_recursive_mnt(
     source: &Arc<Mount>,
     dest: &Path,
@@ -68,6 +69,11 @@ pub(super) fn attach_recursive_mnt(
     lock: &mut NamespaceLock<'_>,
 ) -> Result<()> {
     let moving = source.has_parent();
+    // What is there already may have to go on top of the tree: its root must be fit for that (`get_mountpoint`).
+    let top = source.topmost_overmount();
+    if top.root.is_deleted() && !top.root.is_mountpoint() {
+        return Err(Errno::ENOENT);
+    }
     let dest_ns = dest.mnt.ns().ok_or(Errno::EINVAL)?;
     if !moving {
         dest_ns.count_mounts(source.tree_size())?;

@@ -446,6 +446,16 @@ fn a_removed_mount_point_takes_its_tree_along_in_one_piece() {
 }
 
 #[test]
+fn a_removed_directory_that_is_still_mounted_cannot_be_mounted_again() {
+    let world = World::new();
+    world.bind("/a/b", "/c", false).unwrap();
+    rmdir(&world.at.walk(&ROOT), b"/a/b").unwrap();
+    assert_eq!(refused(world.bind("/c", "/d", false)), Errno::ENOENT);
+    assert_eq!(move_mount(&world.ns, &world.path("/c"), &world.path("/d")), Err(Errno::ENOENT));
+    assert_eq!(world.places(), ["/", "/c"]);
+}
+
+#[test]
 fn a_private_clone_is_no_way_around_unbindable_and_locked_mounts() {
     let world = World::new();
     world.mount("/a");
