@@ -117,11 +117,13 @@ fn rcv_msg(
     }
     let dump = kind & 3 == GET && request.flags & NLM_F_DUMP == NLM_F_DUMP;
     // Dumps may come with a header of one byte only, the family (`struct rtgenmsg`).
-    const LINK_HEADER: usize = 16;
-    let mut padded = [0; LINK_HEADER];
-    let payload = if dump && payload.len() < LINK_HEADER {
+    /// `struct ifinfomsg`, `struct ifaddrmsg`.
+    const HEADERS: [usize; 2] = [16, 8];
+    let mut padded = [0; HEADERS[0]];
+    let least = HEADERS[usize::from(kind >= 20)];
+    let payload = if dump && payload.len() < least {
         padded[..payload.len()].copy_from_slice(payload);
-        &padded[..]
+        &padded[..least]
     } else {
         payload
     };
@@ -149,9 +151,9 @@ fn rcv_msg(
                     family == AddressFamily::Unspec || family == family_of(&known.address)
                 };
                 let addresses = dev.addresses.iter().filter(seen);
-                all.extend(addresses.map(|known| {
-                    RouteNetlinkMessage::NewAddress(address_message(&dev, known))
-                }));
+                all.extend(
+                    addresses.map(|known| RouteNetlinkMessage::NewAddress(address_message(&dev, known))),
+                );
             }
             answer.replies.extend(dumped(port, request.sequence_number, all));
             Ok(())
@@ -200,7 +202,12 @@ impl NetNamespace {
     }
 
     /// `dev_change_flags`: the device and the addresses it has got, where something has changed.
-    fn change_flags(&self, ifindex: u32, flags: u32, change: u32) -> Option<(NetDevice, Vec<InterfaceAddress>)> {
+    fn change_flags(
+        &self,
+        ifindex: u32,
+        flags: u32,
+        change: u32,
+    ) -> Option<(NetDevice, Vec<InterfaceAddress>)> {
         let changed = self.with_device(ifindex, |dev| {
             let before = dev.addresses.clone();
             dev.change_flags(flags, change).then(|| {

@@ -46,7 +46,9 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::whose::Streams;
-use crate::server::{Server, controls, fuse, handle, netlink, pids, reaper, spares, stats, watcher, worker};
+use crate::server::{
+    Server, controls, fuse, handle, netlink, pids, reaper, spares, stats, turns, watcher, worker,
+};
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
 const PROC_DEV: u64 = 0x16;
@@ -287,7 +289,9 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
             sb.keep(dir);
         }
         instances.add(&sb);
-        let mounted = do_mount(&ns, sb, &place, flags | MountFlags::RELATIME).map_err(errno_error("mounting"))?;
+        // `mount(2)` makes relatime the default.
+        let flags = flags | MountFlags::RELATIME;
+        let mounted = do_mount(&ns, sb, &place, flags).map_err(errno_error("mounting"))?;
         if is_tmpfs {
             let top = Path::mount_root(&mounted);
             nomina_kernel::vfs::attr::vfs_chmod(&top, &WalkCred::root(), 0o1777)
@@ -403,6 +407,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         listener: OnceLock::new(),
         handles: handle::Handles::new(scratch).map_err(host_error("preparing handles"))?,
         controls: controls::Controls::default(),
+        reporters: Default::default(),
         unix: socket::UnixNames::new(sockets),
         ids,
         nobody,
@@ -422,6 +427,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
         renamed: Mutex::default(),
+        turns: turns::Turns::default(),
         spares: spares::Spares::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
@@ -431,6 +437,9 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         patch_after: plan.patch_after,
         started: Instant::now(),
     });
+    if plan.stats {
+        server.stats.switch_on();
+    }
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
@@ -447,6 +456,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         process: GuestProcess::first(),
         files: Mutex::new(Arc::new(GuestFiles::with_socket(ours))),
         image: Mutex::new(Some(Image::first(space))),
+        borrowed: Mutex::default(),
         maker: None,
         hint: AtomicI32::new(0),
         made_ns: 0,

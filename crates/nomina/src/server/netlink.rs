@@ -20,7 +20,7 @@ use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::{NetNamespace, rtnetlink_rcv};
 use rustix::event::{EventfdFlags, epoll};
-use rustix::net::{AddressFamily, RecvFlags, ReturnFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::lock::Mutex;
 use super::request::{Ctx, Reply, host};
@@ -120,7 +120,10 @@ impl Netlink {
             (0, 0) => {
                 // Like the kernel's, numbers that are no process's are negative.
                 let others = (0..4096u32).map(|n| (-4097i32 - n as i32) as u32);
-                std::iter::once(process).chain(others).find(|&port| !is_taken(port)).ok_or(Errno::EADDRINUSE)?
+                std::iter::once(process)
+                    .chain(others)
+                    .find(|&port| !is_taken(port))
+                    .ok_or(Errno::EADDRINUSE)?
             }
             (0, port) if is_taken(port) => return Err(Errno::EADDRINUSE),
             (0, port) => port,
@@ -317,13 +320,7 @@ pub fn ioctl(ctx: &Ctx<'_>, command: u32, request: &mut [u8; 40]) -> Option<Resu
     const ARPHRD_LOOPBACK: u16 = 772;
     if !matches!(
         command,
-        SIOCGIFNAME
-            | SIOCGIFFLAGS
-            | SIOCSIFFLAGS
-            | SIOCGIFMTU
-            | SIOCGIFHWADDR
-            | SIOCGIFINDEX
-            | SIOCGIFTXQLEN
+        SIOCGIFNAME | SIOCGIFFLAGS | SIOCSIFFLAGS | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX | SIOCGIFTXQLEN
     ) {
         return None;
     }

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::nsfs::NsRef;
 
-use super::super::proc_source::NsInode;
 use super::super::netlink;
+use super::super::proc_source::NsInode;
 use super::super::request::{Ctx, Reply, host};
 use super::files::FdPath;
 
