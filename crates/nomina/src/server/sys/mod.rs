@@ -2,6 +2,7 @@
 
 pub mod clone;
 pub mod cred;
+pub mod datagram;
 pub mod dirs;
 pub mod exec;
 pub mod files;
@@ -108,6 +109,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::XLATE => process::translate(ctx),
         op::REAP => process::reap(ctx),
         op::WRITTEN => written::written(ctx),
+        op::SENDER => datagram::sender(ctx),
         _ => Err(Errno::ENOSYS),
     }
 }
