@@ -22,6 +22,7 @@ mod lock;
 mod marshal;
 mod masked;
 mod message;
+mod patch;
 mod process;
 mod sighand;
 mod signal;
