@@ -3,9 +3,8 @@
 //! A guest's socket is one end of a pair of `SOCK_SEQPACKET` sockets of the host, which keeps the boundaries of messages; the
 //! other end is ours, with one thread for all. The model answers ([`nomina_kernel::net::rtnetlink_rcv`]).
 //!
-//! Programs look at the address a message came from: its length must be that of a `sockaddr_nl`, its `nl_pid` 0, the
-//! kernel's. So our end has an abstract name of ten bytes, most of them zero, which the host gives as that address. Only
-//! its family is not `AF_NETLINK`.
+//! Programs look at the address a message came from. Our end has an abstract name of ten bytes, by which the shim knows the
+//! kernel, and which even without it has the length of a `sockaddr_nl` and a zero for its `nl_pid`.
 //!
 //! Differences from Linux: the right to change something is that of who made the socket; a reader that does not read loses
 //! messages without `ENOBUFS`; answers come a moment after the call that asks.

@@ -42,6 +42,7 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     {
         result?;
         ctx.write(3, &request)?;
+        ctx.out[0] = request.len() as u64;
         return Ok(().into());
     }
     let FdPath::Place(path) = ctx.fd_path(ctx.int(0))? else { return Err(Errno::ENOTTY) };
