@@ -48,7 +48,7 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::whose::Streams;
-use crate::server::{Server, controls, handle, pids, reaper, spares, stats, watcher, worker};
+use crate::server::{Server, controls, fuse, handle, pids, reaper, spares, stats, watcher, worker};
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
 const PROC_DEV: u64 = 0x16;
@@ -409,6 +409,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let ns_sb = active(Arc::new(NsFs));
     let ns_mnt = Mount::new(&mounted.table, ns_sb.clone(), ns_sb.root().clone(), MountFlags::empty());
 
+    let fuse_host = Arc::new(fuse::Host::new(&plan.layer.dir));
     let server = Arc::new(Server {
         kernel: Mutex::new(kernel),
         guests: Default::default(),
@@ -426,6 +427,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         ns_mnt,
         devpts: mounted.devpts,
         devtmpfs: mounted.devtmpfs,
+        fuse: nomina_fs::fuse::Fuse::new(fuse_host.clone()).map_err(host_error("preparing FUSE"))?,
         terminals: mounted.terminals.clone(),
         streams: OnceLock::new(),
         shim: OnceLock::new(),
@@ -439,8 +441,10 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         first_pid_ns: OnceLock::from(first_pid_ns.clone()),
         max_threads,
         ending: AtomicBool::new(false),
+        patch_after: plan.patch_after,
         started: Instant::now(),
     });
+    let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.ns.set(first_pid_ns);

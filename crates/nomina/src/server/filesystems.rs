@@ -31,12 +31,13 @@ pub fn anon_dev() -> u64 {
 /// `EBUSY`: one of them twice.
 pub fn register_all(server: &Arc<Server>) -> Result<()> {
     let weak = Arc::downgrade(server);
-    let types: [Arc<dyn FileSystemType>; 7] = [
+    let types: [Arc<dyn FileSystemType>; 8] = [
         Arc::new(Sysfs),
         Arc::new(Memory { name: "tmpfs", server: weak.clone() }),
         Arc::new(Proc { server: weak.clone() }),
         Arc::new(DevTmpfs { server: weak.clone() }),
         Arc::new(DevPts { server: weak.clone() }),
+        Arc::new(super::fuse::FuseType { server: weak.clone() }),
         Arc::new(Memory { name: "ramfs", server: weak.clone() }),
         Arc::new(Overlay { server: weak }),
     ];

@@ -181,6 +181,12 @@ impl Handles {
         self.table.lock().unwrap().by_key.get(&(dev, ino)).cloned()
     }
 
+    /// Forgets a handle that [`Handles::register`] was told of, whose file lives on.
+    pub fn forget(&self, key: Key) {
+        let gone = self.table.lock().unwrap().by_key.remove(&key);
+        drop(gone);
+    }
+
     /// Forgets what was closed, so that it keeps no mount busy.
     pub fn sweep_closed(&self) {
         let mut table = self.table.lock().unwrap();

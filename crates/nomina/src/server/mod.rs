@@ -12,6 +12,7 @@ pub mod context;
 pub mod controls;
 pub mod filesystems;
 pub mod fresh;
+pub mod fuse;
 #[cfg(test)]
 mod fuzz;
 pub mod given;
@@ -89,6 +90,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
+    /// File systems served by guests.
+    pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
     /// The standard streams that were passed in; set at the launch.
@@ -111,6 +114,8 @@ pub struct Server {
     pub first_pid_ns: OnceLock<Arc<PidNamespace>>,
     /// Limit of tasks.
     pub max_threads: usize,
+    /// After how many traps guests' call sites are rewritten; 0: never.
+    pub patch_after: u32,
     /// The sandbox is being taken down.
     pub ending: AtomicBool,
     /// Start of the clock for start times.

@@ -11,7 +11,7 @@ use nomina_kernel::errno::Errno;
 
 use super::Server;
 use super::guest::GuestThread;
-use super::request::Ctx;
+use super::request::{Ctx, Reply};
 use super::sys;
 
 /// How many workers serve a sandbox.
@@ -89,12 +89,18 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>)
         sys::process::note_reaped(server, thread, number, host_pid);
     }
     let mut ctx = Ctx::new(server, thread, image.slot, call);
-    let nr = ctx.nr;
+    let (nr, key, asked) = (ctx.nr, TaskKey(thread.task.0), (ctx.nr, ctx.args));
+    server.fuse.replays().begin(key, asked);
     // A panic is our bug, not the guest's to exploit: the request fails, the sandbox lives.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        with_current(TaskKey(thread.task.0), || sys::dispatch(&mut ctx))
+        with_current(key, || sys::dispatch(&mut ctx))
     }))
     .unwrap_or(Err(Errno::EIO));
+    let result = match result {
+        Err(Errno::ERESTARTSYS) => nomina_fs::wait::take().map(Reply::Wait).ok_or(Errno::EIO),
+        other => other,
+    };
+    server.fuse.replays().end(key, asked, matches!(result, Ok(Reply::Wait(_))));
     let enosys = matches!(result, Err(Errno::ENOSYS));
     ctx.finish(result);
     server.stats.count(nr, started.elapsed(), enosys);

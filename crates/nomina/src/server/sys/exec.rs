@@ -108,7 +108,7 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
 
 fn open(path: &Path) -> Result<OwnedFd> {
     match path.inode().open((libc::O_RDONLY | libc::O_CLOEXEC) as u32)? {
-        Opened::Host(fd) => Ok(fd),
+        Opened::Host(fd) | Opened::Copy(fd) => Ok(fd),
         _ => Err(Errno::EACCES),
     }
 }
@@ -342,7 +342,7 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
         secure: u32::from(secure),
         ids,
         has_interp: u32::from(prepared.interpreter.is_some()),
-        reserved: 0,
+        patch_after: server.patch_after,
         comm: [0; 16],
         execfn: [0; 4096],
     };

@@ -87,6 +87,10 @@ fn do_open(
     let server = ctx.server;
     let fd: OwnedFd = match result.opened {
         Opened::Host(fd) => fd,
+        Opened::Copy(fd) => {
+            server.handles.register(&fd, result.path, flags).map_err(host)?;
+            fd
+        }
         Opened::Directory => {
             let fd = server.handles.open_path(result.path, flags).map_err(host)?;
             if server.handles.is_short_of_blanks() {
