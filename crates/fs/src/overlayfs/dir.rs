@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nomina_kernel::vfs::posix_acl;
 use nomina_kernel::vfs::{
     LookupFlags, NewInode, Opened, Path, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, WalkContext,
     namei as vfs,
@@ -69,6 +70,8 @@ impl OvlInode {
         let made = (|| {
             let made = make(&work.path, &temp)?;
             let path = found(&work.path, &temp)?;
+            // In place the layer's file system does it.
+            inherit_acls(&dir, &path)?;
             if is_dir {
                 fs.marks.set(&path, mounter, OPAQUE, b"y")?;
             }
@@ -424,4 +427,21 @@ impl OvlInode {
         drop(old);
         Ok(())
     }
+}
+
+/// Gives an object made in the work directory the lists it would have got in `dir`.
+fn inherit_acls(dir: &Path, path: &Path) -> Result<()> {
+    let default = match dir.inode().getxattr(posix_acl::DEFAULT) {
+        Ok(value) => value,
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let (access, default) = posix_acl::inherited(&default, path.inode().getattr()?.mode);
+    for (name, value) in [(posix_acl::ACCESS, access), (posix_acl::DEFAULT, default)] {
+        if let Some(value) = value {
+            path.inode().setxattr(name, &value, 0)?;
+        }
+    }
+    path.dentry.forget_cached_acls();
+    Ok(())
 }
