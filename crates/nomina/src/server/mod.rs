@@ -26,11 +26,13 @@ pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
+pub mod reporters;
 pub mod request;
 pub mod spares;
 pub mod stats;
 pub mod sys;
 pub mod tty;
+pub mod turns;
 pub mod watcher;
 pub mod whose;
 pub mod worker;
@@ -68,6 +70,8 @@ pub struct Server {
     pub handles: handle::Handles,
     /// Files whose writes come to us.
     pub controls: controls::Controls,
+    /// Threads whose writes to limited file systems are looked at.
+    pub reporters: reporters::Reporters,
     /// Names of unix sockets.
     pub unix: sys::socket::UnixNames,
     /// Host owner and sandbox user.
@@ -104,6 +108,8 @@ pub struct Server {
     pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.
     pub watcher: watcher::Watcher,
+    /// Which workers wait for gate calls.
+    pub turns: turns::Turns,
     /// Regions and sockets made ahead.
     pub spares: spares::Spares,
     /// Counts of requests.
