@@ -76,6 +76,9 @@ fn is_vfs_cap_data(value: &[u8]) -> bool {
 /// may not read. `EOPNOTSUPP`: an unknown name space.
 pub fn vfs_getxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8]) -> Result<Vec<u8>> {
     check_name(name)?;
+    if is_acl(name) && (path.dentry.is_symlink() || !path.mnt.sb().ops().has_acls()) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     xattr_permission(path, cred, name, MAY_READ)?;
     path.inode().getxattr(name)
 }
