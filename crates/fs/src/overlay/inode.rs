@@ -220,6 +220,13 @@ impl Inode for Node {
         Ok(self.see()?.attr)
     }
 
+    fn ino(&self) -> Result<u64> {
+        match self.dir.as_ref().and_then(|dir| dir.lower_id) {
+            Some((_, ino)) => Ok(ino),
+            None => Ok(self.getattr()?.ino),
+        }
+    }
+
     fn file_type(&self) -> u32 {
         self.kind
     }

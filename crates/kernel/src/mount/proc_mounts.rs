@@ -52,12 +52,20 @@ fn super_options(mount: &Mount) -> String {
     text
 }
 
-fn fs_options(mount: &Mount) -> String {
+pub(super) fn fs_options(mount: &Mount) -> String {
     let options = mount.sb().ops().show_options();
     if options.is_empty() || options.starts_with(',') { options } else { format!(",{options}") }
 }
 
-fn source(mount: &Mount) -> Vec<u8> {
+/// The root of a mount in its file system: `show_path`.
+pub(super) fn show_path(mount: &Mount) -> Vec<u8> {
+    match mount.root().inode().namespace() {
+        Some(ns) => ns.link_text().into_bytes(),
+        None => dentry_path(mount.root()),
+    }
+}
+
+pub(super) fn source(mount: &Mount) -> Vec<u8> {
     let source = mount.devname().map_or_else(|| mount.sb().ops().source(), <[u8]>::to_vec);
     if source.is_empty() { b"none".to_vec() } else { source }
 }
@@ -83,7 +91,7 @@ pub fn show_mountinfo(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         let parent = mount.parent().map_or(mount.id(), |parent| parent.id());
         let (major, minor) = major_minor(mount.sb().ops().dev());
         out.extend_from_slice(format!("{} {parent} {major}:{minor} ", mount.id()).as_bytes());
-        mangle(&mut out, &dentry_path(mount.root()), PATH_SPECIAL);
+        mangle(&mut out, &show_path(&mount), PATH_SPECIAL);
         out.push(b' ');
         mangle(&mut out, &path, PATH_SPECIAL);
         let flags = mount.flags();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::attach::{attach_recursive_mnt, graft_tree, lock_mount, lock_mount_beneath};
-use super::copy::{CopyFlags, clone_mnt, copy_tree};
+use super::copy::{CopyFlags, clone_mnt, copy_tree, mnt_ns_loop};
 use super::propagate::propagation_would_overmount;
 use super::umount::{UmountTree, umount_tree};
 use super::{MntNamespace, Mount, MountFlags, NamespaceLock};
@@ -68,9 +68,13 @@ pub fn do_add_mount(ns: &Arc<MntNamespace>, mount: &Arc<Mount>, at: &Path) -> Re
 
 /// `mount --bind`, with `recurse` `--rbind`: `do_loopback`. Gives the new mount.
 ///
-/// Errors of the target as [`do_mount`] has them; then `EINVAL`: an unbindable source, one in another namespace, or one
-/// with locked mounts on it that would be uncovered. `ENOTDIR`, `ENOSPC`.
+/// `EINVAL`: the file of this mount namespace, or of one that could contain it. Errors of the target as [`do_mount`] has
+/// them; then `EINVAL`: an unbindable source, one in another namespace that is no file of nsfs, or one with locked mounts on
+/// it that would be uncovered. `ENOTDIR`, `ENOSPC`.
 pub fn bind_mount(ns: &Arc<MntNamespace>, from: &Path, at: &Path, recurse: bool) -> Result<Arc<Mount>> {
+    if mnt_ns_loop(ns, &from.dentry) {
+        return Err(Errno::EINVAL);
+    }
     let mut lock = ns.table().namespace_lock();
     let at = lock_mount(at)?;
     if !at.mnt.is_in(ns) {
@@ -78,7 +82,7 @@ pub fn bind_mount(ns: &Arc<MntNamespace>, from: &Path, at: &Path, recurse: bool)
     }
     let tree = do_loopback(ns, from, recurse, &mut lock)?;
     if let Err(error) = graft_tree(&tree, &at, ns, &mut lock) {
-        umount_tree(&tree, UmountTree::SYNC, ns.table(), &mut lock);
+        umount_tree(&tree, UmountTree::SYNC, &mut lock);
         return Err(error);
     }
     Ok(tree)
@@ -91,13 +95,19 @@ pub(super) fn do_loopback(
     recurse: bool,
     lock: &mut NamespaceLock<'_>,
 ) -> Result<Arc<Mount>> {
-    if from.mnt.is_unbindable() || !from.mnt.is_in(ns) || (!recurse && has_locked_children(from)) {
+    // may_copy_tree: files of nsfs can be bound wherever they come from.
+    let may_copy = from.mnt.may_be_used_by(ns) || from.inode().namespace().is_some();
+    if from.mnt.is_unbindable()
+        || !may_copy
+        || (recurse && !from.mnt.is_mounted())
+        || (!recurse && has_locked_children(from))
+    {
         return Err(Errno::EINVAL);
     }
     if recurse {
-        copy_tree(&from.mnt, &from.dentry, CopyFlags::empty(), lock)
+        copy_tree(&from.mnt, &from.dentry, CopyFlags::MNT_NS_FILE, lock)
     } else {
-        Ok(clone_mnt(&from.mnt, &from.dentry, CopyFlags::empty(), lock))
+        Ok(clone_mnt(&from.mnt, &from.dentry, CopyFlags::MNT_NS_FILE, lock))
     }
 }
 
@@ -135,14 +145,14 @@ impl Mount {
 ///
 /// `EINVAL`: not the root of a mount in the caller's namespace. `EPERM`: a flag that a more privileged user locked.
 pub fn remount_flags(ns: &Arc<MntNamespace>, path: &Path, flags: MountFlags) -> Result<()> {
-    let _lock = ns.table().namespace_lock();
+    let mut lock = ns.table().namespace_lock();
     if !is_mount_root(path) || !path.mnt.is_in(ns) {
         return Err(Errno::EINVAL);
     }
     path.mnt.may_change_flags(flags)?;
     let (old, new) = (path.mnt.flags(), flags & MountFlags::USER_SETTABLE);
     path.mnt.set_flags((old - MountFlags::USER_SETTABLE) | new);
-    ns.inner().touch(ns.table().next_event());
+    lock.touch(ns.inner());
     Ok(())
 }
 
@@ -178,16 +188,17 @@ pub fn change_propagation(
         lock.pnodes.change_mnt_propagation(&mount, kind);
     }
     if let Some(ns_of_mount) = path.mnt.ns() {
-        ns_of_mount.touch(ns.table().next_event());
+        lock.touch(&ns_of_mount);
     }
     Ok(())
 }
 
-/// `mount --move`: `do_move_mount`.
+/// `mount --move`: `do_move_mount`. Also the root of a detached tree ([`super::DetachedMount`]) to its place.
 ///
 /// In Linux's order: `EINVAL`: not the root of a mount, or a directory onto a file or the reverse. `ENOENT`: the target has
 /// been removed or unmounted. `EINVAL`: source or target in another namespace, a source without parent, a locked one, one on a
-/// shared mount, or one with unbindable mounts in it to a shared mount. `ELOOP`: to a place below itself. `ENOSPC`.
+/// shared mount; a part of a detached tree other than its root; unbindable mounts to a shared mount. `ELOOP`: to a place
+/// below itself, or with the file of this mount namespace in it. `ENOSPC`.
 pub fn move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path) -> Result<()> {
     do_move_mount(ns, from, to, false)
 }
@@ -208,10 +219,14 @@ fn do_move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path, beneath: bool) 
         return Err(Errno::EINVAL);
     }
     let (at, over) = if beneath { lock_mount_beneath(to)? } else { (lock_mount(to)?, None) };
-    let movable = mount.is_in(ns)
-        && !mount.is_locked()
-        && mount.parent().is_some_and(|parent| !lock.pnodes.is_shared(&parent));
-    if !movable || !at.mnt.is_in(ns) {
+    let allowed = if mount.is_in(ns) {
+        !mount.is_locked()
+            && mount.parent().is_some_and(|parent| !lock.pnodes.is_shared(&parent))
+            && at.mnt.is_in(ns)
+    } else {
+        mount.is_anon_root() && !same_namespace(mount, &at.mnt) && at.mnt.may_be_used_by(ns)
+    };
+    if !allowed {
         return Err(Errno::EINVAL);
     }
     if let Some(over) = over
@@ -219,14 +234,15 @@ fn do_move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path, beneath: bool) 
             || mount.overmount().is_some()
             || mount_is_ancestor(&over, mount)
             || propagation_would_overmount(&at.mnt, &over, &at.dentry, &lock)
-            || propagation_would_overmount(&at.mnt, mount, &at.dentry, &lock))
+            || (mount.is_in(ns) && propagation_would_overmount(&at.mnt, mount, &at.dentry, &lock)))
     {
         return Err(Errno::EINVAL);
     }
     if lock.pnodes.is_shared(&at.mnt) && mount.preorder().iter().any(|mount| mount.is_unbindable()) {
         return Err(Errno::EINVAL);
     }
-    if mount_is_ancestor(mount, &at.mnt) {
+    let loops = |mount: &Arc<Mount>| mnt_ns_loop(ns, &mount.root);
+    if mount.preorder().iter().any(loops) || mount_is_ancestor(mount, &at.mnt) {
         return Err(Errno::ELOOP);
     }
     attach_recursive_mnt(mount, &at, ns, &mut lock)
@@ -257,9 +273,13 @@ pub fn set_group(ns: &Arc<MntNamespace>, from: &Path, to: &Path) -> Result<()> {
     }
     lock.pnodes.set_group(&from.mnt, &to.mnt);
     if let Some(of_mount) = to.mnt.ns() {
-        of_mount.touch(ns.table().next_event());
+        lock.touch(&of_mount);
     }
     Ok(())
+}
+
+fn same_namespace(a: &Mount, b: &Mount) -> bool {
+    a.ns().zip(b.ns()).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b))
 }
 
 /// `mount_is_ancestor`: whether `below` is `mount` or on it, however high.
@@ -325,6 +345,7 @@ pub fn pivot_root(ns: &Arc<MntNamespace>, new: &Path, put_old: &Path, root: &Pat
     new_mnt.attach(&root_parent, &root_mountpoint);
     root_mnt.detach(&mut lock);
     root_mnt.attach(&put_old.mnt, &put_old.dentry);
-    ns.inner().touch(ns.table().next_event());
+    new_mnt.set_expiry_list(None);
+    lock.touch(ns.inner());
     Ok((root.clone(), new.clone()))
 }

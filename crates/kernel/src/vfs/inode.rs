@@ -206,10 +206,18 @@ pub trait SuperBlock: Send + Sync {
 pub trait Inode: Send + Sync {
     /// `stat`. Costs at most one or two host calls.
     fn getattr(&self) -> Result<Attr>;
+    /// Inode number as `stat` gives it, for `readdir`; cheaper where it is known.
+    fn ino(&self) -> Result<u64> {
+        Ok(self.getattr()?.ino)
+    }
     /// Type bits of the mode, without a host call.
     fn file_type(&self) -> u32;
     /// For downcasts inside a file system.
     fn as_any(&self) -> &dyn Any;
+    /// The namespace that this file of nsfs stands for: `get_proc_ns`.
+    fn namespace(&self) -> Option<crate::nsfs::NsRef> {
+        None
+    }
     /// Finds `name` (never `.` or `..`) in this directory. `ENOENT`, `ENOTDIR`, `ENAMETOOLONG`.
     fn lookup(&self, _name: &[u8]) -> Result<Arc<dyn Inode>> {
         Err(Errno::ENOTDIR)
