@@ -106,10 +106,12 @@ case(timeout=60, name="abuse.foreign_system_call_tables")(abuse("foreign_abi"))
 case(timeout=240, name="abuse.jumping_into_the_shim")(abuse("jump_shim", timeout=220))
 case(timeout=120, name="abuse.flipping_the_shared_page")(abuse("flip_page"))
 case(timeout=240, name="abuse.forged_requests")(abuse("forge_gate", timeout=220))
+case(timeout=90, name="abuse.descriptors_given_unasked")(abuse("give_fds"))
 case(timeout=90, name="abuse.directory_handles_dots_and_races")(abuse("pass_dirs"))
 case(timeout=90, name="abuse.directory_handles_with_rw")(abuse("pass_dirs", opts=["--rw", "."]))
 case(timeout=60, name="abuse.an_exec_that_was_prepared_but_not_made")(abuse("false_exec", ["/usr/bin/su"], opts=["--user", "1000:1000"]))
 case(timeout=60, name="abuse.connects_that_would_block")(abuse("block_connect", []))
+case(timeout=60, name="abuse.control_files_written_from_everywhere")(abuse("control_writes", []))
 case(timeout=60, name="abuse.host_processes_sockets_terminals")(abuse("reach_host"))
 
 

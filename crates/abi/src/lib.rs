@@ -1,8 +1,7 @@
 //! Layout of the messages between the shim and the supervisor.
 //!
-//! The shim (in every guest address space, untrusted) asks the supervisor through the *gate*: a system call number that
-//! Linux does not have, [`GATE_NR`], which the seccomp filter turns into a user notification. The words of a request do
-//! not travel in registers but in a [`Slot`]: a piece of a shared *region*, one region per guest address space, one slot per
+//! The shim (in every guest address space, untrusted) asks the supervisor through the *gate*: the system call [`GATE_NR`]
+//! with [`GATE_MAGIC`], which the seccomp filter turns into a user notification. The words of a request do not travel in registers but in a [`Slot`]: a piece of a shared *region*, one region per guest address space, one slot per
 //! thread. Host handles travel as `SCM_RIGHTS` on a hidden socket, [`FD_SOCK`].
 //!
 //! # A request
@@ -27,8 +26,13 @@ use core::sync::atomic::AtomicU32;
 pub const SHIM_BASE: u64 = 0x7e90_0000_0000;
 /// First address behind the shim's text and data.
 pub const SHIM_END: u64 = SHIM_BASE + 0x10_0000;
-/// The system call number of the gate.
-pub const GATE_NR: u32 = 0x4e4f;
+/// The system call number of the gate: `get_robust_list(2)`. Around Nomina there may be another filter, as in containers,
+/// whose "refuse" outranks our "notify"; so it is one that the default profiles of container engines allow, while numbers
+/// that Linux does not have are refused there. Programs hardly ever call it.
+pub const GATE_NR: u32 = 274;
+/// The third argument, all 64 bits, that makes [`GATE_NR`] the gate. Elsewhere a pointer to a length; no program has an address
+/// like this, which is not canonical.
+pub const GATE_MAGIC: u64 = 0x4e6f_6d69_6e61_2121;
 
 /// Lowest of the descriptors that belong to the shim.
 pub const HIDDEN_FD_BASE: u32 = 1024;
@@ -143,6 +147,18 @@ pub mod reply {
     pub const WAIT: u32 = 4;
     /// Ask again after `sched_yield`.
     pub const RETRY: u32 = 8;
+    /// Send descriptor number `ret` over [`super::FD_SOCK`], with a [`super::Given`], and ask again.
+    pub const GIVE: u32 = 16;
+}
+
+/// The message with a descriptor that was asked for ([`reply::GIVE`]). Without a descriptor: there is none of that number.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Given {
+    /// Index of the slot whose request needs it.
+    pub slot: u32,
+    /// Its number.
+    pub fd: i32,
 }
 
 /// Operations that are not Linux system calls.
@@ -167,6 +183,10 @@ pub mod op {
     /// A native wait consumed the zombie `args[0]` (host pid). ret: its pid as the caller sees it; `ECHILD` if it is no child in
     /// the model.
     pub const REAP: u32 = 0x8006;
+    /// A native write has come back from a handle that reports its writes (the supervisor had the host send `SIGSYS` with
+    /// `si_code` [`super::SI_SIGIO`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
+    /// the result the guest must see.
+    pub const WRITTEN: u32 = 0x8007;
 }
 
 /// Kinds of [`op::XLATE`].
@@ -189,6 +209,8 @@ pub mod xlate {
 /// send `SI_USER` with another's pid. `si_pid` and `si_uid` are as the receiver sees them, `si_value` (`sival_int`) is the
 /// code the guest must see ([`SI_USER`] or [`SI_TKILL`]).
 pub const SI_NOMINA: i32 = -0x4e;
+/// `si_code` of signals that a descriptor sends (`F_SETSIG`).
+pub const SI_SIGIO: i32 = -5;
 /// `kill(2)`.
 pub const SI_USER: i32 = 0;
 /// `tkill(2)`, `tgkill(2)`.

@@ -162,6 +162,11 @@ impl SigInfo {
         self.0[24..32].copy_from_slice(&value.to_ne_bytes());
     }
 
+    /// `si_band` of signals that a descriptor sends: the poll events.
+    pub fn band(&self) -> u64 {
+        u64::from(self.word(16) as u32) | u64::from(self.word(20) as u32) << 32
+    }
+
     /// `si_syscall` of SIGSYS.
     pub fn syscall(&self) -> i32 {
         self.word(24)

@@ -32,6 +32,7 @@ mod trap;
 mod uaccess;
 mod wait;
 mod window;
+mod written;
 
 /// A broken invariant: the process ends, because nothing it does afterwards could be relied upon.
 #[panic_handler]

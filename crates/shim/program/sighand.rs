@@ -127,9 +127,9 @@ fn wrapped(handler: u64, flags: u64, mask: u64) -> KernelSigaction {
 /// Installs what a new image needs.
 pub fn install() {
     // NODEFER for all three: a handler meets further faults when it accesses guest memory, and a system call within SIGSYS's
-    // handler must not be fatal.
+    // handler must not be fatal. RESTART for a SIGSYS that reports another thread's write (`written`): nobody must notice it.
     let system_call = crate::trap::system_call as *const () as u64;
-    native_action(SIGSYS, Some(&wrapped(system_call, SA_NODEFER, BLOCK_ALL)));
+    native_action(SIGSYS, Some(&wrapped(system_call, SA_NODEFER | SA_RESTART, BLOCK_ALL)));
     for signal in FAULTS {
         if install_fault(signal).handler == SIG_IGN {
             crate::area::SIGHAND

@@ -1,10 +1,12 @@
 //! Where system calls arrive: the handler of SIGSYS.
 
+use nomina_abi::SI_SIGIO;
+
 use crate::arch::in_shim;
 use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
-use crate::{clone, exec, fd, futex, marshal, masked, process, signal, slot, socket, wait};
+use crate::{clone, exec, fd, futex, marshal, masked, process, signal, slot, socket, wait, written};
 
 /// `si_code` of a SIGSYS that the filter raised.
 const SYS_SECCOMP: i32 = 1;
@@ -13,6 +15,9 @@ const SYS_SECCOMP: i32 = 1;
 pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut UContext) {
     // SAFETY: the kernel wrote both for this handler.
     let (info, context) = unsafe { (&*info, &mut *context) };
+    if info.code() == SI_SIGIO {
+        return written::reported(info, context);
+    }
     if info.code() != SYS_SECCOMP {
         // A SIGSYS that somebody sent.
         return signal::arrived(number, info, context);

@@ -403,15 +403,23 @@ impl Inode for TaskFile {
         if !wants_write(flags) {
             return (self.entry.read)(self).map(Opened::Text);
         }
+        if self.entry.name == "setgroups" && !self.fs.source.may_set_setgroups(self.task, current()) {
+            return Err(Errno::EACCES);
+        }
         // Write-only opens must not fail because there is nothing to read.
         let readable = flags & libc::O_ACCMODE as u32 == libc::O_RDWR as u32;
         let text = if readable { (self.entry.read)(self)? } else { Vec::new() };
         Ok(Opened::Control(text))
     }
     /// `EINVAL` for a file that takes no writes.
-    fn write_text(&self, text: &[u8]) -> Result<()> {
+    fn write_text(&self, text: &[u8], offset: u64) -> Result<()> {
         self.check()?;
         let write = self.entry.write.ok_or(Errno::EINVAL)?;
+        // Taken in one piece or not at all.
+        let whole = ["uid_map", "gid_map", "projid_map", "setgroups", "loginuid"];
+        if offset != 0 && whole.contains(&self.entry.name) {
+            return Err(Errno::EINVAL);
+        }
         write(self, text)
     }
     fn setattr(&self, set: &SetAttr) -> Result<()> {

@@ -23,10 +23,10 @@ pub(crate) enum Content {
     Fixed(&'static str),
     /// Made at open.
     Made(fn(&ProcInfo, Option<TaskKey>) -> Result<Vec<u8>>),
-    /// Made at open, and writable.
+    /// Made at open, and writable: text and offset.
     Control(
         fn(&ProcInfo, Option<TaskKey>) -> Result<Vec<u8>>,
-        fn(&ProcInfo, Option<TaskKey>, &[u8]) -> Result<()>,
+        fn(&ProcInfo, Option<TaskKey>, &[u8], u64) -> Result<()>,
     ),
 }
 
@@ -201,9 +201,10 @@ impl Inode for FileInode {
         self.text().map(Opened::Text)
     }
     /// `EIO` for a file that takes no writes, as `proc_reg_write` answers.
-    fn write_text(&self, text: &[u8]) -> Result<()> {
+    fn write_text(&self, text: &[u8], offset: u64) -> Result<()> {
         match self.file.content {
-            Content::Control(_, write) => write(&self.fs, current(), text),
+            Content::Control(..) if text.is_empty() => Ok(()),
+            Content::Control(_, write) => write(&self.fs, current(), text, offset),
             _ => Err(Errno::EIO),
         }
     }

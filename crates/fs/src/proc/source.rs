@@ -250,6 +250,11 @@ pub trait ProcSource: Send + Sync {
     fn set_id_map(&self, task: TaskKey, kind: IdMapKind, text: &[u8], viewer: Option<TaskKey>) -> Result<()>;
     /// Whether `setgroups` is allowed in the task's user namespace.
     fn setgroups(&self, task: TaskKey) -> Result<bool>;
+    /// Whether the viewer may open the file that allows and denies it for writing: CAP_SYS_ADMIN in the task's user
+    /// namespace.
+    fn may_set_setgroups(&self, _task: TaskKey, _viewer: Option<TaskKey>) -> bool {
+        true
+    }
     /// Allows or denies it. `EPERM` as `user_namespaces(7)` says.
     fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()>;
     /// `oom_score_adj` when the model keeps it; `None` shows the host's.

@@ -150,26 +150,37 @@ fn uts(fs: &ProcInfo, viewer: Option<TaskKey>, field: UtsField) -> Result<Vec<u8
     Ok(text)
 }
 
-/// Text up to the first NUL or newline, cut at the field's size, as `proc_dostring` takes it.
-fn set_uts(fs: &ProcInfo, viewer: Option<TaskKey>, field: UtsField, text: &[u8]) -> Result<()> {
+/// Text up to the first NUL or newline, cut at the field's size, as `proc_dostring` takes it: behind what earlier writes to
+/// the same handle have put there, and nowhere when that is shorter than the offset.
+fn set_uts(fs: &ProcInfo, viewer: Option<TaskKey>, field: UtsField, text: &[u8], offset: u64) -> Result<()> {
+    let mut name = Vec::new();
+    if offset > 0 {
+        name = fs.source.uts(viewer, field);
+        match usize::try_from(offset) {
+            Ok(offset) if offset <= name.len() => name.truncate(offset),
+            _ => return Ok(()),
+        }
+    }
     let end = text.iter().position(|b| matches!(b, 0 | b'\n')).unwrap_or(text.len());
-    fs.source.set_uts(viewer, field, &text[..end.min(NEW_UTS_LEN)])
+    name.extend_from_slice(&text[..end]);
+    name.truncate(NEW_UTS_LEN);
+    fs.source.set_uts(viewer, field, &name)
 }
 
 fn hostname(fs: &ProcInfo, viewer: Option<TaskKey>) -> Result<Vec<u8>> {
     uts(fs, viewer, UtsField::Nodename)
 }
 
-fn set_hostname(fs: &ProcInfo, viewer: Option<TaskKey>, text: &[u8]) -> Result<()> {
-    set_uts(fs, viewer, UtsField::Nodename, text)
+fn set_hostname(fs: &ProcInfo, viewer: Option<TaskKey>, text: &[u8], offset: u64) -> Result<()> {
+    set_uts(fs, viewer, UtsField::Nodename, text, offset)
 }
 
 fn domainname(fs: &ProcInfo, viewer: Option<TaskKey>) -> Result<Vec<u8>> {
     uts(fs, viewer, UtsField::Domainname)
 }
 
-fn set_domainname(fs: &ProcInfo, viewer: Option<TaskKey>, text: &[u8]) -> Result<()> {
-    set_uts(fs, viewer, UtsField::Domainname, text)
+fn set_domainname(fs: &ProcInfo, viewer: Option<TaskKey>, text: &[u8], offset: u64) -> Result<()> {
+    set_uts(fs, viewer, UtsField::Domainname, text, offset)
 }
 
 fn ostype(fs: &ProcInfo, viewer: Option<TaskKey>) -> Result<Vec<u8>> {
@@ -196,7 +207,11 @@ fn ns_last_pid(fs: &ProcInfo, _viewer: Option<TaskKey>) -> Result<Vec<u8>> {
     Ok(format!("{}\n", fs.source.last_pid()).into_bytes())
 }
 
-fn set_ns_last_pid(fs: &ProcInfo, viewer: Option<TaskKey>, text: &[u8]) -> Result<()> {
+/// A number is written at the start; what comes behind is ignored (`proc_first_pos_non_zero_ignore`).
+fn set_ns_last_pid(fs: &ProcInfo, viewer: Option<TaskKey>, text: &[u8], offset: u64) -> Result<()> {
+    if offset > 0 {
+        return Ok(());
+    }
     let last = parse_int(text)?;
     if !(0..fs.source.pid_max()).contains(&last) {
         return Err(Errno::EINVAL);

@@ -220,7 +220,7 @@ fn text(fs: &ProcFs, path: &str) -> String {
 fn write(fs: &ProcFs, path: &str, text: &[u8]) -> Result<()> {
     let inode = walk(fs, path)?;
     match inode.open(WRONLY)? {
-        Opened::Control(_) => inode.write_text(text),
+        Opened::Control(_) => inode.write_text(text, 0),
         _ => panic!("{path} cannot be written"),
     }
 }

@@ -19,22 +19,24 @@ mod proc_mounts;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod visible;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 pub use namespace::{MntNamespace, copy_mnt_ns};
 pub use proc_mounts::{show_mountinfo, show_mounts, show_mountstats};
 pub use tree::{
-    MountPropagation, UmountFlags, bind_mount, change_propagation, do_mount, move_mount, pivot_root,
-    remount_flags, umount,
+    MountPropagation, UmountFlags, bind_mount, change_propagation, do_add_mount, do_mount, move_mount,
+    pivot_root, remount_flags, umount,
 };
 pub(crate) use tree::{detach_mounts, is_local_mountpoint};
+pub use visible::mount_too_revealing;
 
 use crate::errno::{Errno, Result};
 use crate::vfs::lock::{Mutex, RwLock};
-use crate::vfs::{ActiveSuper, Dentry, SuperFlags};
+use crate::vfs::{ActiveSuper, Dentry, Path, SuperFlags, SuperIflags};
 
 bitflags::bitflags! {
     /// Flags of a mount: `MNT_*`.
@@ -166,12 +168,19 @@ pub struct Mount {
     id: u32,
     root: Arc<Dentry>,
     sb: Arc<ActiveSuper>,
+    devname: OnceLock<Box<[u8]>>,
     flags: AtomicU32,
     expiry_mark: AtomicBool,
     state: RwLock<MountState>,
     /// Mounts on this one, by the address of their mount point's dentry, which they keep alive.
     children: RwLock<HashMap<usize, Arc<Mount>>>,
     table: Arc<MountTable>,
+}
+
+/// A mount of the directory at `path` for a file system made of others (overlayfs): in no namespace, so that what is mounted
+/// below does not show.
+pub fn clone_private_mount(path: &Path) -> Result<Arc<Mount>> {
+    Ok(Mount::private_clone(path))
 }
 
 fn key(dentry: &Arc<Dentry>) -> usize {
@@ -186,10 +195,11 @@ impl Mount {
         root: Arc<Dentry>,
         flags: MountFlags,
     ) -> Arc<Mount> {
-        Arc::new(Mount {
+        let mount = Arc::new(Mount {
             id: table.next_mount.fetch_add(1, Ordering::Relaxed),
             root,
             sb,
+            devname: OnceLock::new(),
             flags: AtomicU32::new(flags.bits()),
             expiry_mark: AtomicBool::new(false),
             state: RwLock::new(MountState {
@@ -200,7 +210,15 @@ impl Mount {
             }),
             children: RwLock::default(),
             table: table.clone(),
-        })
+        });
+        mount.sb.add_mount(&mount);
+        mount
+    }
+
+    /// A mount of the directory at `path` that is in no namespace, so that nothing is mounted on it: `clone_private_mount`.
+    fn private_clone(path: &Path) -> Arc<Mount> {
+        let mnt = &path.mnt;
+        Mount::new(&mnt.table, mnt.sb().clone(), path.dentry.clone(), mnt.flags())
     }
 
     /// Mount id, as mountinfo shows it.
@@ -216,6 +234,26 @@ impl Mount {
     /// The file system.
     pub fn sb(&self) -> &Arc<ActiveSuper> {
         &self.sb
+    }
+
+    /// What was given as its source (`mnt_devname`): with `mount(2)` each mount of one instance may have another.
+    pub fn devname(&self) -> Option<&[u8]> {
+        self.devname.get().map(|name| &name[..])
+    }
+
+    /// Records its source, once.
+    pub fn set_devname(&self, name: &[u8]) {
+        let _ = self.devname.set(name.into());
+    }
+
+    /// Whether device nodes can be opened: `may_open_dev`.
+    pub fn may_open_dev(&self) -> bool {
+        !self.flags().nodev() && !self.sb.iflags().contains(SuperIflags::NODEV)
+    }
+
+    /// Whether nothing can be executed: `path_noexec`.
+    pub fn noexec(&self) -> bool {
+        self.flags().noexec() || self.sb.iflags().contains(SuperIflags::NOEXEC)
     }
 
     /// Current flags.

@@ -49,6 +49,11 @@ impl MntNamespace {
         *self.root.write() = Some(root);
     }
 
+    /// The lock and counters that all namespaces of the sandbox share.
+    pub fn table(&self) -> &Arc<MountTable> {
+        &self.table
+    }
+
     /// Inode number, as `/proc/PID/ns/mnt` shows it.
     pub fn ino(&self) -> u64 {
         self.ino

@@ -58,7 +58,7 @@ fn fs_options(mount: &Mount) -> String {
 }
 
 fn source(mount: &Mount) -> Vec<u8> {
-    let source = mount.sb().ops().source();
+    let source = mount.devname().map_or_else(|| mount.sb().ops().source(), <[u8]>::to_vec);
     if source.is_empty() { b"none".to_vec() } else { source }
 }
 

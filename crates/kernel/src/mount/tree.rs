@@ -57,6 +57,9 @@ fn clone_mnt(old: &Arc<Mount>, root: &Arc<Dentry>, copy: CopyFlags) -> Arc<Mount
         propagation.master = propagation.shared.take();
     }
     mount.state.write().propagation = propagation;
+    if let Some(name) = old.devname() {
+        mount.set_devname(name);
+    }
     mount
 }
 
@@ -154,6 +157,14 @@ pub fn do_mount(
 ) -> Result<Arc<Mount>> {
     let root = sb.root().clone();
     let mount = Mount::new(&ns.table, sb, root, flags & MountFlags::USER_SETTABLE);
+    do_add_mount(ns, &mount, at)?;
+    Ok(mount)
+}
+
+/// Puts a new mount into the tree: `do_add_mount`.
+///
+/// Errors of [`do_mount`].
+pub fn do_add_mount(ns: &Arc<MntNamespace>, mount: &Arc<Mount>, at: &Path) -> Result<()> {
     let _sem = ns.table.namespace_sem.lock();
     let at = mount_target(ns, at)?;
     if is_mount_root(&at) && Arc::ptr_eq(&at.mnt.sb, &mount.sb) {
@@ -162,8 +173,7 @@ pub fn do_mount(
     if mount.root.is_symlink() {
         return Err(Errno::EINVAL);
     }
-    graft_tree(ns, &mount, &at)?;
-    Ok(mount)
+    graft_tree(ns, mount, &at)
 }
 
 /// `mount --bind`, with `recurse` `--rbind`: `do_loopback`. Gives the new mount.
@@ -249,24 +259,35 @@ pub fn remount_flags(ns: &Arc<MntNamespace>, path: &Path, flags: MountFlags) -> 
     if !is_mount_root(path) || !path.mnt.in_this_namespace(ns) {
         return Err(Errno::EINVAL);
     }
-    let old = path.mnt.flags();
-    let new = flags & MountFlags::USER_SETTABLE;
-    for (lock, flag) in [
-        (MountFlags::LOCK_READONLY, MountFlags::READONLY),
-        (MountFlags::LOCK_NODEV, MountFlags::NODEV),
-        (MountFlags::LOCK_NOSUID, MountFlags::NOSUID),
-        (MountFlags::LOCK_NOEXEC, MountFlags::NOEXEC),
-    ] {
-        if old.contains(lock) && !new.contains(flag) {
-            return Err(Errno::EPERM);
-        }
-    }
-    let atime = MountFlags::NOATIME | MountFlags::NODIRATIME | MountFlags::RELATIME;
-    if old.contains(MountFlags::LOCK_ATIME) && old & atime != new & atime {
-        return Err(Errno::EPERM);
-    }
+    path.mnt.may_change_flags(flags)?;
+    let (old, new) = (path.mnt.flags(), flags & MountFlags::USER_SETTABLE);
     path.mnt.set_flags((old - MountFlags::USER_SETTABLE) | new);
     Ok(())
+}
+
+impl Mount {
+    /// Whether the flags that a user sets may become `flags`: `can_change_locked_flags`.
+    ///
+    /// `EPERM`: a more privileged user has locked one.
+    pub fn may_change_flags(&self, flags: MountFlags) -> Result<()> {
+        let old = self.flags();
+        let new = flags & MountFlags::USER_SETTABLE;
+        for (lock, flag) in [
+            (MountFlags::LOCK_READONLY, MountFlags::READONLY),
+            (MountFlags::LOCK_NODEV, MountFlags::NODEV),
+            (MountFlags::LOCK_NOSUID, MountFlags::NOSUID),
+            (MountFlags::LOCK_NOEXEC, MountFlags::NOEXEC),
+        ] {
+            if old.contains(lock) && !new.contains(flag) {
+                return Err(Errno::EPERM);
+            }
+        }
+        let atime = MountFlags::NOATIME | MountFlags::NODIRATIME | MountFlags::RELATIME;
+        if old.contains(MountFlags::LOCK_ATIME) && old & atime != new & atime {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
 }
 
 /// `mount --make-…`: `do_change_type`.

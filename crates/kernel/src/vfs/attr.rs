@@ -20,6 +20,14 @@ pub fn vfs_getattr(path: &Path) -> Result<Attr> {
     path.inode().getattr()
 }
 
+/// Changes attributes of an object that a file system keeps another one's on, without asking who does (overlayfs).
+///
+/// `EROFS`, and the file system's answer.
+pub fn notify_change(path: &Path, set: &SetAttr) -> Result<()> {
+    path.mnt.want_write()?;
+    setattr(&path.dentry, set)
+}
+
 /// Changes attributes after all checks: the end of `notify_change`.
 fn setattr(dentry: &Dentry, set: &SetAttr) -> Result<()> {
     let result = dentry.inode().setattr(set);
@@ -135,7 +143,7 @@ pub fn vfs_access(path: &Path, cred: &WalkCred<'_>, mode: u32) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     let file_type = path.dentry.file_type();
-    if mode & MAY_EXEC != 0 && file_type == S_IFREG && path.mnt.flags().noexec() {
+    if mode & MAY_EXEC != 0 && file_type == S_IFREG && path.mnt.noexec() {
         return Err(Errno::EACCES);
     }
     path_permission(path, cred, mode & (MAY_READ | MAY_WRITE | MAY_EXEC))?;
@@ -153,7 +161,7 @@ pub fn may_exec(path: &Path, cred: &WalkCred<'_>) -> Result<()> {
         S_IFREG => {}
         _ => return Err(Errno::EACCES),
     }
-    if path.mnt.flags().noexec() {
+    if path.mnt.noexec() {
         return Err(Errno::EACCES);
     }
     path_permission(path, cred, MAY_EXEC)

@@ -219,6 +219,11 @@ pub trait Inode: Send + Sync {
             Link::Jump(_) => Err(Errno::EINVAL),
         }
     }
+    /// Whether this is a directory in which nothing will ever be (`is_empty_dir_inode`): a place made to be mounted on, such as
+    /// `/proc/sys/fs/binfmt_misc`.
+    fn is_always_empty(&self) -> bool {
+        false
+    }
     /// All entries without `.` and `..`.
     fn readdir(&self) -> Result<Vec<DirEntry>> {
         Err(Errno::ENOTDIR)
@@ -288,8 +293,8 @@ pub trait Inode: Send + Sync {
     fn removexattr(&self, _name: &[u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
-    /// A write to a file opened as [`Opened::Control`].
-    fn write_text(&self, _text: &[u8]) -> Result<()> {
+    /// A write of all of `text` at `_offset` to a file opened as [`Opened::Control`].
+    fn write_text(&self, _text: &[u8], _offset: u64) -> Result<()> {
         Err(Errno::EINVAL)
     }
     /// A host directory and a name in it, or a handle (`O_PATH`) alone, that stand for this object in the host's file

@@ -7,10 +7,12 @@
 //! - [`attr`], [`xattr`]: calls on an object found
 //! - [`d_path`]: from a place back to its name
 //! - [`fs_struct`]: root, working directory and umask
+//! - [`fs_context`]: file system types and the making of their instances
 
 pub mod attr;
 pub mod d_path;
 pub mod dcache;
+pub mod fs_context;
 pub mod fs_struct;
 mod inode;
 pub(crate) mod lock;
@@ -30,7 +32,7 @@ pub use fs_struct::FsStruct;
 pub use inode::*;
 pub use namei::{LookupFlags, WalkContext};
 pub use permission::WalkCred;
-pub use super_block::{ActiveSuper, SuperFlags};
+pub use super_block::{ActiveSuper, SuperFlags, SuperIflags};
 
 use crate::mount::Mount;
 

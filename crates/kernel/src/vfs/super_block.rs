@@ -4,12 +4,15 @@
 //! rename lock that the switch keeps for it. All mounts of one file system instance share one `ActiveSuper` (`s_active`
 //! is the count of its `Arc`).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::any::Any;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::dcache::{Dentry, DentryLru};
 use super::inode::SuperBlock;
 use super::lock::Mutex;
+use crate::mount::Mount;
+use crate::user_namespace::UserNamespace;
 
 bitflags::bitflags! {
     /// Flags of a file system instance, as `mount(2)` sets them for all mounts of it.
@@ -28,6 +31,19 @@ bitflags::bitflags! {
     }
 }
 
+bitflags::bitflags! {
+    /// Properties of an instance that nobody changes later: `s_iflags`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct SuperIflags: u32 {
+        /// `SB_I_NOEXEC`: nothing on it can be executed, however it is mounted.
+        const NOEXEC = 2;
+        /// `SB_I_NODEV`: device nodes on it cannot be opened, however it is mounted.
+        const NODEV = 4;
+        /// `SB_I_USERNS_VISIBLE`: may be mounted in a user namespace only where it is visible already.
+        const USERNS_VISIBLE = 0x10;
+    }
+}
+
 /// A file system instance with its dentry tree.
 pub struct ActiveSuper {
     ops: Arc<dyn SuperBlock>,
@@ -36,6 +52,13 @@ pub struct ActiveSuper {
     flags: AtomicU32,
     pub(crate) rename_lock: Mutex<()>,
     pub(crate) lru: DentryLru,
+    iflags: AtomicU32,
+    user_ns: OnceLock<Arc<UserNamespace>>,
+    /// Mounts of it, some of which may be gone (`s_mounts`), and how many there may be before those are sought.
+    mounts: Mutex<Vec<Weak<Mount>>>,
+    mounts_limit: AtomicUsize,
+    /// What lives as long as the instance.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl ActiveSuper {
@@ -49,7 +72,57 @@ impl ActiveSuper {
             flags: AtomicU32::new(flags.bits()),
             rename_lock: Mutex::new(()),
             lru: DentryLru::new(DentryLru::DEFAULT_LIMIT),
+            iflags: AtomicU32::new(0),
+            user_ns: OnceLock::new(),
+            mounts: Mutex::default(),
+            mounts_limit: AtomicUsize::new(16),
+            kept: OnceLock::new(),
         })
+    }
+
+    /// The user namespace that owns the instance (`s_user_ns`); `None`: the initial one.
+    pub fn user_ns(&self) -> Option<&Arc<UserNamespace>> {
+        self.user_ns.get()
+    }
+
+    /// Records the owner, once. In another user namespace than the initial one device nodes cannot be opened
+    /// (`SB_I_NODEV`, `alloc_super`).
+    pub fn set_user_ns(&self, user_ns: &Arc<UserNamespace>) {
+        if user_ns.parent().is_some() {
+            self.add_iflags(SuperIflags::NODEV);
+        }
+        // The owner of an instance never changes; a second call has nothing to say.
+        let _ = self.user_ns.set(user_ns.clone());
+    }
+
+    /// `s_iflags`
+    pub fn iflags(&self) -> SuperIflags {
+        SuperIflags::from_bits_retain(self.iflags.load(Ordering::Relaxed))
+    }
+
+    /// Sets some of `s_iflags`.
+    pub fn add_iflags(&self, flags: SuperIflags) {
+        self.iflags.fetch_or(flags.bits(), Ordering::Relaxed);
+    }
+
+    /// Keeps something as long as the instance lives. Once.
+    pub fn keep(&self, what: impl Any + Send + Sync) {
+        let _ = self.kept.set(Box::new(what));
+    }
+
+    /// Notes a mount of this instance.
+    pub(crate) fn add_mount(&self, mount: &Arc<Mount>) {
+        let mut mounts = self.mounts.lock();
+        if mounts.len() >= self.mounts_limit.load(Ordering::Relaxed) {
+            mounts.retain(|mount| mount.strong_count() > 0);
+            self.mounts_limit.store(mounts.len() * 2 + 16, Ordering::Relaxed);
+        }
+        mounts.push(Arc::downgrade(mount));
+    }
+
+    /// Mounts of this instance, oldest first, those that are in no namespace included.
+    pub fn mounts(&self) -> Vec<Arc<Mount>> {
+        self.mounts.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The file system's own operations.

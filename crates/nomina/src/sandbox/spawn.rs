@@ -38,7 +38,9 @@ use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::server::filesystems::{self, REVEALING};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
+use crate::server::instances::{Instances, PrivateDir, PrivateDirs};
 use crate::server::lock::Mutex;
 use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
@@ -140,8 +142,8 @@ struct Mounted {
     table: Arc<MountTable>,
     ns: Arc<MntNamespace>,
     root: Path,
-    overlays: Vec<(Arc<OverlaySb>, Arc<Mount>)>,
-    mounts: Vec<Arc<Mount>>,
+    instances: Instances,
+    private_dirs: PrivateDirs,
     devpts: Arc<DevPts>,
     devtmpfs: Option<Arc<DevTmpfs>>,
     terminals: Arc<Terminals>,
@@ -209,11 +211,12 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let table = MountTable::new();
     let root_overlay = overlay(&plan.root, ids)?;
     seed(&plan.root, ids, &root_overlay).map_err(errno_error("writing what the user may not read"))?;
-    let ns = MntNamespace::new(&table, active(root_overlay.clone()), MountFlags::empty());
+    let instances = Instances::default();
+    let root_sb = active(root_overlay);
+    instances.add(&root_sb);
+    let ns = MntNamespace::new(&table, root_sb, MountFlags::empty());
     let root_mount = ns.root().ok_or_else(|| errno_error("mounting the root")(Errno::ENOENT))?;
     let root = Path::mount_root(&root_mount);
-    let mut overlays = vec![(root_overlay, root_mount.clone())];
-    let mut mounts = Vec::new();
     for dir in &plan.dirs {
         make_dir(&root, dir).map_err(errno_error("making a directory inside"))?;
     }
@@ -222,22 +225,12 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let _ = terminals.devpts.set(Arc::downgrade(&devpts));
     let proc = PidNsView::new();
     let mut devtmpfs = None;
-    let mut serial = 0;
-    let mut private = |name: &str| -> Result<Arc<OverlaySb>, SpawnError> {
-        serial += 1;
-        let base = plan.layer.dir.join(format!("{name}{serial}"));
-        // The contents of memory file systems never outlive the sandbox.
-        let _ = fs::remove_dir_all(&base);
-        let (dir, work) = (base.join("upper"), base.join("work"));
-        for dir in [&dir, &work] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)
-                .map_err(host_error("creating the layer"))?;
-        }
-        let sb = nomina_fs::tmpfs::new(dir, work, ids).map_err(errno_error("making a tmpfs"))?;
-        Ok(sb)
+    let private_dirs = PrivateDirs::new(&plan.layer.dir);
+    let private = |name: &str| -> Result<(Arc<OverlaySb>, PrivateDir), SpawnError> {
+        let dir = private_dirs.create(name).map_err(host_error("creating the layer"))?;
+        let sb =
+            nomina_fs::tmpfs::new(dir.upper(), dir.work(), ids).map_err(errno_error("making a tmpfs"))?;
+        Ok((sb, dir))
     };
     for mount in &plan.mounts {
         let is_file = matches!(mount.kind, MountKind::Host { directory: false, .. });
@@ -258,24 +251,25 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         })
         .map_err(errno_error("finding a mount point inside"))?;
         let standard = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let mut as_overlay = None;
+        let mut kept = None;
         let (sb, flags): (Arc<dyn SuperBlock>, MountFlags) = match &mount.kind {
             MountKind::Proc => (ProcFs::new(PROC_DEV, proc.clone()), standard),
             MountKind::Sysfs => (SysFs::new(SYSFS_DEV), standard | MountFlags::READONLY),
             MountKind::Dev => {
-                let sb = DevTmpfs::new(DEV_DEV, private("dev")?, terminals.clone());
+                let (backing, dir) = private("dev")?;
+                kept = Some(dir);
+                let sb = DevTmpfs::new(DEV_DEV, backing, terminals.clone());
                 devtmpfs = Some(sb.clone());
                 (sb, MountFlags::NOSUID)
             }
             MountKind::Devpts => (devpts.clone(), MountFlags::NOSUID | MountFlags::NOEXEC),
             MountKind::Tmpfs => {
-                let sb = private("tmpfs")?;
-                as_overlay = Some(sb.clone());
+                let (sb, dir) = private("tmpfs")?;
+                kept = Some(dir);
                 (sb, MountFlags::NOSUID | MountFlags::NODEV)
             }
             MountKind::Overlay(plan) => {
                 let sb = overlay(plan, ids)?;
-                as_overlay = Some(sb.clone());
                 (sb, MountFlags::empty())
             }
             MountKind::Host { src, read_only, .. } => {
@@ -285,19 +279,22 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
             }
         };
         let is_tmpfs = matches!(mount.kind, MountKind::Tmpfs);
-        let mounted = do_mount(&ns, active(sb), &place, flags).map_err(errno_error("mounting"))?;
+        let sb = active(sb);
+        if matches!(mount.kind, MountKind::Proc | MountKind::Sysfs) {
+            sb.add_iflags(REVEALING);
+        }
+        if let Some(dir) = kept {
+            sb.keep(dir);
+        }
+        instances.add(&sb);
+        let mounted = do_mount(&ns, sb, &place, flags).map_err(errno_error("mounting"))?;
         if is_tmpfs {
             let top = Path::mount_root(&mounted);
             nomina_kernel::vfs::attr::vfs_chmod(&top, &WalkCred::root(), 0o1777)
                 .map_err(errno_error("setting the mode of a tmpfs"))?;
         }
-        if let Some(sb) = as_overlay {
-            overlays.push((sb, mounted.clone()));
-        }
-        mounts.push(mounted);
     }
-    mounts.push(root_mount);
-    Ok(Mounted { table, ns, root, overlays, mounts, devpts, devtmpfs, terminals, proc })
+    Ok(Mounted { table, ns, root, instances, private_dirs, devpts, devtmpfs, terminals, proc })
 }
 
 fn scratch_dir(layer: &HostPath) -> Result<PathBuf, SpawnError> {
@@ -409,8 +406,9 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         ids,
         nobody,
         first_fs: fs,
-        overlays: mounted.overlays,
-        mounts: mounted.mounts,
+        instances: mounted.instances,
+        private_dirs: mounted.private_dirs,
+        filesystems: Default::default(),
         ns_mnt,
         devpts: mounted.devpts,
         devtmpfs: mounted.devtmpfs,
@@ -432,6 +430,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.ns.set(first_pid_ns);
+    filesystems::register_all(&server).map_err(errno_error("registering file systems"))?;
 
     // The first thread.
     let (ours, theirs) = sock::pair().map_err(host_error("making the hidden socket"))?;
@@ -441,7 +440,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         host_tid: AtomicI32::new(0),
         token: server.tokens.next(),
         process: GuestProcess::first(),
-        files: Mutex::new(Arc::new(GuestFiles { socket: OnceLock::from(ours) })),
+        files: Mutex::new(Arc::new(GuestFiles::with_socket(ours))),
         image: Mutex::new(Some(Image::first(space))),
         maker: None,
         hint: AtomicI32::new(0),

@@ -163,11 +163,11 @@ impl Handles {
 
     fn insert(&self, key: Key, watch: i32, path: Path, flags: u32) {
         let mut table = self.table.lock().unwrap();
-        if table.by_key.len() >= SWEEP_FROM {
-            self.sweep(&mut table);
-        }
+        let gone = if table.by_key.len() >= SWEEP_FROM { self.sweep(&mut table) } else { Vec::new() };
         table.by_watch.insert(watch, key);
         table.by_key.insert(key, Arc::new(Handle { path, flags, entries: Mutex::new(None) }));
+        drop(table);
+        drop(gone);
     }
 
     /// What `fd` stands for, if it is a placeholder.
@@ -181,17 +181,28 @@ impl Handles {
         self.table.lock().unwrap().by_key.get(&(dev, ino)).cloned()
     }
 
+    /// Forgets what was closed, so that it keeps no mount busy.
+    pub fn sweep_closed(&self) {
+        let mut table = self.table.lock().unwrap();
+        let gone = self.sweep(&mut table);
+        drop(table);
+        // Dropped without the lock: the last reference to a file system may go with them.
+        drop(gone);
+    }
+
     /// Forgets what was closed.
-    fn sweep(&self, table: &mut Table) {
+    fn sweep(&self, table: &mut Table) -> Vec<Arc<Handle>> {
+        let mut gone = Vec::new();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
         while let Ok(event) = reader.next() {
             if event.events().intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED)
                 && let Some(key) = table.by_watch.remove(&event.wd())
             {
-                table.by_key.remove(&key);
+                gone.extend(table.by_key.remove(&key));
             }
         }
+        gone
     }
 
     /// Removes the scratch directory: the sandbox has ended.

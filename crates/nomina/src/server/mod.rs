@@ -10,14 +10,18 @@
 pub mod arch;
 pub mod context;
 pub mod controls;
+pub mod filesystems;
 pub mod fresh;
 #[cfg(test)]
 mod fuzz;
+pub mod given;
 pub mod guest;
 pub mod handle;
+pub mod instances;
 pub mod interrupt;
 pub mod layout;
 pub mod lock;
+pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
@@ -37,13 +41,13 @@ use std::sync::{Arc, OnceLock};
 use nomina_fs::IdMap;
 use nomina_fs::dev::DevTmpfs;
 use nomina_fs::devpts::DevPts;
-use nomina_fs::overlay::OverlaySb;
 use nomina_gate::listener::Listener;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::Mount;
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
+use nomina_kernel::vfs::fs_context::FileSystems;
 use nomina_kernel::vfs::{Attr, FsStruct};
 
 use guest::{GuestThread, Guests};
@@ -71,10 +75,12 @@ pub struct Server {
     pub nobody: Arc<Cred>,
     /// Root and working directory of the first process at its start.
     pub first_fs: FsStruct,
-    /// The overlays mounted at the start, to find a file's name by its handle.
-    pub overlays: Vec<(Arc<OverlaySb>, Arc<Mount>)>,
-    /// All mounts made at the start, to find a file's name by the host's.
-    pub mounts: Vec<Arc<Mount>>,
+    /// The file systems in use, to find a file's name by its handle.
+    pub instances: instances::Instances,
+    /// Where instances that have no place of their own keep their files.
+    pub private_dirs: instances::PrivateDirs,
+    /// What can be mounted.
+    pub filesystems: FileSystems,
     /// Where namespaces are files.
     pub ns_mnt: Arc<Mount>,
     /// Threads whose name was written to their `comm`.
@@ -128,7 +134,7 @@ impl Server {
     /// Those of `fstat(2)`.
     pub fn attr_of_handle(&self, fd: BorrowedFd<'_>) -> nomina_kernel::errno::Result<Attr> {
         let attr = nomina_fs::handle::attr_from_fd(fd, &self.ids)?;
-        let copied = self.overlays.iter().find_map(|(overlay, _)| overlay.attr_of_copied(fd, &attr));
+        let copied = self.instances.find_overlay(|_, overlay| overlay.attr_of_copied(fd, &attr));
         Ok(copied.unwrap_or(attr))
     }
 

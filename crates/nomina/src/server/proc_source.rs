@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use nomina_fs::proc::{
     FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, ProcSource, TaskInfo, TaskKey, TaskOwner, UtsField,
 };
+use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
@@ -25,7 +26,9 @@ use rustix::fs::OFlags;
 
 use super::Server;
 use super::context::walk_cred;
+use super::given;
 use super::guest::GuestThread;
+use super::instances::first_mount;
 use super::request::host;
 use super::sys::files::HandleInode;
 
@@ -167,9 +170,9 @@ impl PidNsView {
         })
     }
 
-    fn getfd(&self, task: TaskKey, fd: i32) -> Result<OwnedFd> {
+    fn look_at(&self, task: TaskKey, fd: i32) -> Result<(OwnedFd, OFlags)> {
         let (_, thread) = self.thread(task)?;
-        thread.process.getfd(fd).map_err(|error| match host(error) {
+        given::look_at(&thread, fd).map_err(|error| match host(error) {
             Errno::EBADF => Errno::ENOENT,
             errno => errno,
         })
@@ -324,15 +327,21 @@ impl ProcSource for PidNsView {
             }
             MagicLink::Fd(fd) => {
                 let server = self.server().ok_or(Errno::ESRCH)?;
-                let copy = self.getfd(task, fd)?;
+                let (copy, _) = self.look_at(task, fd)?;
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     if let Some(ns) = handle.path.inode().as_any().downcast_ref::<NsInode>() {
                         return Ok(ns.ns.link_text().into_bytes());
                     }
                     return Ok(d_path::d_path(&handle.path, &self.root_of(viewer)?));
                 }
+                if let Some(path) = server.controls.find(copy.as_fd()) {
+                    return Ok(d_path::d_path(&path, &self.root_of(viewer)?));
+                }
                 let text = host_link(&copy)?;
-                if !text.starts_with(b"/") || text.starts_with(b"/memfd:") {
+                // The devices of the sandbox's /dev are the host's, under their names there.
+                let stat = rustix::fs::fstat(&copy).map_err(host)?;
+                let is_device = server.device_inode(stat.st_rdev, stat.st_mode).is_some();
+                if !text.starts_with(b"/") || text.starts_with(b"/memfd:") || is_device {
                     return Ok(text);
                 }
                 let (path, deleted) = match text.strip_suffix(b" (deleted)") {
@@ -366,11 +375,14 @@ impl ProcSource for PidNsView {
             MagicLink::Cwd => Ok(fs()?.pwd),
             MagicLink::Root => Ok(fs()?.root),
             MagicLink::Fd(fd) => {
-                let copy = self.getfd(task, fd)?;
+                let (copy, flags) = self.look_at(task, fd)?;
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     return Ok(handle.path.clone());
                 }
-                Ok(HandleInode::new(&server, copy)?.place())
+                if let Some(path) = server.controls.find(copy.as_fd()) {
+                    return Ok(path);
+                }
+                Ok(HandleInode::with_flags(&server, copy, flags)?.place())
             }
             MagicLink::Ns(link) => {
                 let ns = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), link)))??;
@@ -393,8 +405,7 @@ impl ProcSource for PidNsView {
     }
 
     fn fd_mode(&self, task: TaskKey, fd: i32) -> Result<FdMode> {
-        let copy = self.getfd(task, fd)?;
-        let flags = rustix::fs::fcntl_getfl(&copy).map_err(host)?;
+        let (_, flags) = self.look_at(task, fd)?;
         let access = flags & OFlags::RWMODE;
         let path = flags.contains(OFlags::PATH);
         Ok(FdMode { read: !path && access != OFlags::WRONLY, write: !path && access != OFlags::RDONLY })
@@ -435,6 +446,10 @@ impl ProcSource for PidNsView {
             MountTable::Mounts => show_mounts(&ns, &root),
             MountTable::Stats => show_mountstats(&ns, &root),
         })
+    }
+
+    fn filesystems(&self) -> Vec<(bool, String)> {
+        self.server().map_or_else(Vec::new, |server| server.filesystems.list())
     }
 
     fn limits(&self, task: TaskKey) -> Result<[(u64, u64); 16]> {
@@ -489,6 +504,14 @@ impl ProcSource for PidNsView {
         self.need(|_, kernel, _| {
             Some(kernel.task(TaskId(task.0))?.cred().user_ns.show_setgroups() != "deny\n")
         })
+    }
+
+    fn may_set_setgroups(&self, task: TaskKey, viewer: Option<TaskKey>) -> bool {
+        let may = |kernel: &Kernel| {
+            let ns = kernel.task(TaskId(task.0))?.cred().user_ns.clone();
+            Some(kernel.task(TaskId(viewer?.0))?.cred().ns_capable(&ns, Cap::SYS_ADMIN))
+        };
+        self.with(|_, kernel, _| may(kernel)).unwrap_or(false)
     }
 
     fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()> {
@@ -594,9 +617,11 @@ impl Server {
     pub fn place_of_handle(self: &Arc<Self>, fd: OwnedFd) -> Result<Path> {
         let name = host_link(&fd)?;
         let inode: Arc<dyn Inode> = Arc::new(HandleInode::new(self, fd)?);
-        for mount in &self.mounts {
-            let Some(below) = mount.sb().ops().path_of_host(&name) else { continue };
-            if let Some(place) = self.place_at(mount, &below, &inode) {
+        for sb in self.instances.all() {
+            let Some(below) = sb.ops().path_of_host(&name) else { continue };
+            if let Some(mount) = first_mount(&sb)
+                && let Some(place) = self.place_at(&mount, &below, &inode)
+            {
                 return Ok(place);
             }
         }
@@ -619,18 +644,28 @@ impl Server {
 
     /// The path, below `root`, of a host file that one of the mounts made at the start shows.
     pub fn guest_path(&self, path: &[u8], root: &Path) -> Option<Vec<u8>> {
-        self.mounts.iter().find_map(|mount| self.path_in_mount(mount, path, root))
+        self.instances.all().iter().find_map(|sb| {
+            let below = sb.ops().path_of_host(path)?;
+            sb.mounts().iter().find_map(|mount| path_in_mount(mount, &below, root))
+        })
     }
+}
 
-    fn path_in_mount(&self, mount: &Arc<Mount>, path: &[u8], root: &Path) -> Option<Vec<u8>> {
-        let below = mount.sb().ops().path_of_host(path)?;
-        let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
-        if text == b"/" {
-            text.clear();
-        }
-        if below != b"/" || text.is_empty() {
-            text.extend_from_slice(&below);
-        }
-        Some(text)
+/// The path, below `root`, of what is at `below` in a file system, if this mount shows it.
+fn path_in_mount(mount: &Arc<Mount>, below: &[u8], root: &Path) -> Option<Vec<u8>> {
+    let top = d_path::dentry_path(mount.root());
+    let below = match below.strip_prefix(&top[..]) {
+        _ if top == b"/" => below,
+        Some(b"") => b"/",
+        Some(rest) if rest.starts_with(b"/") => rest,
+        _ => return None,
+    };
+    let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
+    if text == b"/" {
+        text.clear();
     }
+    if below != b"/" || text.is_empty() {
+        text.extend_from_slice(below);
+    }
+    Some(text)
 }

@@ -55,7 +55,7 @@ impl Stats {
 
     /// All rows that are not zero, most frequent first.
     pub fn rows(&self) -> Vec<Count> {
-        const OPERATION_NAMES: [&str; 7] = [
+        const OPERATION_NAMES: [&str; 8] = [
             "(clone)",
             "(clone failed)",
             "(exec)",
@@ -63,6 +63,7 @@ impl Stats {
             "(thread exit)",
             "(translate)",
             "(reap)",
+            "(written)",
         ];
         let mut rows: Vec<Count> = self
             .cells

@@ -16,7 +16,7 @@ use nomina_kernel::vfs::{Inode, S_IFDIR, S_IFMT, S_IFREG};
 use rustix::fs::{OFlags, Stat};
 
 use super::Server;
-use super::request::host;
+use super::instances::first_mount;
 
 /// Whose a file is.
 pub enum Whose {
@@ -48,14 +48,14 @@ impl Streams {
 }
 
 impl Server {
-    /// Whose the file behind a guest's descriptor is.
-    pub fn whose(&self, fd: &OwnedFd, stat: &Stat) -> Whose {
+    /// Whose the file behind a guest's descriptor, opened with `held`, is.
+    pub fn whose(&self, fd: &OwnedFd, held: OFlags, stat: &Stat) -> Whose {
         let kind = stat.st_mode & S_IFMT;
         if let Some(inode) = self.device_inode(stat.st_rdev, stat.st_mode) {
             return Whose::Named(self.root_mount(), inode);
         }
         if kind == S_IFREG || kind == S_IFDIR {
-            return self.whose_file(fd, stat);
+            return self.whose_file(fd, held, stat);
         }
         let passed =
             self.streams.get().is_some_and(|streams| streams.0.contains(&(stat.st_dev, stat.st_ino)));
@@ -63,21 +63,21 @@ impl Server {
         match self.named(fd) {
             Some(named) => named,
             None if passed => Whose::Host,
-            None if self.overlays.iter().any(|(overlay, _)| overlay.is_ours(fd.as_fd())) => Whose::Sandbox,
+            None if self.is_in_overlay(fd) => Whose::Sandbox,
             None if link_of(fd).is_some_and(|link| !link.starts_with(b"/")) => Whose::Sandbox,
             None => Whose::Host,
         }
     }
 
-    fn whose_file(&self, fd: &OwnedFd, stat: &Stat) -> Whose {
+    fn whose_file(&self, fd: &OwnedFd, held: OFlags, stat: &Stat) -> Whose {
         if let Some(named) = self.named(fd) {
             return named;
         }
         // O_TMPFILE in a directory that is written through: the handle can do everything to a file without a name.
-        if stat.st_nlink == 0 && check_no_more(fd, libc::O_RDWR as u32).is_ok() {
+        if stat.st_nlink == 0 && check_no_more(held, libc::O_RDWR as u32).is_ok() {
             return Whose::Sandbox;
         }
-        let ours = self.overlays.iter().any(|(overlay, _)| overlay.is_ours(fd.as_fd()));
+        let ours = self.is_in_overlay(fd);
         // F_GET_SEALS answers for memory files only; a name in `/` starting with "memfd:" alone would prove nothing.
         let memfd = || {
             link_of(fd).is_some_and(|link| link.starts_with(b"/memfd:"))
@@ -89,21 +89,28 @@ impl Server {
     /// The object inside that has the file's name. What a mount writes through goes before what an overlay would copy, and
     /// that before what is read-only.
     fn named(&self, fd: &OwnedFd) -> Option<Whose> {
+        let instances = self.instances.all();
         let bound = |read_only: bool| {
-            self.mounts
+            instances
                 .iter()
+                .filter_map(|sb| first_mount(sb))
                 .filter(move |mount| mount.flags().contains(MountFlags::READONLY) == read_only)
                 .find_map(|mount| {
                     let sb = mount.sb().ops().as_any().downcast_ref::<HostSb>()?;
-                    Some(Whose::Named(mount.clone(), sb.inode_of_handle(fd.as_fd())?))
+                    let inode = sb.inode_of_handle(fd.as_fd())?;
+                    Some(Whose::Named(mount, inode))
                 })
         };
         let layered = || {
-            self.overlays.iter().find_map(|(overlay, mount)| {
-                Some(Whose::Named(mount.clone(), overlay.inode_of_handle(fd.as_fd())?))
+            self.instances.find_overlay(|sb, overlay| {
+                Some(Whose::Named(first_mount(sb)?, overlay.inode_of_handle(fd.as_fd())?))
             })
         };
         bound(false).or_else(layered).or_else(|| bound(true))
+    }
+
+    fn is_in_overlay(&self, fd: &OwnedFd) -> bool {
+        self.instances.find_overlay(|_, overlay| overlay.is_ours(fd.as_fd()).then_some(())).is_some()
     }
 
     fn root_mount(&self) -> Arc<Mount> {
@@ -117,12 +124,11 @@ fn link_of(fd: &OwnedFd) -> Option<Vec<u8>> {
     Some(rustix::fs::readlink(link, Vec::new()).ok()?.into_bytes())
 }
 
-/// Checks that opening a handle again with `flags` asks for nothing that the handle cannot do already.
+/// Checks that opening a handle again with `flags` asks for nothing that the handle, opened with `held`, cannot do already.
 ///
 /// # Errors
 /// `EACCES`.
-pub fn check_no_more(fd: &OwnedFd, flags: u32) -> Result<()> {
-    let held = rustix::fs::fcntl_getfl(fd).map_err(host)?;
+pub fn check_no_more(held: OFlags, flags: u32) -> Result<()> {
     let access = |flags: OFlags| match flags & OFlags::RWMODE {
         OFlags::RDONLY => (true, false),
         OFlags::WRONLY => (false, true),

@@ -205,7 +205,7 @@ pub fn vfs_open(path: &Path, cred: &WalkCred<'_>, flags: u32) -> Result<Opened> 
     match file_type {
         S_IFLNK => return Err(Errno::ELOOP),
         S_IFDIR if mask & MAY_WRITE != 0 => return Err(Errno::EISDIR),
-        S_IFCHR | S_IFBLK if path.mnt.flags().nodev() => return Err(Errno::EACCES),
+        S_IFCHR | S_IFBLK if !path.mnt.may_open_dev() => return Err(Errno::EACCES),
         _ => {}
     }
     debug_assert!(mask & MAY_EXEC == 0);

@@ -6,6 +6,7 @@ pub mod dirs;
 pub mod exec;
 pub mod files;
 pub mod misc;
+pub mod mount;
 pub mod namespace;
 pub mod open;
 pub mod process;
@@ -13,6 +14,7 @@ pub mod signal;
 pub mod socket;
 pub mod stat;
 pub mod uts;
+pub mod written;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -77,8 +79,11 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         133 | 259 => dirs::mknod(ctx),
         137 | 138 => stat::statfs(ctx),
         140 | 141 => process::priority(ctx),
+        155 => mount::pivot_root(ctx),
         157 => process::prctl(ctx),
         161 => dirs::chroot(ctx),
+        165 => mount::mount(ctx),
+        166 => mount::umount(ctx),
         170 | 171 => uts::set_name(ctx),
         188..=190 => files::setxattr(ctx),
         191..=193 => files::getxattr(ctx),
@@ -102,6 +107,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::THREAD_EXIT => process::thread_exit(ctx),
         op::XLATE => process::translate(ctx),
         op::REAP => process::reap(ctx),
+        op::WRITTEN => written::written(ctx),
         _ => Err(Errno::ENOSYS),
     }
 }

@@ -13,7 +13,10 @@ const AT_SYMLINK_NOFOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
 
 /// Attributes of the guest's descriptor `fd`.
 pub fn fd_attr(ctx: &Ctx<'_>, fd: i32) -> Result<(Attr, u64)> {
-    let copy = ctx.thread.process.getfd(fd).map_err(host)?;
+    let copy = ctx.getfd(fd)?;
+    if let Some(path) = ctx.server.controls.find(copy.as_fd()) {
+        return Ok((path.inode().getattr()?, path.mnt.id().into()));
+    }
     let attr = ctx.server.attr_of_handle(copy.as_fd())?;
     if let Some(handle) = ctx.server.handles.find_key(attr.dev, attr.ino) {
         return Ok((handle.path.inode().getattr()?, handle.path.mnt.id().into()));
