@@ -9,7 +9,8 @@ use super::inode::{
     Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr, SetTime, StatFs,
 };
 use super::permission::{
-    MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, drop_sugid, mode_without_privs, path_permission,
+    MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, drop_sugid, get_write_access, mode_without_privs,
+    path_permission,
 };
 use crate::errno::{Errno, Result};
 
@@ -116,7 +117,8 @@ pub fn vfs_utimes(
 /// `truncate(2)`. The set-user-ID and set-group-ID bits go, unless the caller has `CAP_FSETID`. `limit` is the caller's
 /// `RLIMIT_FSIZE`: who is refused by it gets a `SIGXFSZ` from the caller of this function.
 ///
-/// `EISDIR`, `EINVAL`: not a regular file. `EROFS`. `EACCES`: no write permission. `EFBIG`: to grow past the limit.
+/// `EISDIR`, `EINVAL`: not a regular file. `EROFS`. `EACCES`: no write permission. `ETXTBSY`: a program that runs.
+/// `EFBIG`: to grow past the limit.
 pub fn vfs_truncate(path: &Path, cred: &WalkCred<'_>, size: u64, limit: u64) -> Result<()> {
     match path.dentry.file_type() {
         S_IFDIR => return Err(Errno::EISDIR),
@@ -125,6 +127,7 @@ pub fn vfs_truncate(path: &Path, cred: &WalkCred<'_>, size: u64, limit: u64) -> 
     }
     path.mnt.want_write()?;
     path_permission(path, cred, MAY_WRITE)?;
+    get_write_access(path, cred)?;
     // `inode_newsize_ok`
     if size > limit && size > path.inode().getattr()?.size {
         return Err(Errno::EFBIG);
