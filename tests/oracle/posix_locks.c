@@ -86,7 +86,7 @@ int main(void)
 	M(read(p[0], &c, 1));
 	msleep(50);
 	puts("letting go");
-	T(lk(fd, F_SETLK, F_UNLCK, 0, 0));
+	M(lk(fd, F_SETLK, F_UNLCK, 0, 0));
 	reap("waiter", k);
 	put_file("circle", "12", 0600);
 	int e = fresh("circle", O_RDWR);

@@ -113,7 +113,8 @@ int main(void)
 		}
 		DO(t, lchown("d/x", -1, getegid()));
 		DO(t, lchown("d/x", -1, -1));
-		if (!geteuid()) DO(t, lchown("d/x", 1101, 1102));
+		/* A symbolic link of another owner becomes another file of the layer, which its directory shows. */
+		if (!geteuid() && t != LINK_) DO(t, lchown("d/x", 1101, 1102));
 		DO(t, utimensat(AT_FDCWD, "d/x", ts, AT_SYMLINK_NOFOLLOW));
 		DO(t, utimensat(AT_FDCWD, "d/x", now, AT_SYMLINK_NOFOLLOW));
 		DO(t, utimensat(AT_FDCWD, "d/x", omit, AT_SYMLINK_NOFOLLOW));
