@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 use nomina_abi::{GATE_ATTACH, op};
 
 use crate::arch::{nomina_clone_shared, nomina_exit_thread};
-use crate::area::{Area, FILES, SIGHAND, THREADED};
+use crate::area::{Area, FILES, SIGHAND, THREADED, slot_at};
 use crate::frame::{UContext, fpstate_size};
 use crate::slot::{exchange, farewell, gate, out};
 use crate::start::adopt_orphans;
@@ -250,19 +250,18 @@ fn clone_copied(
     // Other threads may have held these.
     SIGHAND.reset_lock();
     FILES.reset(same_files);
+    crate::patch::reset_lock();
     if THREADED.load(Ordering::Relaxed) {
         THREADED.store(same_files, Ordering::Relaxed);
         area.keep_only_own();
     }
     area.robust_list.set(0);
-    // The region did not come along, and the socket is the parent's: this process gets its own with its first request.
+    // Region and socket are the parent's: this process gets its own with its first request, unless that is an exec.
     area.slot.set(core::ptr::null_mut());
+    area.borrowed.set(slot_at(child.slot));
     area.tid.set(child.tid);
     area.pid.set(child.tgid);
     area.token.set(child.token);
-    if crate::start::hold_region().is_err() {
-        crate::slot::introduce(area);
-    }
     crate::wait::CHILDREN.clear();
     if child.init {
         adopt_orphans();
@@ -308,6 +307,7 @@ fn clone_shared(
         new.altstack.set(area.altstack.get());
     }
     new.blocks_sigsys.set(area.blocks_sigsys.get());
+    new.note_mask(context.sigmask);
     if args.flags & CLONE_CHILD_SETTID != 0 {
         new.child_settid.set(args.child_tid);
     }
@@ -358,6 +358,7 @@ fn copy_frame(new: &Area, context: &UContext, stack: u64) -> u64 {
 /// First code of a child that shares memory, on its area; its frame is restored afterwards.
 pub extern "C" fn child_born() {
     let area = Area::current();
+    crate::patch::begin_thread(area);
     // A process of its own is known by the token when it first asks; a thread must be known before others name it.
     if core::ptr::eq(area.files.get(), &raw const area.own_files) {
         if area.tid.get() == 1 {

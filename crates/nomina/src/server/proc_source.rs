@@ -49,6 +49,9 @@ impl Inode for NsInode {
             ..Attr::default()
         })
     }
+    fn namespace(&self) -> Option<NsRef> {
+        Some(self.ns.clone())
+    }
     fn file_type(&self) -> u32 {
         S_IFREG
     }

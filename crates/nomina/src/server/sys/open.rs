@@ -86,7 +86,16 @@ fn do_open(
     let cloexec = flags & O_CLOEXEC != 0;
     let server = ctx.server;
     let fd: OwnedFd = match result.opened {
-        Opened::Host(fd) => fd,
+        Opened::Host(fd) => {
+            if flags & O_ACCMODE != 0 {
+                server.reporters.opened(server, ctx.thread, &**result.path.mnt.sb().ops(), &fd);
+            }
+            fd
+        }
+        Opened::Copy(fd) => {
+            server.handles.register(&fd, result.path, flags).map_err(host)?;
+            fd
+        }
         Opened::Directory => {
             let fd = server.handles.open_path(result.path, flags).map_err(host)?;
             if server.handles.is_short_of_blanks() {
