@@ -221,7 +221,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         make_dir(&root, dir).map_err(errno_error("making a directory inside"))?;
     }
     let terminals = Arc::new(Terminals::default());
-    let devpts = DevPts::new(DEVPTS_DEV, terminals.clone());
+    let devpts = DevPts::new(DEVPTS_DEV, terminals.clone(), nomina_fs::devpts::Options::STANDARD);
     let _ = terminals.devpts.set(Arc::downgrade(&devpts));
     let proc = PidNsView::new();
     let mut devtmpfs = None;
