@@ -79,8 +79,9 @@ pub enum SetTime {
     At(Timespec),
 }
 
-/// The changes of `chmod`, `chown`, `truncate` and `utimensat`: `struct iattr`. Permission is checked before.
-#[derive(Clone, Copy, Debug, Default)]
+/// The changes of `chmod`, `chown`, `truncate` and `utimensat`: `struct iattr`. Permission is checked before. Any change
+/// sets the time of change, also one that gives what is there already, and one of nothing (`chown` without ids).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetAttr {
     /// Permission bits (07777).
     pub mode: Option<u32>,
@@ -206,6 +207,10 @@ pub trait SuperBlock: Send + Sync {
 pub trait Inode: Send + Sync {
     /// `stat`. Costs at most one or two host calls.
     fn getattr(&self) -> Result<Attr>;
+    /// Inode number as `stat` gives it, for `readdir`; cheaper where it is known.
+    fn ino(&self) -> Result<u64> {
+        Ok(self.getattr()?.ino)
+    }
     /// Type bits of the mode, without a host call.
     fn file_type(&self) -> u32;
     /// For downcasts inside a file system.

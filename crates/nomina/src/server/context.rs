@@ -18,8 +18,11 @@ impl Ctx<'_> {
 
     /// The caller's credentials.
     pub fn cred(&self) -> Arc<Cred> {
-        let kernel = self.server.kernel.lock().unwrap();
-        kernel.task(self.task()).map(|task| task.cred().clone()).unwrap_or_else(|| self.server.nobody.clone())
+        let ask = || {
+            let kernel = self.server.kernel.lock().unwrap();
+            kernel.task(self.task()).map_or_else(|| self.server.nobody.clone(), |task| task.cred().clone())
+        };
+        self.cred.get_or_init(ask).clone()
     }
 
     /// A snapshot of the caller's root, working directory and umask.
@@ -31,7 +34,7 @@ impl Ctx<'_> {
         let kernel = self.server.kernel.lock().unwrap();
         match kernel.task(self.task()) {
             Some(task) => {
-                let cred = task.cred().clone();
+                let cred = self.cred.get_or_init(|| task.cred().clone()).clone();
                 let fs = task.fs().cloned();
                 drop(kernel);
                 (cred, fs.map_or_else(|| self.server.first_fs.clone(), |fs| fs.lock().unwrap().clone()))
@@ -84,7 +87,9 @@ impl Ctx<'_> {
         let (cred, fs) = self.cred_and_fs();
         let start = self.start(&fs, dirfd, name)?;
         walk_cred(&cred, real, |walk_cred| {
-            with(&WalkContext { root: &fs.root, pwd: &start, cred: walk_cred, umask: fs.umask })
+            let runs = |attr: &Attr| self.server.guests.run((attr.dev, attr.ino));
+            let cred = WalkCred { runs: Some(&runs), ..*walk_cred };
+            with(&WalkContext { root: &fs.root, pwd: &start, cred: &cred, umask: fs.umask })
         })
     }
 
@@ -161,5 +166,6 @@ pub fn walk_cred<T>(cred: &Cred, real: bool, with: impl FnOnce(&WalkCred<'_>) ->
         sys_admin: has(Cap::SYS_ADMIN),
         setfcap: has(Cap::SETFCAP),
         mapped: user_ns.parent().is_some().then_some(&mapped),
+        runs: None,
     })
 }

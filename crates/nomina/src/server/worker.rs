@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use nomina_abi as abi;
 use nomina_fs::proc::{TaskKey, with_current};
@@ -118,7 +117,7 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>)
 fn run(mut ctx: Ctx<'_>) {
     let (server, thread) = (ctx.server, ctx.thread);
     server.controls.apply();
-    let started = Instant::now();
+    let started = server.stats.start();
     let (nr, key, asked) = (ctx.nr, TaskKey(thread.task.0), (ctx.nr, ctx.args));
     server.fuse.replays().begin(key, asked);
     // A panic is our bug, not the guest's to exploit: the request fails, the sandbox lives.
@@ -133,5 +132,5 @@ fn run(mut ctx: Ctx<'_>) {
     server.fuse.replays().end(key, asked, matches!(result, Ok(Reply::Wait(_))));
     let enosys = matches!(result, Err(Errno::ENOSYS));
     ctx.finish(result);
-    server.stats.count(nr, started.elapsed(), enosys);
+    server.stats.count(nr, started, enosys);
 }
