@@ -373,7 +373,7 @@ impl ProcSource for PidNsView {
             MagicLink::Exe => {
                 let (_, thread) = self.thread(task)?;
                 let exe = thread.process.exe.lock().unwrap().clone();
-                exe.ok_or(Errno::ENOENT)
+                exe.map(|exe| exe.path).ok_or(Errno::ENOENT)
             }
             MagicLink::Cwd => Ok(fs()?.pwd),
             MagicLink::Root => Ok(fs()?.root),
