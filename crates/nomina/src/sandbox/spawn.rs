@@ -39,6 +39,7 @@ use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::server::datagram::Datagrams;
 use crate::server::filesystems::{self, REVEALING};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::instances::{Instances, PrivateDir, PrivateDirs};
@@ -419,6 +420,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         listener: OnceLock::new(),
         handles: handle::Handles::new(scratch).map_err(host_error("preparing handles"))?,
         controls: controls::Controls::default(),
+        datagrams: Datagrams::new().map_err(host_error("preparing sockets"))?,
         reporters: Default::default(),
         unix: socket::UnixNames::new(sockets),
         ids,
