@@ -41,6 +41,7 @@ use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::server::datagram::Datagrams;
 use crate::server::filesystems::{self, REVEALING};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::instances::{Instances, PrivateDir, PrivateDirs};
@@ -247,7 +248,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         make_dir(&root, dir).map_err(errno_error("making a directory inside"))?;
     }
     let terminals = Arc::new(Terminals::default());
-    let devpts = DevPts::new(DEVPTS_DEV, terminals.clone());
+    let devpts = DevPts::new(DEVPTS_DEV, terminals.clone(), nomina_fs::devpts::Options::STANDARD);
     let _ = terminals.devpts.set(Arc::downgrade(&devpts));
     let proc = PidNsView::new();
     let mut devtmpfs = None;
@@ -433,6 +434,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         listener: OnceLock::new(),
         handles: handle::Handles::new(scratch).map_err(host_error("preparing handles"))?,
         controls: controls::Controls::default(),
+        datagrams: Datagrams::new().map_err(host_error("preparing sockets"))?,
         reporters: Default::default(),
         unix: socket::UnixNames::new(sockets),
         ids,
