@@ -5,13 +5,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nomina_kernel::vfs::posix_acl::{DEFAULT, is_acl};
 use nomina_kernel::vfs::{
     Attr, DirEntry, Inode, Link, NewInode, Opened, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr,
 };
 use nomina_kernel::{Errno, Result};
 use rustix::fs::OFlags;
 
-use super::copy_up::{Data, open_lower, write_all};
+use super::copy_up::{Data, accessed, modified, open_lower, write_all};
 use super::fresh;
 use super::layer::{Fs, NO_DATA, lock};
 use super::node::{Node, Seen};
@@ -128,15 +129,18 @@ impl Node {
                 space.opened(&file)?;
             }
         }
+        if *set == SetAttr::default() {
+            self.spot()?.0.at().touch_ctime()?;
+        }
         if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
             let seen = self.see()?;
             let real_link = u32::from(seen.stat.stx_mode) & libc::S_IFMT == S_IFLNK;
             let owner = (set.uid.unwrap_or(seen.attr.uid), set.gid.unwrap_or(seen.attr.gid));
-            if !real_link {
+            if real_link && owner != (seen.attr.uid, seen.attr.gid) {
+                self.replace_link(&seen, owner)?;
+            } else {
                 let (at, over) = (seen.spot.at(), seen.over.as_ref());
                 self.fs.store.change_owner_mode(at, &seen.stat, over, &self.fs.map, set)?;
-            } else if owner != (seen.attr.uid, seen.attr.gid) {
-                self.replace_link(&seen, owner)?;
             }
         }
         if set.atime.is_some() || set.mtime.is_some() {
@@ -159,7 +163,8 @@ impl Node {
             let at = At::new(&fs.work, &temp);
             let over = Override { uid, gid, mode: 0o777, kind: Some(S_IFLNK), rdev: 0 };
             fs.store.place(at, &at.statx()?, false, &fs.map, &over)?;
-            rustix::fs::renameat(&fs.work, &temp, &*parent.upper_fd()?, &*name).map_err(errno)
+            at.set_times(Some(accessed(&seen.stat)), Some(modified(&seen.stat)))?;
+            parent.keeping_times(|dir| rustix::fs::renameat(&fs.work, &temp, dir, &*name).map_err(errno))
         });
         if made.is_err() {
             fs.discard(&temp);
@@ -175,10 +180,20 @@ impl Node {
 
     fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
         let _tree = self.fs.read();
+        self.xattr_locked(name)
+    }
+
+    /// An extended attribute. The tree is locked.
+    pub(crate) fn xattr_locked(&self, name: &[u8]) -> Result<Vec<u8>> {
         let host = names::to_host(name, self.kind, false)?;
         let (spot, upper) = self.spot()?;
         let at = spot.at();
         if !upper {
+            if is_acl(name)
+                && let Ok(value) = at.getxattr(name)
+            {
+                return Ok(self.fs.map.acl_inside(value));
+            }
             return match at.getxattr(&host) {
                 Err(Errno::ENODATA | Errno::EOPNOTSUPP) if name == names::CAPABILITY => {
                     match at.getxattr(name) {
@@ -207,7 +222,13 @@ impl Node {
         self.copy_up(Data::IfReadable)?;
         let _tree = self.fs.write();
         let (spot, _) = self.spot()?;
-        change(&self.fs, spot.at(), &host)
+        let changed = change(&self.fs, spot.at(), &host);
+        if name == DEFAULT
+            && let Some(dir) = &self.dir
+        {
+            lock(&dir.state).default_acl = None;
+        }
+        changed
     }
 }
 

@@ -9,7 +9,7 @@ use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, Statx};
 
 use super::fresh;
-use super::layer::{FdSlot, Fs, LowerDir, OPAQUE, REDIRECT, WHITEOUT, lock};
+use super::layer::{FdSlot, Fs, LowerDir, OPAQUE, REDIRECT, WHITEOUT, lock, open_far};
 use crate::at::{At, Spot, check_name, dtype, errno, id_of};
 use crate::override_stat::{MARK, Override, attr_of};
 
@@ -66,6 +66,9 @@ pub(crate) struct State {
     pub(super) sweep_at: usize,
     /// The directory is marked as one with whiteouts.
     pub marked: bool,
+    /// The list that what is created here gets; `None` where it is not known yet.
+    #[allow(clippy::option_option, reason = "not known, known to be none, known")]
+    pub default_acl: Option<Option<Arc<[u8]>>>,
 }
 
 impl State {
@@ -150,7 +153,14 @@ impl Node {
             let parent = at.parent()?;
             chain.push(std::mem::replace(&mut at, parent));
         };
-        for node in chain.iter().rev() {
+        let mut below = chain.iter().rev();
+        let far = below.len().saturating_sub(self.fs.cache.near());
+        let mut names = Vec::with_capacity(far);
+        for node in below.by_ref().take(far) {
+            names.push((lock(&node.place).name.clone(), &node.dir()?.upper_fd));
+        }
+        fd = open_far(fd, names.into_iter(), &self.fs)?;
+        for node in below {
             let name = lock(&node.place).name.clone();
             fd = self.fs.open_dir(&node.dir()?.upper_fd, &fd, &name)?;
         }
@@ -454,15 +464,11 @@ impl Node {
 
     /// Whether a directory has no entry. The tree is locked.
     pub(crate) fn is_empty(&self) -> Result<bool> {
-        let whiteouts = self.with_state(|state| {
-            let names = state.names.as_ref()?;
-            names.values().all(|e| e.kind == WHT).then(|| names.keys().cloned().collect::<Vec<_>>())
-        })?;
-        let gone = match (whiteouts, self.is_upper()) {
-            (None, true) => return Ok(false),
-            (gone, _) => gone.unwrap_or_default(),
-        };
-        Ok(self.lower_entries()?.iter().all(|e| gone.iter().any(|name| **name == *e.name)))
+        let below = self.lower_entries()?;
+        self.with_state(|state| {
+            let Some(names) = &state.names else { return below.is_empty() };
+            names.values().all(|e| e.kind == WHT) && below.iter().all(|e| names.contains_key(&*e.name))
+        })
     }
 
     /// Path in the overlay, starting with `/`; `None` for what has no name any more.

@@ -79,8 +79,9 @@ pub enum SetTime {
     At(Timespec),
 }
 
-/// The changes of `chmod`, `chown`, `truncate` and `utimensat`: `struct iattr`. Permission is checked before.
-#[derive(Clone, Copy, Debug, Default)]
+/// The changes of `chmod`, `chown`, `truncate` and `utimensat`: `struct iattr`. Permission is checked before. Any change
+/// sets the time of change, also one that gives what is there already, and one of nothing (`chown` without ids).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetAttr {
     /// Permission bits (07777).
     pub mode: Option<u32>,
@@ -190,6 +191,11 @@ pub trait SuperBlock: Send + Sync {
     /// Whether names can be created and removed at all. Where not (proc), Linux finds nothing to create before it looks at
     /// permissions: creating is `ENOENT`, removing `EPERM`.
     fn has_fixed_names(&self) -> bool {
+        false
+    }
+    /// Whether objects have access control lists (`SB_POSIXACL`): the attributes of [`crate::vfs::posix_acl`] are stored, and what
+    /// is created in a directory gets its default list.
+    fn has_acls(&self) -> bool {
         false
     }
     /// The guest path (relative to this file system's root, starting with `/`) of a host path below it, for

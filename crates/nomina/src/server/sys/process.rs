@@ -115,6 +115,16 @@ pub fn rlimit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(().into())
 }
 
+/// A soft limit of the caller's that the host enforces where it can and we where we act for the guest.
+pub fn native_rlimit(ctx: &Ctx<'_>, resource: libc::__rlimit_resource_t) -> Result<u64> {
+    let mut native = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: reads a guest's limit into a local structure.
+    if unsafe { libc::prlimit(ctx.host_pid(), resource, std::ptr::null(), &raw mut native) } != 0 {
+        return Err(host(std::io::Error::last_os_error()));
+    }
+    Ok(native.rlim_cur)
+}
+
 /// `getpriority(2)` (returns 20 - nice) and `setpriority(2)` by process.
 pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
     const PRIO_PROCESS: i32 = 0;
