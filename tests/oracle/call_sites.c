@@ -135,49 +135,6 @@ static void mapped(const char *what, int flags, int prot, int offset, long paren
 	munmap(at, 4096);
 }
 
-static long (*shared_code)(void);
-static pthread_barrier_t together;
-static void *run_code(void *p)
-{
-	long wrong = 0;
-	pthread_barrier_wait(&together);
-	for (int i = 0; i < 4000; i++) wrong += shared_code() != *(long *)p;
-	return (void *)wrong;
-}
-/* Threads that run the same call while it is young. */
-static int rushed(int offset, long parent)
-{
-	pthread_t threads[4];
-	long wrong = 0;
-	char page[4096];
-	memset(page, 0xcc, sizeof page);
-	memcpy(page + offset, code, sizeof code);
-	int fd = open("code", O_RDWR | O_CREAT | O_TRUNC, 0700);
-	if (write(fd, page, sizeof page) != (ssize_t)sizeof page) perror("write");
-	char *at = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
-	close(fd);
-	shared_code = (long (*)(void))(at + offset);
-	pthread_barrier_init(&together, NULL, 5);
-	for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, run_code, &parent);
-	pthread_barrier_wait(&together);
-	/* Forks must not copy anything half done. */
-	for (int i = 0; i < 10; i++) {
-		int status;
-		long own = getpid();
-		pid_t child = fork();
-		if (child == 0) _exit(shared_code() != own);
-		waitpid(child, &status, 0);
-		wrong += status;
-	}
-	for (int i = 0; i < 4; i++) {
-		void *r;
-		pthread_join(threads[i], &r);
-		wrong += (long)r;
-	}
-	munmap(at, 4096);
-	return wrong;
-}
-
 int main(void)
 {
 	struct stat st;
@@ -292,10 +249,6 @@ int main(void)
 	mapped("shared", MAP_SHARED, PROT_READ | PROT_EXEC, 16, parent);
 	mapped("shared and writable", MAP_SHARED, PROT_READ | PROT_WRITE | PROT_EXEC, 16, parent);
 	mapped("private and writable", MAP_PRIVATE, PROT_READ | PROT_WRITE | PROT_EXEC, 32, parent);
-
-	puts("# many threads at one new place");
-	for (int offset = 0; offset < 64; offset += 3) wrong += rushed(offset, parent);
-	printf("wrong %d\n", wrong);
 
 	puts("# gs is the program's");
 	static uint64_t words[600];

@@ -230,7 +230,6 @@ fn clone_copied(
         area.files().share()?;
         THREADED.store(true, Ordering::Relaxed);
     }
-    let _guard = crate::patch::hold();
     // SAFETY: the child has a copy of everything, and keeps its stack.
     let ret = unsafe { sys!(nr::CLONE, native_flags(args), 0, args.pidfd, args.child_tid, args.tls) };
     if ret < 0 {
@@ -251,6 +250,7 @@ fn clone_copied(
     // Other threads may have held these.
     SIGHAND.reset_lock();
     FILES.reset(same_files);
+    crate::patch::reset_lock();
     if THREADED.load(Ordering::Relaxed) {
         THREADED.store(same_files, Ordering::Relaxed);
         area.keep_only_own();

@@ -19,35 +19,27 @@
 //! finds its area by the base of `gs`, which 64-bit programs do not use. Where one does (Wine), the area's mark is not found and
 //! the call traps.
 //!
-//! Where other threads may be about to run the instruction, it is replaced by one store if it lies in an aligned word, which
-//! processors fetch as a whole. Otherwise it first becomes a jump to itself, so that whoever comes waits there until the rest is
-//! written; that every processor sees one step before the next is `membarrier(2)`'s business.
-//!
 //! Rewriting costs a process two `mprotect` calls and a private copy of the page, so it is done for a site only when that has
 //! trapped as often as [`AFTER`] says. Only private mappings of files are rewritten. A process that forbids writable text
 //! (`PR_SET_MDWE`), or whose host does, goes on trapping.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use nomina_abi::op;
 
 use crate::arch::{nomina_patched, patched_leave, patched_probe, set_gs_base, store_code, trampoline};
 use crate::area::{Area, Patched, SIGHAND, THREADED};
 use crate::frame::UContext;
-use crate::lock::{Guard, Lock};
+use crate::lock::Lock;
 use crate::slot::{out, request};
 use crate::sys::{
     MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, err, nr, sys,
 };
-use crate::uaccess::{compare_exchange_user, copy_to_user, get_user};
+use crate::uaccess::get_user;
 
 /// After how many traps a site is rewritten; 0: never. Set at the start, cleared when rewriting turns out to be impossible.
 static AFTER: AtomicU32 = AtomicU32::new(0);
-/// How many times more traps it takes until a site is rewritten in steps: the first use of `membarrier(2)` takes milliseconds.
-const IN_STEPS: u32 = 64;
-/// The process may use `membarrier(2)`.
-static BARRIERS: AtomicBool = AtomicBool::new(false);
 /// Only one thread rewrites at a time; others leave it.
 static BUSY: Lock = Lock::new();
 
@@ -107,9 +99,9 @@ pub fn begin_thread(area: &Area) {
     }
 }
 
-/// Waits until nobody rewrites, and keeps it so: a fork must not copy text that is half rewritten. The child drops its copy.
-pub fn hold() -> Option<Guard<'static>> {
-    THREADED.load(Ordering::Relaxed).then(|| BUSY.lock())
+/// In a forked child: whoever was rewriting does not exist.
+pub fn reset_lock() {
+    BUSY.reset();
 }
 
 /// Whether an address is in a page of trampolines.
@@ -162,18 +154,13 @@ pub fn without_area(context: &mut UContext) -> bool {
 /// Takes note of a trap, and rewrites its site when it has been the one too many.
 pub fn trapped(area: &Area, context: &UContext, number: u64) {
     let after = AFTER.load(Ordering::Relaxed);
-    if after == 0 {
-        return;
-    }
-    let traps = area.traps.count(context.mcontext.rip);
-    let in_steps = traps == after.saturating_mul(IN_STEPS);
-    if !(traps == after || in_steps) || !crate::trap::needs_no_frame(number) {
+    if after == 0 || area.traps.count(context.mcontext.rip) != after || !crate::trap::needs_no_frame(number) {
         return;
     }
     let Some(_guard) = BUSY.try_lock() else { return };
     if let Some(site) = Site::at(context, number) {
         // Whatever does not work leaves the site as it is.
-        let _ = site.rewrite(area, in_steps);
+        let _ = site.rewrite(area);
     }
 }
 
@@ -190,8 +177,7 @@ impl Site {
     fn at(context: &UContext, number: u64) -> Option<Site> {
         let registers = &context.mcontext;
         let at = registers.rip.wrapping_sub(SITE);
-        // Nothing that can be read before: nothing that belongs to the instruction.
-        let before: u8 = get_user(at - 1).unwrap_or(0);
+        let before: u8 = get_user(at - 1).ok()?;
         let bytes: [u8; 8] = get_user(at).ok()?;
         if bytes[5..7] != [0x0f, 0x05] {
             return None;
@@ -212,7 +198,7 @@ impl Site {
         agrees.then_some(Site { at, bytes })
     }
 
-    fn rewrite(&self, area: &Area, in_steps: bool) -> Result<(), i64> {
+    fn rewrite(&self, area: &Area) -> Result<(), i64> {
         let ret = request(area, op::TEXT, &[self.at, 0, 0, 0, 0, 0]);
         if ret < 0 {
             return Err(ret);
@@ -224,23 +210,15 @@ impl Site {
         if !text.contains(&word) || !text.contains(&(word + 7)) {
             return Err(err::EINVAL);
         }
-        // Not across cache lines: such a locked access stops the whole machine.
-        let own_handlers = core::ptr::eq(area.sighand(), &raw const SIGHAND);
-        let at_once = in_word || (!THREADED.load(Ordering::Relaxed) && own_handlers && word % 64 <= 56);
-        // A process that only shares the memory may be killed between two steps, and its parent would wait for ever.
-        let in_steps = !at_once && in_steps && own_handlers && self.at & 7 != 7 && self.at % 64 <= 60;
-        if !at_once && !in_steps {
+        // The word is aligned, so every processor sees it change at once; or nobody else is there to see it. (Not across cache
+        // lines: such a locked access stops the whole machine.)
+        let alone = !THREADED.load(Ordering::Relaxed) && core::ptr::eq(area.sighand(), &raw const SIGHAND);
+        if !in_word && (!alone || word % 64 > 56) {
             return Err(err::EAGAIN);
         }
         let trampoline = self.trampoline(text.start)?;
         let mut jump = [0xe9, 0, 0, 0, 0];
         jump[1..].copy_from_slice(&distance(self.at + MOV, trampoline)?);
-        if in_steps {
-            allow_barriers()?;
-            return with_writable(self.at, MOV, || {
-                self.store_in_steps(&jump).map_or_else(|error| error, |()| 0)
-            });
-        }
         let old: [u8; 8] = get_user(word)?;
         let mut new = old;
         let from = (self.at - word) as usize;
@@ -254,24 +232,6 @@ impl Site {
         })
     }
 
-    /// Replaces the instruction while others may run it. Only a fault (the text is gone) ends it half done.
-    fn store_in_steps(&self, jump: &[u8; 5]) -> Result<(), i64> {
-        const JUMP_TO_ITSELF: [u8; 2] = [0xeb, 0xfe];
-        let head = |first: [u8; 2], rest: &[u8]| u32::from_le_bytes([first[0], first[1], rest[2], rest[3]]);
-        let swap = |from: u32, to: u32| match compare_exchange_user(self.at, from, to)? {
-            was if was == from => Ok(()),
-            _ => Err(err::EAGAIN),
-        };
-        swap(head([self.bytes[0], self.bytes[1]], &self.bytes), head(JUMP_TO_ITSELF, &self.bytes))?;
-        barrier();
-        // SAFETY: bytes behind the jump, which nobody runs; a fault is caught.
-        unsafe { copy_to_user(self.at + 2, jump[2..].as_ptr(), 3)? };
-        barrier();
-        swap(head(JUMP_TO_ITSELF, jump), head([jump[0], jump[1]], jump))?;
-        barrier();
-        Ok(())
-    }
-
     /// Makes the trampoline for the site.
     fn trampoline(&self, text: u64) -> Result<u64, i64> {
         let (page, used) = page_near(self.at, text)?;
@@ -283,33 +243,6 @@ impl Site {
             0
         })?;
         Ok(at)
-    }
-}
-
-const MEMBARRIER_SYNC_CORE: u64 = 1 << 5;
-const MEMBARRIER_REGISTER_SYNC_CORE: u64 = 1 << 6;
-
-/// Prepares for [`barrier`]. What the kernel answers where there is no such barrier.
-fn allow_barriers() -> Result<(), i64> {
-    if !BARRIERS.load(Ordering::Relaxed) {
-        // SAFETY: touches no memory.
-        let ret = unsafe { sys!(nr::MEMBARRIER, MEMBARRIER_REGISTER_SYNC_CORE, 0, 0) };
-        if ret < 0 {
-            return Err(ret);
-        }
-        BARRIERS.store(true, Ordering::Relaxed);
-    }
-    Ok(())
-}
-
-/// Lets every processor that runs a thread of the process fetch its instructions anew.
-fn barrier() {
-    // SAFETY: touches no memory. A child of a fork may have to register again.
-    unsafe {
-        if sys!(nr::MEMBARRIER, MEMBARRIER_SYNC_CORE, 0, 0) < 0 {
-            sys!(nr::MEMBARRIER, MEMBARRIER_REGISTER_SYNC_CORE, 0, 0);
-            sys!(nr::MEMBARRIER, MEMBARRIER_SYNC_CORE, 0, 0);
-        }
     }
 }
 

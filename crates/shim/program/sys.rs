@@ -80,7 +80,6 @@ pub mod nr {
     pub const DUP3: u64 = 292;
     pub const PRLIMIT64: u64 = 302;
     pub const GETRANDOM: u64 = 318;
-    pub const MEMBARRIER: u64 = 324;
     pub const EXECVEAT: u64 = 322;
     pub const CLONE3: u64 = 435;
     pub const CLOSE_RANGE: u64 = 436;
