@@ -250,25 +250,6 @@ int main(void)
 	mapped("shared and writable", MAP_SHARED, PROT_READ | PROT_WRITE | PROT_EXEC, 16, parent);
 	mapped("private and writable", MAP_PRIVATE, PROT_READ | PROT_WRITE | PROT_EXEC, 32, parent);
 
-	puts("# gs is the program's");
-	static uint64_t words[600];
-	words[1] = 0x77;
-	T(syscall(SYS_arch_prctl, ARCH_SET_GS, words));
-	uint64_t word;
-	for (int i = 0; i < MANY; i++) {
-		wrong += all_registers(parent);
-		asm volatile("mov %%gs:8, %0" : "=r"(word));
-		wrong += word != 0x77;
-	}
-	on(SIGALRM, spoil, 0);
-	ticks = 0;
-	timer(300);
-	while (ticks < 50) wrong += all_registers(parent);
-	timer(0);
-	T(syscall(SYS_arch_prctl, ARCH_SET_GS, 0));
-	for (int i = 0; i < MANY; i++) wrong += all_registers(parent);
-	printf("wrong %d\n", wrong);
-
 	puts("# where text cannot become writable");
 	int status;
 	pid_t child = fork();
@@ -288,5 +269,24 @@ int main(void)
 	}
 	waitpid(child, &status, 0);
 	printf("status %d\n", status);
+
+	puts("# gs is the program's");
+	static uint64_t words[600];
+	words[1] = 0x77;
+	T(syscall(SYS_arch_prctl, ARCH_SET_GS, words));
+	uint64_t word;
+	for (int i = 0; i < MANY; i++) {
+		wrong += all_registers(parent);
+		asm volatile("mov %%gs:8, %0" : "=r"(word));
+		wrong += word != 0x77;
+	}
+	on(SIGALRM, spoil, 0);
+	ticks = 0;
+	timer(300);
+	while (ticks < 50) wrong += all_registers(parent);
+	timer(0);
+	T(syscall(SYS_arch_prctl, ARCH_SET_GS, 0));
+	for (int i = 0; i < MANY; i++) wrong += all_registers(parent);
+	printf("wrong %d\n", wrong);
 	return wrong != 0;
 }
