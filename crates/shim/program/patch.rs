@@ -24,7 +24,7 @@
 //! (`PR_SET_MDWE`), or whose host does, goes on trapping.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use nomina_abi::op;
 
@@ -40,6 +40,9 @@ use crate::uaccess::get_user;
 
 /// After how many traps a site is rewritten; 0: never. Set at the start, cleared when rewriting turns out to be impossible.
 static AFTER: AtomicU32 = AtomicU32::new(0);
+/// Threads set the base of `gs`. For the life of the image: sites that are rewritten stay so when [`AFTER`] is cleared, and a thread
+/// that did not set it would work on its maker's area.
+static SETS_GS: AtomicBool = AtomicBool::new(false);
 /// Only one thread rewrites at a time; others leave it.
 static BUSY: Lock = Lock::new();
 
@@ -87,14 +90,15 @@ impl Traps {
 pub fn start(area: &Area, after: u32, can_set_gs: bool) {
     if after != 0 && can_set_gs {
         AFTER.store(after, Ordering::Relaxed);
+        SETS_GS.store(true, Ordering::Relaxed);
         begin_thread(area);
     }
 }
 
 /// Lets a thread find its area without a signal frame.
 pub fn begin_thread(area: &Area) {
-    if AFTER.load(Ordering::Relaxed) != 0 {
-        // SAFETY: the processor has the instruction, or `AFTER` would be 0.
+    if SETS_GS.load(Ordering::Relaxed) {
+        // SAFETY: the processor has the instruction, or `SETS_GS` would be false.
         unsafe { set_gs_base(area.base()) };
     }
 }
