@@ -84,3 +84,35 @@ def lsns_shows_them(t):
 def an_unprivileged_user_inside_may_not(t):
     r = t.sh("unshare --uts true 2>&1; unshare --pid --fork true 2>&1; hostname x 2>&1", ["--user", "1000:1000"])
     equal(sum("not permitted" in l or "permission" in l or "must be root" in l for l in r.lines()), 3, r.describe())
+
+
+@case()
+def a_new_network_namespace_has_its_own_lo_that_is_down(t):
+    r = t.sh(r"""
+unshare -n sh -c 'ip -o link; ip -o addr | wc -l; python3 -c "
+import fcntl, socket, struct
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+flags = lambda: struct.unpack_from(\"H\", fcntl.ioctl(s, 0x8913, b\"lo\".ljust(40, b\"\\0\")), 16)[0]
+print(flags() & 1); fcntl.ioctl(s, 0x8914, struct.pack(\"16sH22x\", b\"lo\", flags() | 1)); print(flags() & 1)
+n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); n.bind((0, 0)); print(n.getsockname()[0] > 0)
+"; ip -o addr | cut -c1-40'
+ip -o addr | wc -l
+""").ok()
+    out = r.lines()
+    check(out[0].startswith("1: lo: <LOOPBACK> mtu 65536"), r.describe())
+    equal(out[1:5], ["0", "0", "1", "True"])
+    check("127.0.0.1/8" in out[5] and "::1/128" in out[6], r.describe())
+    equal(out[7], "0")
+
+
+@case()
+def bubblewrap_unshares_everything(t):
+    r = t.sh(r"""
+bwrap --bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-all --hostname inner --die-with-parent sh -c 'hostname; echo $$; ls -A /tmp | wc -l; ip -o -4 addr | cut -c1-30'
+bwrap --ro-bind / / --unshare-user --uid 1234 --gid 1234 id -u
+bwrap --ro-bind / / --proc /proc --unshare-all bwrap --ro-bind / / --unshare-all echo nested
+""").ok()
+    out = r.lines()
+    equal(out[:1] + out[2:3], ["inner", "0"])
+    check("127.0.0.1/8" in out[3], r.describe())
+    equal(out[4:], ["1234", "nested"])
