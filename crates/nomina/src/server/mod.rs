@@ -20,6 +20,7 @@ pub mod instances;
 pub mod interrupt;
 pub mod layout;
 pub mod lock;
+pub mod opens;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
@@ -75,6 +76,8 @@ pub struct Server {
     pub first_fs: FsStruct,
     /// The file systems in use, to find a file's name by its handle.
     pub instances: instances::Instances,
+    /// By which mounts guests have opened files.
+    pub opens: opens::Opens,
     /// Where instances that have no place of their own keep their files.
     pub private_dirs: instances::PrivateDirs,
     /// What can be mounted.

@@ -310,7 +310,13 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     // The snapshot's working directory is a reference that does not count.
     let root = caller.root().clone();
     caller.fs_caller.fs.pwd = root.clone();
+    // What native handles hold is a reference like every other, as long as the model counts.
+    let held = match flags.contains(UmountFlags::DETACH) {
+        true => Vec::new(),
+        false => ctx.server.mounts_held(path.mnt.sb()),
+    };
     umount_path(caller.ns(), path, flags, &root)?;
+    drop(held);
     Ok(().into())
 }
 

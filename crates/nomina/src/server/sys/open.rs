@@ -86,7 +86,10 @@ fn do_open(
     let cloexec = flags & O_CLOEXEC != 0;
     let server = ctx.server;
     let fd: OwnedFd = match result.opened {
-        Opened::Host(fd) => fd,
+        Opened::Host(fd) => {
+            server.note_open(&fd, &result.path.mnt);
+            fd
+        }
         Opened::Directory => {
             let fd = server.handles.open_path(result.path, flags).map_err(host)?;
             if server.handles.is_short_of_blanks() {
