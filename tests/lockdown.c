@@ -1,6 +1,7 @@
 /* lockdown: run a command under what container profiles and hardened hosts refuse.
  *
  *   lockdown COMMAND [ARG...]
+ *   lockdown --filter FILE COMMAND [ARG...]     under the BPF in FILE instead (tests/container.py)
  *
  * Refused with EPERM: every way to a new or another namespace, mounts, chroot, ptrace and the other ways into foreign
  * memory, bpf, perf, keyrings, userfaultfd, io_uring. clone3 is ENOSYS, because its flags lie in memory where a filter
@@ -14,6 +15,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -37,6 +39,16 @@ static unsigned len;
 static void put(unsigned short code, unsigned char jt, unsigned char jf, unsigned k)
 {
 	prog[len++] = (struct sock_filter){ code, jt, jf, k };
+}
+
+static struct sock_filter given[BPF_MAXINSNS];
+
+static unsigned read_filter(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	unsigned n = f ? fread(given, sizeof *given, BPF_MAXINSNS, f) : 0;
+	if (!n) perror(path);
+	return n;
 }
 
 static void answer(unsigned action) { put(BPF_RET | BPF_K, 0, 0, action); }
@@ -63,6 +75,10 @@ int main(int argc, char **argv)
 	answer(SECCOMP_RET_ALLOW);
 
 	struct sock_fprog filter = { len, prog };
+	if (argc > 3 && !strcmp(argv[1], "--filter")) {
+		filter = (struct sock_fprog){ read_filter(argv[2]), given };
+		argv += 2;
+	}
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) {
 		perror("lockdown");
 		return 125;

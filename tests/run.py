@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The end-to-end suite: oracle comparisons, programs, abuse. Called by ./test; by hand:
 
-    tests/run.py --nomina target/release/nomina [--lockdown] [-k PATTERN]... [--list]
+    tests/run.py --nomina target/release/nomina [--lockdown | --container] [-k PATTERN]... [--list]
     tests/run.py --record        (as root: writes tests/oracle/expected from the host kernel)
 """
 
@@ -15,6 +15,7 @@ import tempfile
 
 import harness
 import oracle
+import container
 
 HERE = pathlib.Path(__file__).resolve().parent
 CFLAGS = ["-O1", "-Wall", "-Wno-nonnull", "-Wno-stringop-overflow", "-Wno-stringop-overread", "-pthread"]
@@ -41,6 +42,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--nomina", default=str(HERE.parent / "target/release/nomina"))
     p.add_argument("--lockdown", action="store_true", help="run every nomina under tests/lockdown.c")
+    p.add_argument("--container", action="store_true", help="run every nomina under a container engine's filter")
     p.add_argument("--work", help="directory for scratch files (default: a fresh one)")
     p.add_argument("--fixtures", default="/var/tmp/nomina-fixtures", help="what tests/fixtures.sh prepared")
     p.add_argument("-k", action="append", default=[], metavar="PATTERN")
@@ -68,13 +70,17 @@ def main():
         compile_programs(built)
         if a.record:
             return oracle.record()
-        s.lockdown = [str(built / "lockdown")] if a.lockdown else []
+        s.lockdown = [str(built / "lockdown")] if a.lockdown or a.container else []
+        if a.container:
+            container.compile_to(built / "container.bpf")
+            s.lockdown += ["--filter", str(built / "container.bpf")]
         if not os.access(s.nomina, os.X_OK):
             sys.exit(f"{s.nomina}: no such program; build it first: cargo build --release")
         if os.geteuid() == 0:
             sys.exit("the suite shows what an ordinary user can do: run it as one (./test does)")
         passed, failed, known = harness.run_all(a.k, a.jobs, a.json)
-        print(f"{'under lockdown' if a.lockdown else 'plain'}: {passed} passed, {failed} failed, {known} known to fail")
+        where = "under lockdown" if a.lockdown else "as in a container" if a.container else "plain"
+        print(f"{where}: {passed} passed, {failed} failed, {known} known to fail")
         return 1 if failed or not passed else 0
     finally:
         if not a.work:

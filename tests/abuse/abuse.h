@@ -42,8 +42,9 @@ static void __attribute__((constructor)) only_inside(void)
 /* Where the shim and its regions live. */
 #define SHIM_LOW 0x7e9000000000ul
 #define SHIM_HIGH 0x7ea000000000ul
-/* The call number of the gate. */
-#define GATE 0x4e4f
+/* The call number of the gate, and its third argument. */
+#define GATE 274
+#define GATE_MAGIC 0x4e6f6d696e612121
 
 static inline long raw6(long n, long a, long b, long c, long d, long e, long f)
 {

@@ -6,7 +6,7 @@ static long ask(struct slot *slot, unsigned nr, const uint64_t *args, const char
 	strcpy(slot->data, text);
 	slot->nr = nr;
 	memcpy(slot->args, args, sizeof slot->args);
-	long r = raw6(GATE, 1, 0, 0, 0, 0, 0);
+	long r = raw6(GATE, 1, 0, GATE_MAGIC, 0, 0, 0);
 	return r < 0 ? r : slot->ret;
 }
 
@@ -27,7 +27,7 @@ int main(int argc, char **argv)
 			long prepared = ask(slot, 0x8002, args, program);
 			printf("prepared %ld\n", prepared);
 			fflush(stdout);
-			long started = raw6(GATE, 2, 0, 0, 0, 0, 0);
+			long started = raw6(GATE, 2, 0, GATE_MAGIC, 0, 0, 0);
 			printf("started %ld, effective user %d\n", started, (int)geteuid());
 			if (started == 0 || geteuid() == 0) printf("ESCAPED: our own code runs with the credentials of %s\n", program);
 			fflush(stdout);

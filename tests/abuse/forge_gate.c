@@ -24,7 +24,7 @@ int main(int argc, char **argv)
 					case 4: a[k] = -1 - (long)(rng() % 4); break;
 					default: a[k] = 0;
 					}
-				long r = raw6(GATE, a[0], a[1], a[2], a[3], a[4], a[5]);
+				long r = raw6(GATE, a[0], a[1], rng() % 8 ? GATE_MAGIC : a[2], a[3], a[4], a[5]);
 				if (r >= 0) answered++;
 				if (r > 2 && r < 1024 && holds_token(r, argv[1])) printf("ESCAPED: a forged request opened the secret\n");
 			}

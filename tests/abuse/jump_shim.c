@@ -106,8 +106,8 @@ int main(int argc, char **argv)
 		{ SYS_socket, 16 /* AF_NETLINK */, SOCK_RAW, 0 },
 		{ SYS_setxattr, (long)canary, (long)"user.x", (long)"x", 1, 0 },
 		{ SYS_inotify_add_watch, 0, (long)canary, 0xfff },
-		{ GATE, 0, 0, 0, 0, 0, 0 },
-		{ GATE, (long)dot, 4096, -1, (long)secret, 7, 7 },
+		{ GATE, 0, 0, GATE_MAGIC, 0, 0, 0 },
+		{ GATE, (long)dot, 4096, GATE_MAGIC, (long)secret, 7, 7 },
 	};
 	int tried = 0, returned = 0;
 	for (int s = 0; s < count; s++) {

@@ -74,6 +74,12 @@ int main(void)
 	T(open("/dev/stdin_missing", O_RDONLY));
 	T(access("/dev/stdin", F_OK));
 	T(access("/dev/stdout", F_OK));
+	int device = M(open("/dev/full", O_RDWR));
+	snprintf(b, sizeof b, "/proc/self/fd/%d", device);
+	memset(l, 0, sizeof l);
+	M(readlink(b, l, sizeof l - 1));
+	printf("%s\n", l);
+	close(device);
 	snprintf(b, sizeof b, "/proc/self/fdinfo/%d", f);
 	FILE *i = fopen(b, "r");
 	if (i && fgets(l, sizeof l, i)) printf("%s", l);

@@ -1,8 +1,7 @@
 //! Layout of the messages between the shim and the supervisor.
 //!
-//! The shim (in every guest address space, untrusted) asks the supervisor through the *gate*: a system call number that
-//! Linux does not have, [`GATE_NR`], which the seccomp filter turns into a user notification. The words of a request do
-//! not travel in registers but in a [`Slot`]: a piece of a shared *region*, one region per guest address space, one slot per
+//! The shim (in every guest address space, untrusted) asks the supervisor through the *gate*: the system call [`GATE_NR`]
+//! with [`GATE_MAGIC`], which the seccomp filter turns into a user notification. The words of a request do not travel in registers but in a [`Slot`]: a piece of a shared *region*, one region per guest address space, one slot per
 //! thread. Host handles travel as `SCM_RIGHTS` on a hidden socket, [`FD_SOCK`].
 //!
 //! # A request
@@ -27,8 +26,13 @@ use core::sync::atomic::AtomicU32;
 pub const SHIM_BASE: u64 = 0x7e90_0000_0000;
 /// First address behind the shim's text and data.
 pub const SHIM_END: u64 = SHIM_BASE + 0x10_0000;
-/// The system call number of the gate.
-pub const GATE_NR: u32 = 0x4e4f;
+/// The system call number of the gate: `get_robust_list(2)`. Around Nomina there may be another filter, as in containers,
+/// whose "refuse" outranks our "notify"; so it is one that the default profiles of container engines allow, while numbers
+/// that Linux does not have are refused there. Programs hardly ever call it.
+pub const GATE_NR: u32 = 274;
+/// The third argument, all 64 bits, that makes [`GATE_NR`] the gate. Elsewhere a pointer to a length; no program has an address
+/// like this, which is not canonical.
+pub const GATE_MAGIC: u64 = 0x4e6f_6d69_6e61_2121;
 
 /// Lowest of the descriptors that belong to the shim.
 pub const HIDDEN_FD_BASE: u32 = 1024;
@@ -143,6 +147,18 @@ pub mod reply {
     pub const WAIT: u32 = 4;
     /// Ask again after `sched_yield`.
     pub const RETRY: u32 = 8;
+    /// Send descriptor number `ret` over [`super::FD_SOCK`], with a [`super::Given`], and ask again.
+    pub const GIVE: u32 = 16;
+}
+
+/// The message with a descriptor that was asked for ([`reply::GIVE`]). Without a descriptor: there is none of that number.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Given {
+    /// Index of the slot whose request needs it.
+    pub slot: u32,
+    /// Its number.
+    pub fd: i32,
 }
 
 /// Operations that are not Linux system calls.

@@ -6,9 +6,8 @@
 //! on. Existing compilers do not compare the instruction pointer and do not promise that layout; so this one is ours:
 //!
 //! 1. another architecture (`int 0x80`, a 32-bit code segment) kills the process;
-//! 2. the gate's number notifies the supervisor, from anywhere;
-//! 3. a binary search over the number, in which neighbours with the same treatment are one range, leads to
-//! 4. a body: `return` alone for what is constant, otherwise the conditions of the row. Only bodies load arguments or the
+//! 2. a binary search over the number, in which neighbours with the same treatment are one range, leads to
+//! 3. a body: `return` alone for what is constant, otherwise the conditions of the row. Only bodies load arguments or the
 //!    instruction pointer, so every native row stays eligible for the bitmap.
 //!
 //! Numbers behind the table, in its gaps and of the x32 ABI (bit 30 set, so larger than all others) return `ENOSYS`.
@@ -64,8 +63,6 @@ pub struct BuildOptions {
     pub shim_text: Range<u64>,
     /// Descriptors that belong to the shim.
     pub hidden_fds: Range<u32>,
-    /// System call number of the gate.
-    pub gate_nr: u32,
 }
 
 impl Default for BuildOptions {
@@ -74,7 +71,6 @@ impl Default for BuildOptions {
         BuildOptions {
             shim_text: nomina_abi::SHIM_BASE..nomina_abi::SHIM_END,
             hidden_fds: nomina_abi::HIDDEN_FD_BASE..nomina_abi::HIDDEN_FD_BASE + nomina_abi::HIDDEN_FDS,
-            gate_nr: nomina_abi::GATE_NR,
         }
     }
 }
@@ -88,9 +84,6 @@ pub enum FilterError {
     /// There is no hidden descriptor.
     #[error("the range of hidden descriptors {0:?} is empty")]
     HiddenFds(Range<u32>),
-    /// The gate's number is one that Linux uses or that belongs to another ABI.
-    #[error("gate number {0:#x} is not free; take one between the table's end and the x32 bit")]
-    GateNumber(u32),
     /// The conditions of a row need jumps of more than 255 instructions.
     #[error("the conditions of system call {0} are too long for BPF's jumps; split its lists")]
     BodyTooLong(u32),
@@ -118,9 +111,6 @@ impl Filter {
         if options.hidden_fds.is_empty() {
             return Err(FilterError::HiddenFds(options.hidden_fds.clone()));
         }
-        if !(table::END..table::X32_BIT).contains(&options.gate_nr) {
-            return Err(FilterError::GateNumber(options.gate_nr));
-        }
 
         let mut ranges: Vec<(u32, Vec<Instruction>)> = Vec::new();
         for nr in 0..=table::END {
@@ -138,8 +128,6 @@ impl Filter {
             Instruction { code: JUMP_EQUAL, jt: 1, jf: 0, k: AUDIT_ARCH_X86_64 },
             ret(libc::SECCOMP_RET_KILL_PROCESS),
             load(OFFSET_NR),
-            Instruction { code: JUMP_EQUAL, jt: 0, jf: 1, k: options.gate_nr },
-            ret(libc::SECCOMP_RET_USER_NOTIF),
         ];
         instructions.extend(search(&ranges));
         if instructions.len() > MAX_INSTRUCTIONS {
@@ -176,6 +164,7 @@ fn action(verdict: Verdict) -> u32 {
         Verdict::Native => libc::SECCOMP_RET_ALLOW,
         Verdict::Trap | Verdict::ShimOnly => libc::SECCOMP_RET_TRAP,
         Verdict::Refuse(errno) => libc::SECCOMP_RET_ERRNO | errno.0 as u32,
+        Verdict::Notify => libc::SECCOMP_RET_USER_NOTIF,
     }
 }
 
@@ -260,13 +249,14 @@ impl Assembler {
                 self.emit(Instruction { code: AND, jt: 0, jf: 0, k: mask });
                 self.one_of(values, yes, no);
             }
-            Test::Null(arg) => {
+            Test::Null(arg) => self.test(options, Test::Whole(arg, 0), yes, no),
+            Test::Whole(arg, value) => {
                 let next = self.label();
                 self.emit(low(arg));
-                self.jump(JUMP_EQUAL, 0, next, no);
+                self.jump(JUMP_EQUAL, value as u32, next, no);
                 self.place(next);
                 self.emit(high(arg));
-                self.jump(JUMP_EQUAL, 0, yes, no);
+                self.jump(JUMP_EQUAL, (value >> 32) as u32, yes, no);
             }
             Test::NotHidden(arg) => {
                 let next = self.label();

@@ -67,7 +67,7 @@ fn interpret(filter: &Filter, data: Data) -> (u32, bool) {
 }
 
 fn options() -> BuildOptions {
-    BuildOptions { shim_text: 0x7e90_0000_1000..0x7e90_0004_2000, hidden_fds: 1024..1032, gate_nr: 0x4e4f }
+    BuildOptions { shim_text: 0x7e90_0000_1000..0x7e90_0004_2000, hidden_fds: 1024..1032 }
 }
 
 fn filter() -> Filter {
@@ -81,6 +81,7 @@ fn holds(options: &BuildOptions, test: Test, args: &[u64; 6]) -> bool {
         Test::In(arg, values) => values.iter().any(|(_, value)| *value == low(arg)),
         Test::Masked(arg, mask, values) => values.iter().any(|(_, value)| *value == low(arg) & mask),
         Test::Null(arg) => args[arg] == 0,
+        Test::Whole(arg, value) => args[arg] == value,
         Test::NotHidden(arg) => !options.hidden_fds.contains(&low(arg)),
         Test::BelowHidden(arg) => low(arg) < options.hidden_fds.start,
         Test::AboveHidden(arg) => low(arg) >= options.hidden_fds.end,
@@ -108,6 +109,7 @@ fn interesting(cases: &[Case]) -> [Vec<u64>; 6] {
                 (arg, more)
             }
             Test::Null(arg) => (arg, vec![1, 0xffff_ffff]),
+            Test::Whole(arg, value) => (arg, vec![value, value & 0xffff_ffff, value >> 32 << 32]),
             Test::NotHidden(arg) | Test::BelowHidden(arg) | Test::AboveHidden(arg) => {
                 (arg, vec![3, 1023, 1024, 1028, 1031, 1032, 1033])
             }
@@ -171,9 +173,7 @@ fn native_rows_are_eligible_for_the_kernels_bitmap() {
 fn unknown_numbers_and_the_x32_abi_do_not_exist() {
     let filter = filter();
     let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    for nr in
-        [337, 400, 423, 470, 512, 547, 600, 0x4e4e, 0x4e50, 0x4000_0000, 0x4000_0001, 0x4000_0208, u32::MAX]
-    {
+    for nr in [337, 400, 423, 470, 512, 547, 600, 0x4e4f, 0x4000_0000, 0x4000_0001, 0x4000_0208, u32::MAX] {
         assert_eq!(
             interpret(&filter, Data::call(nr, [0; 6], options().shim_text.start)).0,
             enosys,
@@ -185,7 +185,7 @@ fn unknown_numbers_and_the_x32_abi_do_not_exist() {
 #[test]
 fn other_architectures_are_killed_whatever_the_number() {
     let filter = filter();
-    for (arch, nr) in [(0x4000_0003, 0), (0x4000_0003, 0x4e4f), (0xc000_00b7, 60), (0, 1)] {
+    for (arch, nr) in [(0x4000_0003, 0), (0x4000_0003, nomina_abi::GATE_NR), (0xc000_00b7, 60), (0, 1)] {
         let data = Data { arch, ..Data::call(nr, [0; 6], options().shim_text.start) };
         assert_eq!(interpret(&filter, data).0, libc::SECCOMP_RET_KILL_PROCESS);
     }
@@ -194,8 +194,13 @@ fn other_architectures_are_killed_whatever_the_number() {
 #[test]
 fn the_gate_notifies_from_anywhere() {
     let filter = filter();
+    let run = |magic, ip| interpret(&filter, Data::call(nomina_abi::GATE_NR, [7, 7, magic, 7, 7, 7], ip)).0;
     for ip in [0, 0x40_1000, options().shim_text.start] {
-        assert_eq!(interpret(&filter, Data::call(0x4e4f, [7; 6], ip)).0, libc::SECCOMP_RET_USER_NOTIF);
+        assert_eq!(run(nomina_abi::GATE_MAGIC, ip), libc::SECCOMP_RET_USER_NOTIF);
+        for bit in 0..64 {
+            let trap = libc::SECCOMP_RET_TRAP;
+            assert_eq!(run(nomina_abi::GATE_MAGIC ^ 1 << bit, ip), trap, "an ordinary get_robust_list");
+        }
     }
 }
 
@@ -288,8 +293,6 @@ fn options_that_cannot_be_expressed_are_refused() {
     assert!(matches!(build(|o| o.shim_text = 0xffff_f000..0x1_0000_1000), FilterError::ShimText(_)));
     assert!(matches!(build(|o| o.shim_text = 5..5), FilterError::ShimText(_)));
     assert!(matches!(build(|o| o.hidden_fds = 7..7), FilterError::HiddenFds(_)));
-    assert_eq!(build(|o| o.gate_nr = 39), FilterError::GateNumber(39));
-    assert_eq!(build(|o| o.gate_nr = 0x4000_0300), FilterError::GateNumber(0x4000_0300));
     let at_the_top = BuildOptions { shim_text: 0xffff_f000..0x1_0000_0000, ..options() };
     let filter = Filter::build(&at_the_top).unwrap();
     assert_eq!(interpret(&filter, Data::call(60, [0; 6], 0xffff_ffff)).0, libc::SECCOMP_RET_ALLOW);
@@ -297,6 +300,7 @@ fn options_that_cannot_be_expressed_are_refused() {
 }
 
 const TRAPPED: i32 = 42;
+const GATE: i64 = nomina_abi::GATE_NR as i64;
 
 extern "C" fn on_sigsys(_: i32) {
     // SAFETY: async-signal-safe.
@@ -344,7 +348,7 @@ fn the_kernel_runs_native_calls_and_refuses_others() {
             (errno_of(600, [0; 3]), libc::ENOSYS),
             (errno_of(0x4000_0000 + libc::SYS_getpid, [0; 3]), libc::ENOSYS),
             (errno_of(-1, [0; 3]), libc::ENOSYS),
-            (errno_of(0x4e4f, [0; 3]), libc::ENOSYS),
+            (errno_of(GATE, [1, 0, nomina_abi::GATE_MAGIC]), libc::ENOSYS),
         ];
         results.iter().position(|(got, wanted)| got != wanted).map_or(0, |at| at as i32 + 1)
     });
@@ -354,6 +358,8 @@ fn the_kernel_runs_native_calls_and_refuses_others() {
 #[test]
 fn the_kernel_traps_names() {
     for (nr, args) in [
+        (GATE, [0; 3]),
+        (GATE, [1, 0, nomina_abi::GATE_MAGIC as u32 as u64]),
         (libc::SYS_getpid, [0; 3]),
         (libc::SYS_close, [1024, 0, 0]),
         (libc::SYS_close_range, [3, 0xffff_ffff, 0]),

@@ -102,6 +102,11 @@ impl SlotRef {
         unsafe { self.region.base.as_ptr().add(self.offset).cast() }
     }
 
+    /// Index in its region.
+    pub fn index(&self) -> u32 {
+        (self.offset / abi::SLOT_SIZE) as u32
+    }
+
     /// The channel word.
     pub fn channel(&self) -> &AtomicU32 {
         // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.

@@ -41,6 +41,49 @@ pub fn send(socket: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::
     Ok(())
 }
 
+/// From now on messages received on `socket` say which process sent them (`SO_PASSCRED`).
+///
+/// # Errors
+/// Those of `setsockopt(2)`.
+pub fn pass_credentials(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_passcred(socket, true)?)
+}
+
+/// A message and its sender.
+pub struct Message {
+    /// Process of the sender, as the kernel says; 0 if it does not.
+    pub pid: i32,
+    /// Descriptors (close-on-exec).
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Receives one message if there is one. Never blocks. What of `data` the message does not fill is 0.
+///
+/// # Errors
+/// Those of `recvmsg(2)` but `EAGAIN`; `UnexpectedEof` when the other end is closed.
+pub fn try_recv(socket: BorrowedFd<'_>, data: &mut [u8]) -> io::Result<Option<Message>> {
+    data.fill(0);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let got = match rustix::net::recvmsg(socket, &mut [io::IoSliceMut::new(data)], &mut control, flags) {
+        Err(rustix::io::Errno::AGAIN) => return Ok(None),
+        other => other?,
+    };
+    let mut message = Message { pid: 0, fds: Vec::new() };
+    for part in control.drain() {
+        match part {
+            RecvAncillaryMessage::ScmRights(rights) => message.fds.extend(rights),
+            RecvAncillaryMessage::ScmCredentials(sender) => message.pid = sender.pid.as_raw_nonzero().get(),
+            _ => {}
+        }
+    }
+    if got.bytes == 0 && message.fds.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some(message))
+}
+
 /// Receives one message and its descriptors (close-on-exec).
 ///
 /// # Errors

@@ -4,8 +4,8 @@ use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nomina_abi::{
-    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_NR,
-    NOTES_BORN, NOTES_REAPED, Slot,
+    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given,
+    NOTES_BORN, NOTES_REAPED, SLOT_SIZE, Slot,
     op, reply,
 };
 
@@ -45,8 +45,8 @@ impl Received {
 /// The gate call itself. A supervisor that is gone ends the process.
 pub fn gate(call: u64, token: u64) -> i64 {
     loop {
-        // SAFETY: the number is none of Linux's; the filter makes it a notification.
-        match unsafe { sys!(u64::from(GATE_NR), call, token) } {
+        // SAFETY: the filter makes it a notification; without the filter the kernel would find no such address.
+        match unsafe { sys!(u64::from(GATE_NR), call, token, GATE_MAGIC) } {
             err::EINTR => {}
             err::ENOSYS => sys::exit_group(137),
             ret => return ret,
@@ -188,15 +188,56 @@ fn spin(channel: &AtomicU32) -> bool {
     }
 }
 
+/// Most descriptors that one request can need.
+const MAX_GIVEN: u32 = 8;
+
+/// Sends the supervisor a descriptor that the request in `slot` names; only word of it, if there is none of that number.
+#[cold]
+fn give(slot: *mut Slot, fd: i32) -> i64 {
+    let index = (slot as u64 - REGION.load(Ordering::Relaxed)) / SLOT_SIZE as u64;
+    let mut given = Given { slot: index as u32, fd };
+    let mut iov = IoVec { base: (&raw mut given).cast(), len: size_of::<Given>() };
+    let mut control = Control { len: 20, level: SOL_SOCKET, kind: SCM_RIGHTS, fds: [fd; MAX_FDS] };
+    let mut message = MsgHdr {
+        name: 0,
+        name_len: 0,
+        iov: &raw mut iov,
+        iov_len: 1,
+        control: &raw mut control,
+        control_len: 24,
+        flags: 0,
+    };
+    let flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    // SAFETY: the header describes buffers that live through the call.
+    let sent = unsafe { sys!(nr::SENDMSG, FD_SOCK, &raw mut message, flags) };
+    if sent != err::EBADF {
+        return sent;
+    }
+    message.control_len = 0;
+    // SAFETY: as above.
+    unsafe { sys!(nr::SENDMSG, FD_SOCK, &raw mut message, flags) }
+}
+
 /// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
 fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
     ready(area);
     let slot = area.slot.get();
     let _guard = socket_lock(area, number);
-    let ret = post(area, slot, number, args);
+    let mut ret = post(area, slot, number, args);
     // SAFETY: as in `post`.
-    let (flags, nfds) =
-        unsafe { (read_volatile(&raw const (*slot).flags), read_volatile(&raw const (*slot).nfds)) };
+    let words =
+        || unsafe { (read_volatile(&raw const (*slot).flags), read_volatile(&raw const (*slot).nfds)) };
+    let (mut flags, mut nfds) = words();
+    let mut given = 0;
+    while flags & reply::GIVE != 0 {
+        given += 1;
+        let error = if given > MAX_GIVEN { err::EIO } else { give(slot, ret as i32) };
+        if error < 0 {
+            return (error, 0, Received::NONE);
+        }
+        ret = post(area, slot, number, args);
+        (flags, nfds) = words();
+    }
     if nfds == 0 {
         return (ret, flags, Received::NONE);
     }
@@ -303,6 +344,7 @@ struct Control {
 const SOL_SOCKET: i32 = 1;
 const SCM_RIGHTS: i32 = 1;
 const MSG_DONTWAIT: u64 = 0x40;
+const MSG_NOSIGNAL: u64 = 0x4000;
 const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
 const MSG_CTRUNC: u64 = 8;
 

@@ -28,6 +28,7 @@ pub mod nr {
     pub const ACCEPT: u64 = 43;
     pub const SENDTO: u64 = 44;
     pub const RECVFROM: u64 = 45;
+    pub const SENDMSG: u64 = 46;
     pub const RECVMSG: u64 = 47;
     pub const BIND: u64 = 49;
     pub const GETPEERNAME: u64 = 52;

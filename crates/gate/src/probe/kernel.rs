@@ -192,7 +192,7 @@ fn user_namespaces() -> Finding {
     Finding::new("host user namespaces", value, Status::Ok, "not needed; other sandboxes need them", "")
 }
 
-/// `kernel.yama.ptrace_scope` says who may look into whom, which `pidfd_getfd` depends on.
+/// `kernel.yama.ptrace_scope` says who may attach to whom, which `pidfd_getfd` depends on.
 fn yama() -> Finding {
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
     let scope = scope.as_deref().map(str::trim);
@@ -242,9 +242,10 @@ pub(super) fn findings() -> Vec<Finding> {
         Finding::tried(
             "pidfd_getfd",
             take_descriptor(),
-            Status::Missing,
-            "how the supervisor looks at descriptors that guests name",
-            "needs Linux 5.6, kernel.yama.ptrace_scope up to 1, and an outer sandbox that allows pidfd_open and pidfd_getfd",
+            Status::Degraded,
+            "how the supervisor looks at descriptors that guests name; otherwise it asks for them, which takes twice as long",
+            "needs Linux 5.6, kernel.yama.ptrace_scope up to 1, and an outer sandbox that allows pidfd_getfd (containers: \
+             --cap-add SYS_PTRACE)",
         ),
         yama(),
         Finding::tried(

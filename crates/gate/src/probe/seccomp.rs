@@ -8,7 +8,7 @@ use super::{Finding, Status, last_errno, outcome};
 use crate::bpf::Instruction;
 use crate::child::in_child;
 
-/// A number that Linux does not use: what the trial's guest calls.
+/// What the trial's guest calls, with the gate's argument: what an outer filter says to it, it says to the gate.
 const CALL: u32 = nomina_abi::GATE_NR;
 /// What the trial's supervisor answers.
 const ANSWER: i64 = 77;
@@ -58,7 +58,7 @@ fn round_trip(flags: libc::c_ulong, sync_wake_up: bool) -> i32 {
     if guest == 0 {
         // SAFETY: the call takes no memory; _exit ends the child.
         unsafe {
-            let code = match libc::syscall(CALL.into()) {
+            let code = match libc::syscall(CALL.into(), 0, 0, nomina_abi::GATE_MAGIC) {
                 ANSWER => 0,
                 -1 => last_errno(),
                 _ => libc::EPROTO,
@@ -129,7 +129,7 @@ pub(super) fn findings() -> [Finding; 4] {
             Status::Missing,
             "how guests ask the supervisor",
             "needs Linux 5.0; EBUSY: an outer sandbox has a listener, and the kernel allows one; EPERM or ENOSYS: an outer \
-             filter refuses system call 0x4e4f before the notification, allow that number in its profile",
+             filter refuses get_robust_list before the notification, allow it in its profile",
         ),
         Finding::tried(
             "seccomp WAIT_KILLABLE_RECV",

@@ -3,7 +3,7 @@
 
 use nomina_kernel::Errno;
 
-use super::Verdict::{Native, Refuse, ShimOnly};
+use super::Verdict::{Native, Notify, Refuse, ShimOnly};
 use super::{Case, Named, Test};
 
 macro_rules! named {
@@ -11,6 +11,9 @@ macro_rules! named {
 }
 
 const ZERO: &[Named] = &[("0", 0)];
+
+/// The gate. The notification is decided upon by the supervisor, which believes only the thread id in it.
+pub(super) const GATE: &[Case] = &[Case { when: &[Test::Whole(2, nomina_abi::GATE_MAGIC)], then: Notify }];
 
 /// A pid, tid or process group argument that means the caller itself.
 pub(super) const SELF: &[Test] = &[Test::In(0, ZERO)];

@@ -22,7 +22,7 @@
 //! # Which half of an argument is compared
 //! Registers are 64 bits wide, most parameters are `int`, `unsigned int` or `pid_t`, and the kernel drops the upper half
 //! of those. A filter that compared it would call `ioctl(fd, 1<<32 | TIOCSTI)` unknown where the kernel sees `TIOCSTI`.
-//! So conditions compare the low word of every parameter that the kernel truncates; only pointers ([`Test::Null`]) are
+//! So conditions compare the low word of every parameter that the kernel truncates; only pointers ([`Test::Null`], [`Test::Whole`]) are
 //! compared whole. Where the parameter is an `unsigned long` (`clone`, `unshare`, the argument of `F_SETFL`) the kernel
 //! either ignores the upper half or refuses the call for it.
 
@@ -53,6 +53,8 @@ pub enum Verdict {
     Trap,
     /// It fails with this error.
     Refuse(Errno),
+    /// A user notification, wherever it is made: a request to the supervisor.
+    Notify,
 }
 
 /// A constant of the kernel's interface with its name.
@@ -67,6 +69,8 @@ pub enum Test {
     Masked(usize, u32, &'static [Named]),
     /// The pointer is null; all 64 bits are compared.
     Null(usize),
+    /// The argument is this; all 64 bits are compared.
+    Whole(usize, u64),
     /// The descriptor is none of the shim's hidden ones.
     NotHidden(usize),
     /// The descriptor is below the hidden ones.
@@ -272,6 +276,7 @@ mod tests {
                     let (Test::In(arg, _)
                     | Test::Masked(arg, _, _)
                     | Test::Null(arg)
+                    | Test::Whole(arg, _)
                     | Test::NotHidden(arg)
                     | Test::BelowHidden(arg)
                     | Test::AboveHidden(arg)) = *test;

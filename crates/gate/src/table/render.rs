@@ -59,6 +59,7 @@ impl fmt::Display for Verdict {
             Verdict::ShimOnly => f.write_str("shim-only"),
             Verdict::Trap => f.write_str("shim"),
             Verdict::Refuse(errno) => write!(f, "{errno:?}"),
+            Verdict::Notify => f.write_str("gate"),
         }
     }
 }
@@ -82,6 +83,7 @@ impl fmt::Display for Test {
             Test::In(arg, names) => write!(f, "arg{arg}").and_then(|()| list(f, names)),
             Test::Masked(arg, mask, names) => write!(f, "arg{arg} & {mask:#x}").and_then(|()| list(f, names)),
             Test::Null(arg) => write!(f, "arg{arg} = NULL"),
+            Test::Whole(arg, value) => write!(f, "arg{arg} = {value:#x}"),
             Test::NotHidden(arg) => write!(f, "arg{arg} not hidden"),
             Test::BelowHidden(arg) => write!(f, "arg{arg} below the hidden"),
             Test::AboveHidden(arg) => write!(f, "arg{arg} above the hidden"),

@@ -297,7 +297,7 @@ rows! {
     271 ppoll: Cases(c::PPOLL), "waits on handles; with a mask the shim must keep SIGSYS out of it, otherwise the caller dies";
     272 unshare: ShimOnlyIf(c::UNSHARE), "own descriptor table and the like made private; namespaces are the model's";
     273 set_robust_list: ShimOnly, "own memory, where the kernel looks for the host's thread id; the shim walks the list for the guest's";
-    274 get_robust_list: Trap, "the shim walks robust lists itself; the native head is not the guest's";
+    274 get_robust_list: Cases(c::GATE), "with an address nobody can have it is the gate; otherwise the shim answers, which walks robust lists itself";
     275 splice: Native, FD;
     276 tee: Native, FD;
     277 sync_file_range: Native, FD;

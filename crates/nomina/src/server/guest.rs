@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -99,6 +99,10 @@ impl Drop for Lease {
 pub struct GuestFiles {
     /// The supervisor's end, once the table has a socket of its own.
     pub socket: OnceLock<OwnedFd>,
+    /// Descriptors that were given for requests not yet asked again.
+    pub given: Mutex<Vec<super::given::Given>>,
+    /// Whether messages on the socket say who sent them.
+    pub takes_given: AtomicBool,
 }
 
 /// What a thread runs in; replaced at exec.
@@ -160,6 +164,11 @@ pub struct GuestThread {
 }
 
 impl GuestFiles {
+    /// A table with its socket.
+    pub fn with_socket(ours: OwnedFd) -> GuestFiles {
+        GuestFiles { socket: OnceLock::from(ours), ..GuestFiles::default() }
+    }
+
     /// The supervisor's end of the socket.
     ///
     /// # Errors
@@ -230,24 +239,6 @@ impl GuestProcess {
             threaded: AtomicBool::new(false),
             exe: Mutex::new(exe),
         })
-    }
-
-    /// Copies descriptor `fd` of the guest (`pidfd_getfd(2)`).
-    ///
-    /// # Errors
-    /// `EBADF` when the guest has no such descriptor, `ESRCH` when it is gone.
-    pub fn getfd(&self, fd: i32) -> io::Result<OwnedFd> {
-        let pidfd = self.pidfd.get().ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
-        if (nomina_abi::HIDDEN_FD_BASE..nomina_abi::HIDDEN_FD_BASE + nomina_abi::HIDDEN_FDS)
-            .contains(&(fd as u32))
-        {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
-        }
-        // SAFETY: three integers; the result, when not negative, is a descriptor that only we own.
-        unsafe {
-            let got = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0);
-            if got < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(got as i32)) }
-        }
     }
 
     /// Binds the process to host pid `pid`, which has proved to be a guest by its gate call.

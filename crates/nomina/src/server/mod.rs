@@ -14,6 +14,7 @@ pub mod filesystems;
 pub mod fresh;
 #[cfg(test)]
 mod fuzz;
+pub mod given;
 pub mod guest;
 pub mod handle;
 pub mod instances;

@@ -26,6 +26,7 @@ use rustix::fs::OFlags;
 
 use super::Server;
 use super::context::walk_cred;
+use super::given;
 use super::guest::GuestThread;
 use super::instances::first_mount;
 use super::request::host;
@@ -169,9 +170,9 @@ impl PidNsView {
         })
     }
 
-    fn getfd(&self, task: TaskKey, fd: i32) -> Result<OwnedFd> {
+    fn look_at(&self, task: TaskKey, fd: i32) -> Result<(OwnedFd, OFlags)> {
         let (_, thread) = self.thread(task)?;
-        thread.process.getfd(fd).map_err(|error| match host(error) {
+        given::look_at(&thread, fd).map_err(|error| match host(error) {
             Errno::EBADF => Errno::ENOENT,
             errno => errno,
         })
@@ -326,7 +327,7 @@ impl ProcSource for PidNsView {
             }
             MagicLink::Fd(fd) => {
                 let server = self.server().ok_or(Errno::ESRCH)?;
-                let copy = self.getfd(task, fd)?;
+                let (copy, _) = self.look_at(task, fd)?;
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     if let Some(ns) = handle.path.inode().as_any().downcast_ref::<NsInode>() {
                         return Ok(ns.ns.link_text().into_bytes());
@@ -337,7 +338,10 @@ impl ProcSource for PidNsView {
                     return Ok(d_path::d_path(&path, &self.root_of(viewer)?));
                 }
                 let text = host_link(&copy)?;
-                if !text.starts_with(b"/") || text.starts_with(b"/memfd:") {
+                // The devices of the sandbox's /dev are the host's, under their names there.
+                let stat = rustix::fs::fstat(&copy).map_err(host)?;
+                let is_device = server.device_inode(stat.st_rdev, stat.st_mode).is_some();
+                if !text.starts_with(b"/") || text.starts_with(b"/memfd:") || is_device {
                     return Ok(text);
                 }
                 let (path, deleted) = match text.strip_suffix(b" (deleted)") {
@@ -371,14 +375,14 @@ impl ProcSource for PidNsView {
             MagicLink::Cwd => Ok(fs()?.pwd),
             MagicLink::Root => Ok(fs()?.root),
             MagicLink::Fd(fd) => {
-                let copy = self.getfd(task, fd)?;
+                let (copy, flags) = self.look_at(task, fd)?;
                 if let Some(handle) = server.handles.find(copy.as_fd()) {
                     return Ok(handle.path.clone());
                 }
                 if let Some(path) = server.controls.find(copy.as_fd()) {
                     return Ok(path);
                 }
-                Ok(HandleInode::new(&server, copy)?.place())
+                Ok(HandleInode::with_flags(&server, copy, flags)?.place())
             }
             MagicLink::Ns(link) => {
                 let ns = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), link)))??;
@@ -401,8 +405,7 @@ impl ProcSource for PidNsView {
     }
 
     fn fd_mode(&self, task: TaskKey, fd: i32) -> Result<FdMode> {
-        let copy = self.getfd(task, fd)?;
-        let flags = rustix::fs::fcntl_getfl(&copy).map_err(host)?;
+        let (_, flags) = self.look_at(task, fd)?;
         let access = flags & OFlags::RWMODE;
         let path = flags.contains(OFlags::PATH);
         Ok(FdMode { read: !path && access != OFlags::WRONLY, write: !path && access != OFlags::RDONLY })

@@ -1,5 +1,6 @@
 //! One request: reading its arguments, building its reply.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -71,6 +72,8 @@ pub struct Ctx<'a> {
     pub out: [u64; 7],
     /// Descriptors that go with a [`Reply::Value`].
     pub fds: Vec<OwnedFd>,
+    /// Number of a descriptor that the guest has to give before the request can be served.
+    pub wanted: Cell<Option<i32>>,
 }
 
 impl<'a> Ctx<'a> {
@@ -82,7 +85,7 @@ impl<'a> Ctx<'a> {
         call: Option<u64>,
     ) -> Ctx<'a> {
         let Request { nr, args } = slot.request();
-        Ctx { server, thread, slot, call, nr, args, out: [0; 7], fds: Vec::new() }
+        Ctx { server, thread, slot, call, nr, args, out: [0; 7], fds: Vec::new(), wanted: Cell::new(None) }
     }
 
     /// Argument as C `int`.
@@ -172,6 +175,11 @@ impl<'a> Ctx<'a> {
 
     /// Sends descriptors and writes the reply.
     pub fn finish(mut self, result: Result<Reply>) {
+        if let Some(fd) = self.wanted.get() {
+            let words = ReplyWords { ret: fd.into(), flags: abi::reply::GIVE, ..ReplyWords::default() };
+            return self.slot.reply(&words);
+        }
+        self.drop_given();
         let mut words = ReplyWords { out: self.out, ..ReplyWords::default() };
         let mut fds = std::mem::take(&mut self.fds);
         match result {

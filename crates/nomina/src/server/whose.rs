@@ -17,7 +17,6 @@ use rustix::fs::{OFlags, Stat};
 
 use super::Server;
 use super::instances::first_mount;
-use super::request::host;
 
 /// Whose a file is.
 pub enum Whose {
@@ -49,14 +48,14 @@ impl Streams {
 }
 
 impl Server {
-    /// Whose the file behind a guest's descriptor is.
-    pub fn whose(&self, fd: &OwnedFd, stat: &Stat) -> Whose {
+    /// Whose the file behind a guest's descriptor, opened with `held`, is.
+    pub fn whose(&self, fd: &OwnedFd, held: OFlags, stat: &Stat) -> Whose {
         let kind = stat.st_mode & S_IFMT;
         if let Some(inode) = self.device_inode(stat.st_rdev, stat.st_mode) {
             return Whose::Named(self.root_mount(), inode);
         }
         if kind == S_IFREG || kind == S_IFDIR {
-            return self.whose_file(fd, stat);
+            return self.whose_file(fd, held, stat);
         }
         let passed =
             self.streams.get().is_some_and(|streams| streams.0.contains(&(stat.st_dev, stat.st_ino)));
@@ -70,12 +69,12 @@ impl Server {
         }
     }
 
-    fn whose_file(&self, fd: &OwnedFd, stat: &Stat) -> Whose {
+    fn whose_file(&self, fd: &OwnedFd, held: OFlags, stat: &Stat) -> Whose {
         if let Some(named) = self.named(fd) {
             return named;
         }
         // O_TMPFILE in a directory that is written through: the handle can do everything to a file without a name.
-        if stat.st_nlink == 0 && check_no_more(fd, libc::O_RDWR as u32).is_ok() {
+        if stat.st_nlink == 0 && check_no_more(held, libc::O_RDWR as u32).is_ok() {
             return Whose::Sandbox;
         }
         let ours = self.is_in_overlay(fd);
@@ -127,12 +126,11 @@ fn link_of(fd: &OwnedFd) -> Option<Vec<u8>> {
     Some(rustix::fs::readlink(link, Vec::new()).ok()?.into_bytes())
 }
 
-/// Checks that opening a handle again with `flags` asks for nothing that the handle cannot do already.
+/// Checks that opening a handle again with `flags` asks for nothing that the handle, opened with `held`, cannot do already.
 ///
 /// # Errors
 /// `EACCES`.
-pub fn check_no_more(fd: &OwnedFd, flags: u32) -> Result<()> {
-    let held = rustix::fs::fcntl_getfl(fd).map_err(host)?;
+pub fn check_no_more(held: OFlags, flags: u32) -> Result<()> {
     let access = |flags: OFlags| match flags & OFlags::RWMODE {
         OFlags::RDONLY => (true, false),
         OFlags::WRONLY => (false, true),

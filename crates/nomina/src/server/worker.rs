@@ -47,7 +47,7 @@ fn work(server: &Arc<Server>) {
 /// Serves one gate call; gives what the call returns.
 fn answer(server: &Arc<Server>, call: &Call) -> i64 {
     let denied = -i64::from(Errno::EPERM.0);
-    if call.nr as u32 != abi::GATE_NR {
+    if call.nr as u32 != abi::GATE_NR || call.args[2] != abi::GATE_MAGIC {
         return -i64::from(Errno::ENOSYS.0);
     }
     let tid = call.tid as i32;

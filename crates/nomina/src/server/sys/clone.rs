@@ -2,8 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
@@ -170,7 +170,7 @@ impl Server {
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         listener.install(call, shim.as_fd(), nomina_abi::FD_SHIM).map_err(host)?;
         listener.install(call, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;
-        let files = Arc::new(GuestFiles { socket: OnceLock::from(ours) });
+        let files = Arc::new(GuestFiles::with_socket(ours));
         *thread.files.lock().unwrap() = files.clone();
         Ok(files)
     }

@@ -15,7 +15,7 @@ const DT_DIR: u8 = 4;
 
 /// `getdents(2)`, `getdents64(2)`. The position of the placeholder counts entries, `.` and `..` first.
 pub fn getdents(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let fd = ctx.thread.process.getfd(ctx.int(0)).map_err(host)?;
+    let fd = ctx.getfd(ctx.int(0))?;
     let handle = ctx.server.handles.find(std::os::fd::AsFd::as_fd(&fd)).ok_or(Errno::ENOTDIR)?;
     if handle.flags & libc::O_PATH as u32 != 0 {
         return Err(Errno::EBADF);

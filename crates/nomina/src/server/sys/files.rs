@@ -9,6 +9,7 @@ use nomina_kernel::mount::Mount;
 use nomina_kernel::vfs::{
     Attr, Inode, LookupFlags, Opened, Path, SetAttr, SetTime, Timespec, WalkCred, attr, namei, xattr,
 };
+use rustix::fs::OFlags;
 
 use super::super::Server;
 use super::super::layout::pair;
@@ -34,8 +35,10 @@ impl FdPath {
 
 /// The inode of an open file known only by its handle: a pipe, a socket, a deleted file, a file of the overlay.
 pub struct HandleInode {
-    /// Copy of the guest's descriptor.
+    /// Copy of the guest's descriptor, or its file with `O_PATH`.
     pub fd: Arc<OwnedFd>,
+    /// What the guest's was opened with.
+    flags: OFlags,
     whose: Whose,
     attr: Attr,
     server: Arc<Server>,
@@ -47,9 +50,18 @@ impl HandleInode {
     /// # Errors
     /// Those of `fstat(2)`.
     pub fn new(server: &Arc<Server>, fd: OwnedFd) -> Result<HandleInode> {
+        let flags = rustix::fs::fcntl_getfl(&fd).map_err(host)?;
+        HandleInode::with_flags(server, fd, flags)
+    }
+
+    /// Wraps the file of a guest's descriptor that was opened with `flags`.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    pub fn with_flags(server: &Arc<Server>, fd: OwnedFd, flags: OFlags) -> Result<HandleInode> {
         let attr = server.attr_of_handle(fd.as_fd())?;
-        let whose = server.whose(&fd, &rustix::fs::fstat(&fd).map_err(host)?);
-        Ok(HandleInode { fd: Arc::new(fd), whose, attr, server: server.clone() })
+        let whose = server.whose(&fd, flags, &rustix::fs::fstat(&fd).map_err(host)?);
+        Ok(HandleInode { fd: Arc::new(fd), flags, whose, attr, server: server.clone() })
     }
 
     /// The mount whose flags changes through the handle go by: that of its name, otherwise the root's.
@@ -88,7 +100,7 @@ impl Inode for HandleInode {
         match &self.whose {
             Whose::Named(_, named) => return named.open(flags),
             Whose::Sandbox => {}
-            Whose::Host => check_no_more(&self.fd, flags)?,
+            Whose::Host => check_no_more(self.flags, flags)?,
         }
         super::open::reopen(&self.fd, flags).map(Opened::Host)
     }
@@ -128,9 +140,14 @@ impl Inode for HandleInode {
     fn host_handle(&self, for_write: bool) -> Result<OwnedFd> {
         match &self.whose {
             Whose::Named(_, named) => named.host_handle(for_write),
-            _ => self.fd.try_clone().map_err(host),
+            _ if self.flags.contains(OFlags::PATH) == is_path(&self.fd)? => self.fd.try_clone().map_err(host),
+            _ => super::open::reopen(&self.fd, (self.flags & OFlags::RWMODE).bits()),
         }
     }
+}
+
+fn is_path(fd: &OwnedFd) -> Result<bool> {
+    Ok(rustix::fs::fcntl_getfl(fd).map_err(host)?.contains(OFlags::PATH))
 }
 
 impl Ctx<'_> {
@@ -142,7 +159,7 @@ impl Ctx<'_> {
         if fd == libc::AT_FDCWD {
             return Ok(FdPath::Place(self.fs().pwd));
         }
-        let copy = self.thread.process.getfd(fd).map_err(host)?;
+        let copy = self.getfd(fd)?;
         if let Some(handle) = self.server.handles.find(std::os::fd::AsFd::as_fd(&copy)) {
             return Ok(FdPath::Place(handle.path.clone()));
         }
@@ -172,8 +189,8 @@ impl Ctx<'_> {
     fn with_fd<T>(&self, fd: i32, with: impl FnOnce(&Path, &WalkCred<'_>) -> Result<T>) -> Result<T> {
         let target = self.fd_path(fd)?;
         if let FdPath::Place(_) = target
-            && let Ok(copy) = self.thread.process.getfd(fd)
-            && rustix::fs::fcntl_getfl(&copy).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::PATH))
+            && let Ok(copy) = self.getfd(fd)
+            && is_path(&copy)?
         {
             return Err(Errno::EBADF);
         }
@@ -371,7 +388,7 @@ pub fn inotify_add_watch(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let mut flags = LookupFlags::empty();
     flags.set(LookupFlags::FOLLOW, mask & IN_DONT_FOLLOW == 0);
     flags.set(LookupFlags::DIRECTORY, mask & IN_ONLYDIR != 0);
-    let inotify = ctx.thread.process.getfd(ctx.int(0)).map_err(host)?;
+    let inotify = ctx.getfd(ctx.int(0))?;
     let target = ctx.with_place(libc::AT_FDCWD, &name, flags, |path, cred| {
         nomina_kernel::vfs::permission::path_permission(
             path,

@@ -31,7 +31,7 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if u64::from(command) == libc::TIOCGPTPEER {
         return open_peer(ctx);
     }
-    let fd = ctx.thread.process.getfd(ctx.int(0)).map_err(host)?;
+    let fd = ctx.getfd(ctx.int(0))?;
     if rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::PATH)) {
         return Err(Errno::EBADF);
     }
@@ -53,7 +53,7 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
 /// `TIOCGPTPEER`: the slave of a master the guest holds.
 fn open_peer(ctx: &mut Ctx<'_>) -> Result<Reply> {
     use std::os::fd::AsRawFd;
-    let master = ctx.thread.process.getfd(ctx.int(0)).map_err(host)?;
+    let master = ctx.getfd(ctx.int(0))?;
     let flags = ctx.int(2);
     // SAFETY: the command takes open flags by value and gives a new descriptor.
     let fd = unsafe {

@@ -449,7 +449,7 @@ use std::os::fd::FromRawFd;
 /// # Errors
 /// `EBADF` when it is no pidfd, `ESRCH` when its process is no guest any more.
 pub fn task_of_pidfd(ctx: &Ctx<'_>, fd: i32) -> Result<TaskId> {
-    let copy = ctx.thread.process.getfd(fd).map_err(host)?;
+    let copy = ctx.getfd(fd)?;
     host_pid_of_pidfd(copy.as_fd())
         .and_then(|pid| ctx.server.guests.by_tid(pid).ok_or(Errno::ESRCH))
         .map(|thread| thread.task)

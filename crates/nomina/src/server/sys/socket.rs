@@ -236,7 +236,7 @@ pub fn socket(ctx: &mut Ctx<'_>) -> Result<Reply> {
 }
 
 fn guest_socket(ctx: &Ctx<'_>, index: usize) -> Result<OwnedFd> {
-    let fd = ctx.thread.process.getfd(ctx.int(index)).map_err(host)?;
+    let fd = ctx.getfd(ctx.int(index))?;
     let stat = rustix::fs::fstat(&fd).map_err(host)?;
     if stat.st_mode & libc::S_IFMT != S_IFSOCK { Err(Errno::ENOTSOCK) } else { Ok(fd) }
 }

@@ -13,7 +13,7 @@ const AT_SYMLINK_NOFOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
 
 /// Attributes of the guest's descriptor `fd`.
 pub fn fd_attr(ctx: &Ctx<'_>, fd: i32) -> Result<(Attr, u64)> {
-    let copy = ctx.thread.process.getfd(fd).map_err(host)?;
+    let copy = ctx.getfd(fd)?;
     if let Some(path) = ctx.server.controls.find(copy.as_fd()) {
         return Ok((path.inode().getattr()?, path.mnt.id().into()));
     }

@@ -14,7 +14,7 @@ pub fn written(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let native = ctx.args[2] as i64;
     // The handle is the first argument of `write(2)` and its like, the third of `splice(2)` and `copy_file_range(2)`.
     for index in [0, 1] {
-        let Ok(copy) = ctx.thread.process.getfd(ctx.int(index)) else { continue };
+        let Ok(copy) = ctx.getfd(ctx.int(index)) else { continue };
         if let Some(result) = ctx.server.controls.result(copy.as_fd()) {
             result?;
             break;
