@@ -17,7 +17,7 @@
 
 mod args;
 
-pub use args::{ARGS, ArgSpec, Kind, arg_spec};
+pub use args::{ARGS, ArgSpec, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
 
 use core::sync::atomic::AtomicU32;
 
