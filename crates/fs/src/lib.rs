@@ -2,7 +2,8 @@
 //!
 //! | module | in Linux | here |
 //! |---|---|---|
-//! | [`overlay`] | overlayfs | a read-only host directory under a private writable one |
+//! | [`overlay`] | overlayfs | a read-only host directory under a private writable one: the root |
+//! | [`overlayfs`] | overlayfs | directories of the sandbox on one another, as guests mount it |
 //! | [`host`] | a bind mount | a host directory as it is, written through |
 //! | [`tmpfs`] | tmpfs | an overlay without a lower directory |
 //! | [`proc`] | proc | one per pid namespace, from the model and the host's files |
@@ -22,6 +23,7 @@ pub mod handle;
 pub mod host;
 mod names;
 pub mod overlay;
+pub mod overlayfs;
 pub mod override_stat;
 pub mod proc;
 mod store;

@@ -107,6 +107,20 @@ impl Store {
         Ok(self.get(at, id_of(stat), XATTR)?.and_then(|text| Override::parse(&text)))
     }
 
+    /// Whether a file of a layer is one whose making was interrupted (by `kill -9`, say): it has the mark but no record, and
+    /// nothing was written to it yet. One with content has lost its record otherwise, to a copy without extended attributes
+    /// perhaps, and is kept.
+    pub fn is_unfinished(&self, at: At<'_>, stat: &Statx) -> Result<bool> {
+        let mode = u32::from(stat.stx_mode);
+        let empty = match mode & libc::S_IFMT {
+            libc::S_IFREG => stat.stx_size == 0,
+            libc::S_IFDIR => true,
+            _ => false,
+        };
+        let recorded = matches!(self, Store::Memory(_)) || mode & MARK == 0;
+        Ok(empty && !recorded && self.get(at, id_of(stat), XATTR)?.is_none())
+    }
+
     /// Applies the owner and mode parts of `set` to a file of ours, in the host's own fields where these can hold them.
     pub fn change_owner_mode(
         &self,
@@ -176,8 +190,25 @@ pub(crate) enum Placement {
 impl Placement {
     /// Decides for a file whose host side is `stat`.
     pub fn of(new: &Override, stat: &Statx, map: &IdMap) -> Placement {
-        let host_kind = u32::from(stat.stx_mode) & libc::S_IFMT;
         let host_owned = stat.stx_uid == map.host_uid && stat.stx_gid == map.host_gid;
+        Placement::on(new, u32::from(stat.stx_mode) & libc::S_IFMT, host_owned, map)
+    }
+
+    /// What will be decided for a new file of this type on the host. Created with the host mode this gives, a file is never
+    /// seen with attributes that are not its own: with the mark but without its record, it is one that was not finished
+    /// ([`Store::is_unfinished`]).
+    pub fn expected(new: &Override, host_kind: u32, map: &IdMap) -> Placement {
+        Placement::on(new, host_kind, true, map)
+    }
+
+    /// The mode on the host.
+    pub fn host_mode(&self) -> u32 {
+        match self {
+            Placement::Host(mode) | Placement::Override(mode) => *mode,
+        }
+    }
+
+    fn on(new: &Override, host_kind: u32, host_owned: bool, map: &IdMap) -> Placement {
         let same_kind = new.kind.is_none_or(|kind| kind == host_kind);
         let owned = host_owned && (new.uid, new.gid) == (map.uid, map.gid);
         if host_kind == libc::S_IFLNK && same_kind && owned {

@@ -181,6 +181,10 @@ fn host_mode(mode: u32, kind: u32) -> Result<Mode> {
 
 /// Name under which the host keeps an attribute: only its own `user.*` can be used.
 fn host_xattr(name: &[u8], kind: u32, write: bool) -> Result<Vec<u8>> {
+    if name.starts_with(b"user.overlay.") && matches!(kind, S_IFREG | S_IFDIR) {
+        // The directory is no layer of ours: what is written there is meant for overlayfs.
+        return Ok(name.to_vec());
+    }
     let host = names::to_host(name, kind, write)?;
     match (host.starts_with(names::PREFIX), write) {
         (true, true) => Err(Errno::EPERM),
@@ -355,9 +359,12 @@ impl Inode for HostInode {
 
     fn listxattr(&self) -> Result<Vec<u8>> {
         let list = self.at().listxattr()?;
-        let own = list.split(|&b| b == 0).filter(|n| !n.is_empty() && !n.starts_with(names::PREFIX));
-        let own: Vec<u8> = own.flat_map(|name| name.iter().copied().chain([0])).collect();
-        Ok(names::list_to_guest(&own, self.kind, false))
+        let names = list.split_inclusive(|&b| b == 0).filter(|name| !name.starts_with(names::PREFIX));
+        // Marks of overlayfs are as they are here: see `host_xattr`.
+        let (marks, own): (Vec<&[u8]>, Vec<&[u8]>) = names.partition(|n| n.starts_with(b"user.overlay."));
+        let mut shown = names::list_to_guest(&own.concat(), self.kind, false);
+        shown.extend(marks.concat());
+        Ok(shown)
     }
 
     fn setxattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {

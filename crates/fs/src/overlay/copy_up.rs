@@ -93,6 +93,10 @@ impl Node {
                     }
                     other => other?,
                 }
+                if fs.durable {
+                    // As overlayfs: after a power failure the lower file's content must not be gone.
+                    rustix::fs::fdatasync(&file).map_err(errno)?;
+                }
             }
             copy_xattrs(fs, source, to, host_kind)?;
         }
@@ -251,7 +255,7 @@ fn copy_xattrs(fs: &Fs, from: At<'_>, to: At<'_>, kind: u32) -> Result<()> {
     for name in list.split(|&b| b == 0).filter(|n| !n.is_empty()) {
         let kept = if name == names::CAPABILITY {
             [names::PREFIX, name].concat()
-        } else if name.starts_with(b"user.") && !name.starts_with(b"user.overlay.") && name != XATTR {
+        } else if name.starts_with(b"user.") && !names::is_mark(name) && name != XATTR {
             name.to_vec()
         } else {
             continue;
@@ -280,7 +284,7 @@ pub(crate) fn write_all(file: &OwnedFd, mut data: &[u8]) -> Result<()> {
 }
 
 /// Copies the data of a file: shared extents where the file system can, otherwise only what is not a hole.
-fn copy_data(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<()> {
+pub(crate) fn copy_data(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }

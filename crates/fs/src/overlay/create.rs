@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex};
 
 use nomina_kernel::vfs::{NewInode, Opened, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 use nomina_kernel::{Errno, Result};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 
 use super::copy_up::{Data, write_all};
 use super::fresh;
 use super::layer::{Fs, OPAQUE, UPPER_ROOT, lock};
-use super::node::{Dir, Entry, Node, Place, WHT};
+use super::node::{Dir, Entry, Names, Node, Place, State, WHT};
 use crate::at::{ALWAYS, At, GUEST_FLAGS, check_name, dtype, errno, id_of};
 use crate::override_stat::{Override, attr_of};
+use crate::store::Placement;
 
 /// The override that a new inode needs, if the host cannot hold its attributes itself.
 fn wanted(new: &NewInode) -> Override {
@@ -25,17 +26,24 @@ fn wanted(new: &NewInode) -> Override {
     }
 }
 
-/// Host mode for a new object: within our reach, and no more than guests see.
-fn host_mode(new: &NewInode, reach: u32) -> Mode {
-    Mode::from_raw_mode(new.mode & 0o777 | reach)
+/// Where a new object is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// In place: one host call makes it, and what a crash leaves of it is known as unfinished.
+    InPlace,
+    /// In the work directory, since it is not whole at once.
+    Work,
 }
 
 impl Node {
-    /// Makes `name` here with `make`, which is given the place in the upper tree: all that comes before and after.
-    /// The tree is locked for writing.
-    pub(crate) fn make<T>(
+    /// Makes `name` here with `make`, which is given the place and whether lower names show here: all that comes before and
+    /// after. What has to replace a whiteout is made in the work directory and takes its place in one step, so that the
+    /// lower file never shows again. The tree is locked for writing.
+    fn make<T>(
         &self,
         name: &[u8],
+        is_dir: bool,
+        stage: Stage,
         make: impl FnOnce(At<'_>, bool) -> Result<(T, Entry)>,
     ) -> Result<T> {
         self.dir()?;
@@ -53,28 +61,43 @@ impl Node {
             s.names.as_ref().and_then(|n| n.get(name)).is_some_and(|e| e.kind == WHT)
         })?;
         let fd = self.upper_fd()?;
-        let at = At::new(&*fd, name);
-        if whiteout {
-            rustix::fs::unlinkat(&*fd, name, AtFlags::empty()).map_err(errno)?;
-            self.with_state(|s| s.names.as_mut().and_then(|n| n.remove(name)))?;
-        }
-        match make(at, self.dir()?.lower.is_some()) {
+        let merged = self.dir()?.lower.is_some();
+        let made = if whiteout || stage == Stage::Work {
+            let fs = &*self.fs;
+            let temp = fs.temp_name();
+            let made = make(At::new(&fs.work, &temp), merged).and_then(|made| {
+                let moved = if !whiteout {
+                    // A link rather than a move: who watches the directory is told of a new name.
+                    rustix::fs::linkat(&fs.work, &temp, &*fd, name, AtFlags::empty())
+                } else if is_dir {
+                    rustix::fs::renameat_with(&fs.work, &temp, &*fd, name, RenameFlags::EXCHANGE)
+                } else {
+                    rustix::fs::renameat(&fs.work, &temp, &*fd, name)
+                };
+                moved.map_err(errno).map(|()| made)
+            });
+            if made.is_err() || !whiteout || is_dir {
+                fs.discard(&temp);
+            }
+            made
+        } else {
+            make(At::new(&*fd, name), merged)
+        };
+        match made {
             Ok((made, entry)) => {
                 self.with_state(|s| s.names.as_mut().map(|n| n.insert(name.into(), entry)))?;
                 Ok(made)
             }
             Err(error) => {
-                if whiteout {
-                    self.whiteout(name)?;
-                }
+                self.with_state(|s| s.remove_child(name))?;
                 Err(error)
             }
         }
     }
 
-    /// Gives what was just made at `at` its owner and mode, and makes the node. On failure it is removed again.
-    fn adopt(&self, at: At<'_>, new: &NewInode, opaque: bool) -> Result<(Arc<Node>, Entry)> {
-        let adopted = self.try_adopt(at, new, opaque);
+    /// Gives what was just made at `at` its owner and mode, and makes the node `name`. On failure it is removed again.
+    fn adopt(&self, at: At<'_>, name: &[u8], new: &NewInode, opaque: bool) -> Result<(Arc<Node>, Entry)> {
+        let adopted = self.try_adopt(at, name, new, opaque);
         if adopted.is_err() {
             let flags = if new.mode & S_IFMT == S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             let _ = rustix::fs::unlinkat(at.fd, at.name, flags);
@@ -82,7 +105,7 @@ impl Node {
         adopted
     }
 
-    fn try_adopt(&self, at: At<'_>, new: &NewInode, opaque: bool) -> Result<(Arc<Node>, Entry)> {
+    fn try_adopt(&self, at: At<'_>, name: &[u8], new: &NewInode, opaque: bool) -> Result<(Arc<Node>, Entry)> {
         let fs = &self.fs;
         let stat = at.statx()?;
         fs.forget(id_of(&stat));
@@ -95,14 +118,11 @@ impl Node {
             lower: None,
             lower_id: None,
             upper_fd: Arc::default(),
-            state: Mutex::default(),
+            state: Mutex::new(State { names: Some(Names::new()), ..State::default() }),
         });
-        let place = Place { parent: Some(self.arc()?), name: at.name.into(), upper: true, gone: None };
+        let place = Place { parent: Some(self.arc()?), name: name.into(), upper: true, gone: None };
         let node = Node::new(fs, kind, place, dir);
-        if kind == S_IFDIR {
-            node.with_state(|s| s.names = Some(Default::default()))?;
-        }
-        self.with_state(|s| s.add_child(at.name, &node))?;
+        self.with_state(|s| s.add_child(name, &node))?;
         let attr = attr_of(&stat, None, &fs.map);
         if (attr.mode, attr.uid, attr.gid) == (new.mode, new.uid, new.gid) {
             fresh::set(node.id, attr);
@@ -110,14 +130,20 @@ impl Node {
         Ok((node, Entry { kind: dtype(kind), ino: stat.stx_ino }))
     }
 
+    /// Host mode for a new object.
+    fn host_mode(&self, new: &NewInode, host_kind: u32) -> Mode {
+        Mode::from_raw_mode(Placement::expected(&wanted(new), host_kind, &self.fs.map).host_mode())
+    }
+
     pub(crate) fn create_file(&self, name: &[u8], new: &NewInode, flags: u32) -> Result<(Arc<Node>, Opened)> {
         let _tree = self.fs.write();
         let new = NewInode { mode: new.mode & 0o7777 | S_IFREG, rdev: 0, ..*new };
-        self.make(name, |at, _| {
+        self.make(name, false, Stage::InPlace, |at, _| {
             let asked = OFlags::from_bits_retain(flags & GUEST_FLAGS) - OFlags::NOATIME - OFlags::TRUNC;
             let flags = asked | OFlags::CREATE | OFlags::EXCL | ALWAYS;
-            let fd = rustix::fs::openat(at.fd, at.name, flags, host_mode(&new, 0o600)).map_err(errno)?;
-            let (node, entry) = self.adopt(at, &new, false)?;
+            let mode = self.host_mode(&new, S_IFREG);
+            let fd = rustix::fs::openat(at.fd, at.name, flags, mode).map_err(errno)?;
+            let (node, entry) = self.adopt(at, name, &new, false)?;
             Ok(((node, Opened::Host(fd)), entry))
         })
     }
@@ -125,10 +151,10 @@ impl Node {
     pub(crate) fn make_dir(&self, name: &[u8], new: &NewInode) -> Result<Arc<Node>> {
         let _tree = self.fs.write();
         let new = NewInode { mode: new.mode & 0o7777 | S_IFDIR, rdev: 0, ..*new };
-        self.make(name, |at, merged| {
-            rustix::fs::mkdirat(at.fd, at.name, host_mode(&new, 0o700)).map_err(errno)?;
+        self.make(name, true, Stage::InPlace, |at, merged| {
+            rustix::fs::mkdirat(at.fd, at.name, self.host_mode(&new, S_IFDIR)).map_err(errno)?;
             // A directory of that name may have been deleted below, or appear there: it must not show through.
-            self.adopt(at, &new, merged)
+            self.adopt(at, name, &new, merged)
         })
     }
 
@@ -142,10 +168,10 @@ impl Node {
         };
         let _tree = self.fs.write();
         let new = NewInode { mode: new.mode & 0o7777 | kind, ..*new };
-        self.make(name, |at, _| {
+        self.make(name, false, Stage::InPlace, |at, _| {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | ALWAYS;
-            rustix::fs::openat(at.fd, at.name, flags, host_mode(&new, 0o600)).map_err(errno)?;
-            self.adopt(at, &new, false)
+            rustix::fs::openat(at.fd, at.name, flags, self.host_mode(&new, S_IFREG)).map_err(errno)?;
+            self.adopt(at, name, &new, false)
         })
     }
 
@@ -157,8 +183,10 @@ impl Node {
         }
         let _tree = self.fs.write();
         let new = NewInode { mode: 0o777 | S_IFLNK, rdev: 0, ..*new };
-        self.make(name, |at, _| {
-            if (new.uid, new.gid) == (self.fs.map.uid, self.fs.map.gid) {
+        let plain = (new.uid, new.gid) == (self.fs.map.uid, self.fs.map.gid);
+        let stage = if plain { Stage::InPlace } else { Stage::Work };
+        self.make(name, false, stage, |at, _| {
+            if plain {
                 rustix::fs::symlinkat(target, at.fd, at.name).map_err(errno)?;
             } else {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | ALWAYS;
@@ -166,7 +194,7 @@ impl Node {
                     rustix::fs::openat(at.fd, at.name, flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
                 write_all(&file, target)?;
             }
-            self.adopt(at, &new, false)
+            self.adopt(at, name, &new, false)
         })
     }
 
@@ -188,7 +216,7 @@ impl Node {
             if !target.is_upper() {
                 continue;
             }
-            return self.make(name, |at, _| {
+            return self.make(name, false, Stage::InPlace, |at, _| {
                 let (spot, _) = target.spot()?;
                 let from = spot.at();
                 rustix::fs::linkat(from.fd, from.name, at.fd, at.name, AtFlags::empty()).map_err(errno)?;
@@ -214,7 +242,7 @@ impl Node {
             return Err(Errno::EXDEV);
         }
         let _tree = self.fs.write();
-        self.make(name, |at, _| {
+        self.make(name, false, Stage::InPlace, |at, _| {
             let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
             rustix::fs::linkat(CWD, path, at.fd, at.name, AtFlags::SYMLINK_FOLLOW).map_err(errno)?;
             Ok(((), Entry { kind: libc::DT_REG, ino: stat.stx_ino }))
@@ -233,7 +261,8 @@ impl Node {
         let new = NewInode { mode: new.mode & 0o7777 | S_IFREG, rdev: 0, ..*new };
         let asked = OFlags::from_bits_retain(flags & (GUEST_FLAGS | libc::O_EXCL as u32)) - OFlags::TRUNC;
         let flags = asked | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fs.work, ".", flags, host_mode(&new, 0o600)).map_err(errno)?;
+        let fd =
+            rustix::fs::openat(&self.fs.work, ".", flags, self.host_mode(&new, S_IFREG)).map_err(errno)?;
         let at = At::new(&fd, b"");
         let stat = at.statx()?;
         self.fs.forget(id_of(&stat));

@@ -165,6 +165,10 @@ pub(crate) struct Fs {
     pub lower_always: bool,
     /// Files of the upper tree may carry overrides without marks (it was filled by another tool).
     pub upper_always: bool,
+    /// The upper tree was filled before this process began, perhaps by one that was killed.
+    pub reused: bool,
+    /// The upper tree is kept: what is copied up is on disk before it takes the lower file's place.
+    pub durable: bool,
     /// Some file of the upper tree may be [`NO_DATA`].
     pub any_no_data: AtomicBool,
     /// Names and layers: read to look at them, written to change them. Never held while data is copied.
@@ -221,6 +225,7 @@ pub(crate) struct FsParts {
     pub lower_always: bool,
     pub upper_always: bool,
     pub reused: bool,
+    pub durable: bool,
     pub max_fds: usize,
 }
 
@@ -234,6 +239,8 @@ impl Fs {
             upper_id: parts.upper_id,
             lower_always: parts.lower_always,
             upper_always: parts.upper_always,
+            reused: parts.reused,
+            durable: parts.durable,
             any_no_data: AtomicBool::new(parts.reused),
             tree: RwLock::new(()),
             cache: FdCache::new(parts.max_fds),
@@ -284,6 +291,16 @@ impl Fs {
         if rustix::fs::unlinkat(&self.work, name, AtFlags::empty()).is_err() {
             let _ = rustix::fs::unlinkat(&self.work, name, AtFlags::REMOVEDIR);
         }
+    }
+
+    /// Removes a directory of whiteouts from the work directory, as [`Fs::discard`].
+    pub fn discard_dir(&self, name: &[u8]) {
+        if let Ok(dir) = At::new(&self.work, name).open_path() {
+            for entry in At::new(&dir, b"").read_dir().unwrap_or_default() {
+                let _ = rustix::fs::unlinkat(&dir, &entry.name, AtFlags::empty());
+            }
+        }
+        self.discard(name);
     }
 
     /// Forgets all about an upper file: called for new ones, whose inode number may have been another's before.

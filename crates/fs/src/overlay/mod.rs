@@ -4,7 +4,8 @@
 //! with the `userxattr` option (`lowerdir=OURS:LOWER`), as an ordinary user can write it:
 //!
 //! - a **whiteout** is a zero-size regular file with `user.overlay.whiteout` in a directory with
-//!   `user.overlay.opaque=x` (Linux 6.7; device 0/0, the older form, takes privilege);
+//!   `user.overlay.opaque=x` (Linux 6.7); a rename that must leave one leaves the older form, a character device 0/0, since
+//!   the host makes that in one step with the rename (`RENAME_WHITEOUT`);
 //! - an **opaque** directory has `user.overlay.opaque=y`: nothing of the lower directory shows through;
 //! - a **renamed directory** that shows a lower one keeps showing it: `user.overlay.redirect` holds the lower path, so
 //!   that renaming a large directory costs as much as a small one and never fails with `EXDEV` (overlayfs follows
@@ -35,7 +36,7 @@ mod layer;
 mod node;
 mod remove;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
@@ -47,7 +48,8 @@ use nomina_kernel::vfs::{Inode, S_IFDIR, S_IFREG, SetAttr, StatFs, SuperBlock};
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use self::copy_up::{accessed, modified, write_all};
+use self::copy_up::{accessed, modified};
+pub(crate) use self::copy_up::{copy_data, write_all};
 use self::layer::{FdSlot, Fs, FsParts, LowerDir, UPPER_ROOT, lock};
 use self::node::{Dir, Entry, Place};
 use crate::at::{At, check_name, dtype, errno, id_of};
@@ -73,6 +75,8 @@ pub struct OverlayOptions {
     /// Keep overrides in memory although the upper file system may have extended attributes. Chosen by itself where it
     /// has none.
     pub memory_xattrs: bool,
+    /// The upper directory outlives the sandbox.
+    pub durable: bool,
     /// Most directory handles to keep open; `None` for a quarter of `RLIMIT_NOFILE`, at most 2048.
     pub max_fds: Option<usize>,
     /// Type in `/proc/filesystems`: `overlay` or `tmpfs`.
@@ -89,6 +93,7 @@ impl OverlayOptions {
             map,
             hide: Vec::new(),
             memory_xattrs: false,
+            durable: false,
             max_fds: None,
             fs_type: "overlay",
         }
@@ -146,6 +151,7 @@ impl OverlaySb {
             lower_always,
             upper_always: filled && !marked,
             reused: filled || marked,
+            durable: options.durable,
             max_fds: options.max_fds.unwrap_or_else(default_max_fds),
         }));
         let place = Place { parent: None, name: Box::default(), upper: true, gone: None };
@@ -166,14 +172,17 @@ impl OverlaySb {
     /// Gives a new upper root the attributes of the lower root.
     fn start(&self, upper: At<'_>) -> Result<()> {
         let fs = &*self.fs;
-        fs.mark_upper(upper)?;
-        let Some(fd) = fs.lower.as_ref().and_then(|lower| lower.slot.get()) else { return Ok(()) };
+        let Some(fd) = fs.lower.as_ref().and_then(|lower| lower.slot.get()) else {
+            return fs.mark_upper(upper);
+        };
         let stat = At::new(&*fd, b"").statx()?;
         let (attr, _) = fs.attr(At::new(&*fd, b""), &stat, false)?;
         let over =
             Override { uid: attr.uid, gid: attr.gid, mode: attr.mode & 0o7777, kind: Some(S_IFDIR), rdev: 0 };
         fs.store.place(upper, &upper.statx()?, false, &fs.map, &over)?;
-        upper.set_times(Some(accessed(&stat)), Some(modified(&stat)))
+        upper.set_times(Some(accessed(&stat)), Some(modified(&stat)))?;
+        // Last, since a directory with the mark is taken as it is.
+        fs.mark_upper(upper)
     }
 
     /// The inode at a path from the root. Symbolic links are not followed. For the supervisor's own use: no permission
@@ -321,11 +330,14 @@ pub(crate) fn statfs_of(fd: &OwnedFd, fsid: u64) -> Result<StatFs> {
     })
 }
 
-/// Removes what an earlier process left half made.
+/// Removes what an earlier process left half made, and the host's sockets and FIFOs behind placeholders, which nobody holds
+/// any more.
 fn clean(work: &OwnedFd) -> Result<()> {
+    let number = |name: &[u8], prefix: &[u8]| {
+        name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit))
+    };
     for entry in At::new(work, b"").read_dir()? {
-        let digits = entry.name.strip_prefix(b"t").unwrap_or_default();
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        if !number(&entry.name, b"t") && !number(&entry.name, b"node-") {
             continue;
         }
         if entry.kind == libc::DT_DIR {

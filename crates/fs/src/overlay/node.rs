@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nomina_kernel::vfs::{Attr, DirEntry, S_IFDIR, S_IFMT};
 use nomina_kernel::{Errno, Result};
-use rustix::fs::Statx;
+use rustix::fs::{AtFlags, Statx};
 
 use super::fresh;
 use super::layer::{FdSlot, Fs, LowerDir, OPAQUE, REDIRECT, WHITEOUT, lock};
-use crate::at::{At, Spot, check_name, dtype, id_of};
+use crate::at::{At, Spot, check_name, dtype, errno, id_of};
 use crate::override_stat::{MARK, Override, attr_of};
 
 /// `DT_WHT`: the name is deleted.
@@ -61,9 +61,9 @@ pub(crate) struct State {
     /// Exactly the names of the upper directory; `None` until read, or where there is none. We are its only writer.
     pub names: Option<Names>,
     /// Children somebody holds.
-    children: HashMap<Box<[u8]>, Weak<Node>>,
+    pub(super) children: HashMap<Box<[u8]>, Weak<Node>>,
     /// When to look for children nobody holds any more.
-    sweep_at: usize,
+    pub(super) sweep_at: usize,
     /// The directory is marked as one with whiteouts.
     pub marked: bool,
 }
@@ -244,19 +244,23 @@ impl Node {
         let mut names = Names::new();
         for entry in at.read_dir()? {
             let mut known = Entry { kind: entry.kind, ino: entry.ino };
+            let file = At::new(&*fd, &entry.name);
             match entry.kind {
                 libc::DT_REG | libc::DT_UNKNOWN => {
                     // A regular file may stand for something else: lookup or readdir will see.
                     known.kind = 0;
-                    if marked {
-                        let file = At::new(&*fd, &entry.name);
-                        let stat = file.statx()?;
-                        if stat.stx_size == 0 && self.fs.store.get(file, id_of(&stat), WHITEOUT)?.is_some() {
-                            known.kind = WHT;
-                        }
+                    if (marked || self.fs.reused) && self.load_file(file, marked, &mut known)? {
+                        continue;
                     }
                 }
-                libc::DT_DIR => known.ino = 0,
+                libc::DT_DIR => {
+                    known.ino = 0;
+                    if self.fs.reused && self.discard_unfinished(file, &file.statx()?)? {
+                        continue;
+                    }
+                }
+                // The whiteout of overlayfs proper, which a rename leaves in one step with what it moves.
+                libc::DT_CHR if file.statx()?.stx_rdev_major == 0 => known.kind = WHT,
                 _ => {
                     let id = (self.fs.upper_id.0, entry.ino);
                     (_, known.ino) = lock(&self.fs.copied).shown(id).unwrap_or(id);
@@ -265,6 +269,35 @@ impl Node {
             names.insert(entry.name.into_boxed_slice(), known);
         }
         Ok((names, marked))
+    }
+
+    /// Looks at a file of the upper directory that may be a whiteout (where the directory is marked for that), or unfinished:
+    /// then it is removed, and true.
+    fn load_file(&self, file: At<'_>, marked: bool, known: &mut Entry) -> Result<bool> {
+        let stat = file.statx()?;
+        if stat.stx_size != 0 {
+            return Ok(false);
+        }
+        if marked && self.fs.store.get(file, id_of(&stat), WHITEOUT)?.is_some() {
+            known.kind = WHT;
+            return Ok(false);
+        }
+        self.discard_unfinished(file, &stat)
+    }
+
+    /// Removes what was being made when the process of an earlier sandbox was killed.
+    fn discard_unfinished(&self, file: At<'_>, stat: &Statx) -> Result<bool> {
+        if !self.fs.reused || self.fs.upper_always || !self.fs.store.is_unfinished(file, stat)? {
+            return Ok(false);
+        }
+        let is_dir = u32::from(stat.stx_mode) & S_IFMT == S_IFDIR;
+        let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        match rustix::fs::unlinkat(file.fd, file.name, flags) {
+            Ok(()) => Ok(true),
+            // A directory with something in it was finished.
+            Err(rustix::io::Errno::NOTEMPTY) => Ok(false),
+            Err(error) => Err(errno(error)),
+        }
     }
 
     /// Whether the lower directory has `name`.

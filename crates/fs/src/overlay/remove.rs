@@ -1,9 +1,13 @@
 //! Removing and renaming: whiteouts, opaque directories and redirects.
+//!
+//! Every change of what a name shows is one rename on the host, so that a layer whose process was killed shows either what
+//! was before or what is after: what replaces a name is prepared in the work directory, and what a name must not show any
+//! more is moved there.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nomina_kernel::vfs::{S_IFIFO, S_IFSOCK};
+use nomina_kernel::vfs::{S_IFCHR, S_IFIFO, S_IFSOCK};
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, RenameFlags};
 
@@ -13,26 +17,43 @@ use super::fresh;
 use super::layer::{Fs, OPAQUE, REDIRECT, lock};
 use super::node::{Entry, Node, WHT};
 use crate::at::{At, errno, id_of};
+use crate::override_stat::Override;
 
 const NOREPLACE: u32 = 1;
 const EXCHANGE: u32 = 2;
+const WHITEOUT: u32 = 4;
 
 impl Node {
     /// Makes `name` a whiteout in place of the upper file of that name, or where there is none. The tree is locked for
     /// writing and this directory is an upper one.
-    pub(crate) fn whiteout(&self, name: &[u8]) -> Result<()> {
+    fn whiteout(&self, name: &[u8]) -> Result<()> {
+        self.replace_by_whiteout(name, RenameFlags::empty())
+    }
+
+    /// With `EXCHANGE` an upper directory changes places with the whiteout, and is removed in the work directory.
+    fn replace_by_whiteout(&self, name: &[u8], flags: RenameFlags) -> Result<()> {
         let fd = self.upper_fd()?;
+        self.mark()?;
+        let temp = self.fs.temp_whiteout()?;
+        let moved = rustix::fs::renameat_with(&self.fs.work, &temp, &*fd, name, flags).map_err(errno);
+        if moved.is_err() {
+            self.fs.discard(&temp);
+        } else if flags.contains(RenameFlags::EXCHANGE) {
+            self.fs.discard_dir(&temp);
+        }
+        moved?;
+        self.with_state(|s| s.names.as_mut().map(|n| n.insert(name.into(), Entry { kind: WHT, ino: 0 })))?;
+        Ok(())
+    }
+
+    /// Marks this upper directory as one with whiteouts among its files.
+    fn mark(&self) -> Result<()> {
         if !self.with_state(|s| s.marked)? {
+            let fd = self.upper_fd()?;
             let at = At::new(&*fd, b"");
             self.fs.store.set(at, id_of(&at.statx()?), OPAQUE, b"x")?;
             self.with_state(|s| s.marked = true)?;
         }
-        let temp = self.fs.temp_whiteout()?;
-        if let Err(error) = rustix::fs::renameat(&self.fs.work, &temp, &*fd, name) {
-            self.fs.discard(&temp);
-            return Err(errno(error));
-        }
-        self.with_state(|s| s.names.as_mut().map(|n| n.insert(name.into(), Entry { kind: WHT, ino: 0 })))?;
         Ok(())
     }
 
@@ -57,21 +78,33 @@ impl Node {
         Ok(())
     }
 
-    /// Deletes an upper directory with nothing but whiteouts: moved out of the way first where it has any.
+    /// Whether the upper directory has entries, all of which are whiteouts (the caller knows that it shows none).
+    fn has_whiteouts(&self) -> Result<bool> {
+        self.with_state(|s| s.names.as_ref().is_some_and(|names| !names.is_empty()))
+    }
+
+    /// Deletes an upper directory with nothing but whiteouts, which no lower one is below: moved out of the way first where it
+    /// has any.
     fn delete_upper_dir(&self, parent: &OwnedFd, name: &[u8]) -> Result<()> {
-        let whiteouts = self.with_state(|s| {
-            s.names.as_ref().map(|n| n.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()
-        })?;
-        if whiteouts.is_empty() {
+        if !self.has_whiteouts()? {
             return rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(errno);
         }
         let temp = self.fs.temp_name();
         rustix::fs::renameat(parent, name, &self.fs.work, &temp).map_err(errno)?;
-        let dir = At::new(&self.fs.work, &temp).open_path()?;
-        for whiteout in whiteouts {
-            rustix::fs::unlinkat(&dir, &*whiteout, AtFlags::empty()).map_err(errno)?;
-        }
-        rustix::fs::unlinkat(&self.fs.work, &temp, AtFlags::REMOVEDIR).map_err(errno)
+        self.fs.discard_dir(&temp);
+        Ok(())
+    }
+
+    /// Replaces an upper directory that has nothing but whiteouts by an opaque one without any, over which another can be
+    /// renamed: `ovl_clear_empty`.
+    fn clear_empty(&self, parent: &OwnedFd, name: &[u8]) -> Result<()> {
+        let temp = self.fs.temp_name();
+        let made = self.make_dir_copy(&temp, &self.see()?, true).and_then(|()| {
+            rustix::fs::renameat_with(&self.fs.work, &temp, parent, name, RenameFlags::EXCHANGE)
+                .map_err(errno)
+        });
+        self.fs.discard_dir(&temp);
+        made
     }
 
     /// `unlink(2)`, or `rmdir(2)` with `dir`. The tree is not locked by the caller.
@@ -97,14 +130,15 @@ impl Node {
         child.drop_companion()?;
         self.copy_up_dir()?;
         let fd = self.upper_fd()?;
-        if upper && dir {
-            child.delete_upper_dir(&fd, name)?;
-            self.with_state(|s| s.names.as_mut().and_then(|n| n.remove(name)))?;
-        }
         if below {
-            self.whiteout(name)?;
-        } else if !dir {
-            rustix::fs::unlinkat(&*fd, name, AtFlags::empty()).map_err(errno)?;
+            let exchange = if upper && dir { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
+            self.replace_by_whiteout(name, exchange)?;
+        } else {
+            if dir {
+                child.delete_upper_dir(&fd, name)?;
+            } else {
+                rustix::fs::unlinkat(&*fd, name, AtFlags::empty()).map_err(errno)?;
+            }
             self.with_state(|s| s.names.as_mut().and_then(|n| n.remove(name)))?;
         }
         self.with_state(|s| s.remove_child(name))?;
@@ -132,7 +166,11 @@ impl Node {
 
     /// `renameat2(2)`. The tree is not locked by the caller.
     pub(crate) fn rename_to(&self, old: &[u8], to: &Node, new: &[u8], flags: u32) -> Result<()> {
-        if flags & !(NOREPLACE | EXCHANGE) != 0 || flags == NOREPLACE | EXCHANGE {
+        let leaves_whiteout = flags & WHITEOUT != 0;
+        let flags = flags & !WHITEOUT;
+        if flags & !(NOREPLACE | EXCHANGE) != 0
+            || (flags & EXCHANGE != 0 && (flags != EXCHANGE || leaves_whiteout))
+        {
             return Err(Errno::EINVAL);
         }
         if !Arc::ptr_eq(&self.fs, &to.fs) {
@@ -154,14 +192,21 @@ impl Node {
             }
             drop((source, target));
             let _tree = self.fs.write();
-            if self.rename_locked(old, to, new, flags)? {
+            if self.rename_locked(old, to, new, flags, leaves_whiteout)? {
                 return Ok(());
             }
         }
     }
 
     /// False where a file has to be copied up first.
-    fn rename_locked(&self, old: &[u8], to: &Node, new: &[u8], flags: u32) -> Result<bool> {
+    fn rename_locked(
+        &self,
+        old: &[u8],
+        to: &Node,
+        new: &[u8],
+        flags: u32,
+        leaves_whiteout: bool,
+    ) -> Result<bool> {
         let source = self.find(old)?;
         let target = match to.find(new) {
             Ok(node) => Some(node),
@@ -220,28 +265,68 @@ impl Node {
             kept = target.keep(1)?;
             target.drop_companion()?;
         }
-        match (&target, slot) {
-            (Some(target), Some(_)) if target.dir.is_some() => {
-                target.delete_upper_dir(&to_fd, new)?;
-                to.take_entry(new)?;
-            }
-            (None, Some(_)) if source.dir.is_some() => {
-                // A directory cannot be renamed over the whiteout, which is a file.
-                rustix::fs::unlinkat(&*to_fd, new, AtFlags::empty()).map_err(errno)?;
-                to.take_entry(new)?;
-            }
-            _ => {}
+        let over_whiteout = target.is_none() && slot.is_some() && source.dir.is_some();
+        if let (Some(target), Some(_)) = (&target, slot)
+            && target.dir.is_some()
+            && target.has_whiteouts()?
+        {
+            target.clear_empty(&to_fd, new)?;
         }
-        rustix::fs::renameat(&*from_fd, old, &*to_fd, new).map_err(errno)?;
+        if over_whiteout {
+            // A directory cannot be renamed over the whiteout, which is a file, but change places with it.
+            self.mark()?;
+            rustix::fs::renameat_with(&*from_fd, old, &*to_fd, new, RenameFlags::EXCHANGE).map_err(errno)?;
+        } else if leaves_whiteout || !below {
+            rustix::fs::renameat(&*from_fd, old, &*to_fd, new).map_err(errno)?;
+        } else {
+            self.rename_leaving_whiteout(&from_fd, old, &to_fd, new)?;
+        }
         if let Some(target) = &target {
             lose_name(target, kept);
         }
         let entry = self.take_entry(old)?;
         to.put_entry(new, entry, &source)?;
-        if below {
-            self.whiteout(old)?;
+        if leaves_whiteout {
+            self.leave_whiteout(old)?;
+        } else if below {
+            self.with_state(|s| s.names.as_mut().map(|n| n.insert(old.into(), Entry { kind: WHT, ino: 0 })))?;
+        } else if over_whiteout {
+            rustix::fs::unlinkat(&*from_fd, old, AtFlags::empty()).map_err(errno)?;
         }
         Ok(true)
+    }
+
+    /// Renames and leaves a whiteout, in one step where the host's file system can.
+    fn rename_leaving_whiteout(&self, from: &OwnedFd, old: &[u8], to: &OwnedFd, new: &[u8]) -> Result<()> {
+        use rustix::io::Errno as Host;
+        match rustix::fs::renameat_with(from, old, to, new, RenameFlags::WHITEOUT) {
+            // FUSE and network file systems cannot, and a container's filter or device rules may be against it.
+            Err(Host::INVAL | Host::PERM | Host::ACCESS | Host::OPNOTSUPP | Host::NOSYS | Host::NODEV) => {
+                rustix::fs::renameat(from, old, to, new).map_err(errno)?;
+                self.whiteout(old)
+            }
+            other => other.map_err(errno),
+        }
+    }
+
+    /// Puts the device 0/0 that guests see where a name was: `RENAME_WHITEOUT`, for an overlay that is made inside.
+    fn leave_whiteout(&self, name: &[u8]) -> Result<()> {
+        let fs = &*self.fs;
+        let temp = fs.temp_name();
+        let file = fs.temp_file(&temp)?;
+        let at = At::new(&file, b"");
+        let stat = at.statx()?;
+        let over = Override { uid: fs.map.uid, gid: fs.map.gid, mode: 0, kind: Some(S_IFCHR), rdev: 0 };
+        let made = fs
+            .store
+            .place(at, &stat, false, &fs.map, &over)
+            .and_then(|()| rustix::fs::renameat(&fs.work, &temp, &*self.upper_fd()?, name).map_err(errno));
+        if made.is_err() {
+            fs.discard(&temp);
+            return made;
+        }
+        let entry = Entry { kind: libc::DT_CHR, ino: stat.stx_ino };
+        self.with_state(|s| s.names.as_mut().map(|n| n.insert(name.into(), entry))).map(drop)
     }
 
     fn take_entry(&self, name: &[u8]) -> Result<Option<Entry>> {

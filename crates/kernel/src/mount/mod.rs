@@ -36,7 +36,7 @@ pub use visible::mount_too_revealing;
 
 use crate::errno::{Errno, Result};
 use crate::vfs::lock::{Mutex, RwLock};
-use crate::vfs::{ActiveSuper, Dentry, SuperFlags, SuperIflags};
+use crate::vfs::{ActiveSuper, Dentry, Path, SuperFlags, SuperIflags};
 
 bitflags::bitflags! {
     /// Flags of a mount: `MNT_*`.
@@ -177,6 +177,12 @@ pub struct Mount {
     table: Arc<MountTable>,
 }
 
+/// A mount of the directory at `path` for a file system made of others (overlayfs): in no namespace, so that what is mounted
+/// below does not show.
+pub fn clone_private_mount(path: &Path) -> Result<Arc<Mount>> {
+    Ok(Mount::private_clone(path))
+}
+
 fn key(dentry: &Arc<Dentry>) -> usize {
     Arc::as_ptr(dentry).addr()
 }
@@ -207,6 +213,12 @@ impl Mount {
         });
         mount.sb.add_mount(&mount);
         mount
+    }
+
+    /// A mount of the directory at `path` that is in no namespace, so that nothing is mounted on it: `clone_private_mount`.
+    fn private_clone(path: &Path) -> Arc<Mount> {
+        let mnt = &path.mnt;
+        Mount::new(&mnt.table, mnt.sb().clone(), path.dentry.clone(), mnt.flags())
     }
 
     /// Mount id, as mountinfo shows it.
@@ -311,7 +323,7 @@ impl Mount {
     }
 
     /// The `ST_*` flags of `statfs(2)`.
-    pub(crate) fn statfs_flags(&self) -> u64 {
+    pub fn statfs_flags(&self) -> u64 {
         let flags = self.flags();
         let mut st = 0;
         for (flag, bit) in [

@@ -20,6 +20,14 @@ pub fn vfs_getattr(path: &Path) -> Result<Attr> {
     path.inode().getattr()
 }
 
+/// Changes attributes of an object that a file system keeps another one's on, without asking who does (overlayfs).
+///
+/// `EROFS`, and the file system's answer.
+pub fn notify_change(path: &Path, set: &SetAttr) -> Result<()> {
+    path.mnt.want_write()?;
+    setattr(&path.dentry, set)
+}
+
 /// Changes attributes after all checks: the end of `notify_change`.
 fn setattr(dentry: &Dentry, set: &SetAttr) -> Result<()> {
     let result = dentry.inode().setattr(set);

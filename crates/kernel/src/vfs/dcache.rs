@@ -162,6 +162,11 @@ impl Dentry {
         (location.parent.clone(), location.name.to_vec())
     }
 
+    /// Whether this is the very name `other` is.
+    pub fn is_same(self: &Arc<Dentry>, other: &Arc<Dentry>) -> bool {
+        Arc::ptr_eq(self, other)
+    }
+
     /// Whether `self` is `ancestor` or below it: `is_subdir`.
     pub fn is_subdir(self: &Arc<Dentry>, ancestor: &Arc<Dentry>) -> bool {
         Arc::ptr_eq(self, ancestor) || self.ancestor_below(ancestor).is_some()

@@ -12,6 +12,7 @@ use nomina_kernel::vfs::fs_context::{FileSystemType, FsContext, FsFlags, FsParam
 use nomina_kernel::vfs::{ActiveSuper, SuperBlock, SuperIflags};
 
 use super::Server;
+use super::overlayfs::Overlay;
 use super::proc_source::PidNsView;
 use super::request::host;
 
@@ -30,13 +31,14 @@ pub fn anon_dev() -> u64 {
 /// `EBUSY`: one of them twice.
 pub fn register_all(server: &Arc<Server>) -> Result<()> {
     let weak = Arc::downgrade(server);
-    let types: [Arc<dyn FileSystemType>; 6] = [
+    let types: [Arc<dyn FileSystemType>; 7] = [
         Arc::new(Sysfs),
         Arc::new(Memory { name: "tmpfs", server: weak.clone() }),
         Arc::new(Proc { server: weak.clone() }),
         Arc::new(DevTmpfs { server: weak.clone() }),
         Arc::new(DevPts { server: weak.clone() }),
-        Arc::new(Memory { name: "ramfs", server: weak }),
+        Arc::new(Memory { name: "ramfs", server: weak.clone() }),
+        Arc::new(Overlay { server: weak }),
     ];
     types.into_iter().try_for_each(|fs_type| server.filesystems.register(fs_type))
 }

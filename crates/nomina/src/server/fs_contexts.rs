@@ -5,7 +5,7 @@
 //! without a message `read(2)` is `EAGAIN`, not `ENODATA`, and a buffer that is too small cuts a message instead of
 //! leaving it (`EMSGSIZE`).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nomina_kernel::errno::Result;
@@ -76,7 +76,8 @@ impl FsContexts {
     /// Forgets those whose last descriptor was closed: with them go instances that were never mounted.
     pub fn sweep(&self) {
         let mut open = self.open.lock().unwrap();
-        let (gone, left) = std::mem::take(&mut *open).into_iter().partition::<Vec<_>, _>(|open| open.is_closed());
+        let (gone, left) =
+            std::mem::take(&mut *open).into_iter().partition::<Vec<_>, _>(|open| open.is_closed());
         *open = left;
         drop(open);
         drop(gone);

@@ -12,6 +12,7 @@ pub mod context;
 pub mod controls;
 pub mod filesystems;
 pub mod fresh;
+pub mod fs_contexts;
 #[cfg(test)]
 mod fuzz;
 pub mod given;
@@ -22,6 +23,7 @@ pub mod interrupt;
 pub mod layout;
 pub mod lock;
 pub mod opens;
+pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
@@ -81,6 +83,8 @@ pub struct Server {
     pub opens: opens::Opens,
     /// Where instances that have no place of their own keep their files.
     pub private_dirs: instances::PrivateDirs,
+    /// Descriptors of `fsopen(2)`.
+    pub fs_contexts: fs_contexts::FsContexts,
     /// What can be mounted.
     pub filesystems: FileSystems,
     /// Where namespaces are files.

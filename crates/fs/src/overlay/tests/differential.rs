@@ -7,10 +7,10 @@ use super::*;
 use crate::at::dtype;
 use crate::host::HostSb;
 
-struct Random(u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) % n
     }
@@ -21,7 +21,7 @@ impl Random {
     }
 }
 
-fn populate(random: &mut Random, dir: &Path, depth: u32) {
+pub(crate) fn populate(random: &mut Random, dir: &Path, depth: u32) {
     for name in ["a", "b", "c", "d"] {
         let path = dir.join(name);
         match random.below(if depth < 3 { 6 } else { 4 }) {
@@ -36,12 +36,12 @@ fn populate(random: &mut Random, dir: &Path, depth: u32) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let done = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
     assert!(done.success());
 }
 
-type Snapshot = BTreeMap<String, (u32, u64, Vec<u8>)>;
+pub(crate) type Snapshot = BTreeMap<String, (u32, u64, Vec<u8>)>;
 
 /// Everything a guest can see, checking on the way that readdir and stat agree.
 fn snapshot(node: &Arc<dyn Inode>, path: &str, out: &mut Snapshot) {
@@ -71,14 +71,14 @@ fn snapshot(node: &Arc<dyn Inode>, path: &str, out: &mut Snapshot) {
     }
 }
 
-fn see(guest: &Guest) -> Snapshot {
+pub(crate) fn see(guest: &Guest) -> Snapshot {
     let mut out = Snapshot::new();
     snapshot(&guest.root, "", &mut out);
     out
 }
 
 /// Runs one random operation; what it was, and what it answered.
-fn step(random: &mut Random, guest: &Guest) -> (String, Result<Vec<u8>>) {
+pub(crate) fn step(random: &mut Random, guest: &Guest) -> (String, Result<Vec<u8>>) {
     let (op, a, b) = (random.below(16), random.path(), random.path());
     let (number, bits) = (random.below(9), random.below(0o1000) as u32);
     let empty = |done: Result<()>| done.map(|()| Vec::new());

@@ -1,6 +1,6 @@
 //! Tests on real directories. [`Guest`] is a small path walk over inodes.
 
-mod differential;
+pub(crate) mod differential;
 mod files;
 mod names;
 mod privilege;

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::mount::MountFlags;
+use nomina_kernel::mount::{Mount, MountFlags};
 use nomina_kernel::vfs::fs_context::{
     FsContext, FsParameter, FsPhase, FsPurpose, FsValue, reconfigure_super, vfs_get_tree, vfs_parse_fs_param,
 };
@@ -13,7 +13,7 @@ use nomina_kernel::vfs::{LookupFlags, Path, SuperFlags};
 use super::super::fs_contexts::OpenContext;
 use super::super::request::{Ctx, Reply, host};
 use super::mount::{Caller, create_mount};
-use super::mount_attr::{ATTR_ATIME, attr_to_flags, attr_to_atime};
+use super::mount_attr::{ATTR_ATIME, attr_to_atime, attr_to_flags};
 
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
@@ -91,7 +91,7 @@ impl Ctx<'_> {
     }
 
     fn fs_context(&self, fd: i32) -> Result<Arc<OpenContext>> {
-        let copy = self.thread.process.getfd(fd).map_err(host)?;
+        let copy = self.getfd(fd)?;
         if rustix::fs::fcntl_getfl(&copy).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::PATH)) {
             return Err(Errno::EBADF);
         }
@@ -238,6 +238,20 @@ pub fn fsmount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let made = fsmount_locked(&caller, &mut context, mnt_flags);
     open.publish(&mut context);
     drop(context);
-    let fd = ctx.server.handles.open_detached(made?, libc::O_PATH as u32).map_err(host)?;
+    let place = Path::mount_root(&made?);
+    let fd = ctx.server.handles.open_path(place, libc::O_PATH as u32).map_err(host)?;
     Ok(Reply::Fd { fd, cloexec: flags & FSMOUNT_CLOEXEC != 0 })
+}
+
+/// The mount that [`fsmount`] gives. The context goes on as if it came from `fspick(2)`.
+fn fsmount_locked(caller: &Caller, fc: &mut FsContext, flags: MountFlags) -> Result<Arc<Mount>> {
+    if fc.root.is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let mount = create_mount(caller, fc, flags)?;
+    if fc.phase != FsPhase::AwaitingMount {
+        return Err(Errno::EBUSY);
+    }
+    clean_context(fc);
+    Ok(mount)
 }

@@ -4,9 +4,12 @@ pub mod clone;
 pub mod cred;
 pub mod dirs;
 pub mod exec;
+pub mod file_handle;
 pub mod files;
+pub mod fsopen;
 pub mod misc;
 pub mod mount;
+pub mod mount_attr;
 pub mod namespace;
 pub mod open;
 pub mod process;
@@ -95,9 +98,15 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         257 => open::openat(ctx),
         262 => stat::newfstatat(ctx),
         272 => namespace::unshare(ctx),
+        303 => file_handle::name_to_handle_at(ctx),
+        304 => file_handle::open_by_handle_at(ctx),
         308 => namespace::setns(ctx),
         332 => stat::statx(ctx),
         424 => signal::pidfd_send_signal(ctx),
+        430 => fsopen::fsopen(ctx),
+        431 => fsopen::fsconfig(ctx),
+        432 => fsopen::fsmount(ctx),
+        433 => fsopen::fspick(ctx),
         434 => process::pidfd_open(ctx),
         437 => open::openat2(ctx),
         op::CLONE => clone::clone(ctx),

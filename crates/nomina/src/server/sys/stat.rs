@@ -151,6 +151,11 @@ pub fn statfs(ctx: &mut Ctx<'_>) -> Result<Reply> {
         match ctx.fd_path(ctx.int(0))? {
             super::files::FdPath::Place(path) => path,
             super::files::FdPath::Open(_, fd) => {
+                if let Some((sb, mount)) = ctx.server.instance_of_open(&fd) {
+                    let flags = mount.map_or(0, |mount| mount.statfs_flags());
+                    ctx.write(1, &layout::statfs(&sb.ops().statfs()?, flags))?;
+                    return Ok(().into());
+                }
                 let fs = rustix::fs::fstatfs(&fd).map_err(host)?;
                 let stat = nomina_kernel::vfs::StatFs {
                     magic: fs.f_type as u64,
