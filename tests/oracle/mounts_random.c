@@ -11,23 +11,8 @@
  * Mountinfo is compared without what no two systems agree on: numbers of mounts, devices and peer groups. Mounts are shown as a
  * tree, peer groups numbered as they are met.
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "oracle.h"
+#include "mounts.h"
 
 #define ACTORS 3
 #define OPS 28
@@ -37,15 +22,7 @@ static const char *const paths[] = { "/",     "/a",   "/a/x", "/a/y", "/a/x/x", 
 				     "/b/x",  "/b/y", "/c",   "/c/x", "/f",     "/a/x/y" };
 #define NPATHS (sizeof paths / sizeof *paths)
 
-static int proc_fd;
 static pid_t pids[ACTORS];
-
-static void die(const char *what)
-{
-	printf("%s: %s\n", what, strerror(errno));
-	fflush(stdout);
-	_exit(1);
-}
 
 /* The generator: xorshift64* */
 
@@ -110,16 +87,6 @@ static void generate(uint64_t seed, char *script)
 }
 
 /* An actor */
-
-static void skeleton(const char *top)
-{
-	char name[64];
-	const char *const dirs[] = { "x", "y", "x/x", "x/y" };
-	for (unsigned i = 0; i < 4; i++) {
-		snprintf(name, sizeof name, "%s/%s", top, dirs[i]);
-		mkdir(name, 0755);
-	}
-}
 
 static int result(int r)
 {
@@ -199,7 +166,7 @@ static int read_proc(const char *name, char *text, int size)
 {
 	int fd = openat(proc_fd, name, O_RDONLY | O_CLOEXEC), len = 0, n;
 	if (fd < 0)
-		die(name);
+		world_failed(name);
 	while ((n = read(fd, text + len, size - 1 - len)) > 0)
 		len += n;
 	text[len] = 0;
@@ -286,7 +253,7 @@ static void parse(char *text)
 		memset(m, 0, sizeof *m);
 		int at = 0;
 		if (sscanf(l, "%d %d %*s %255s %255s %127s%n", &m->id, &m->parent, m->root, m->point, m->opts, &at) < 5)
-			die(l);
+			world_failed(l);
 		char *rest = l + at, *dash = strstr(rest, " - ");
 		char *tag;
 		*dash = 0;
@@ -363,24 +330,6 @@ static void show(int who, char *text, char spaces[ACTORS][64])
 
 /* One sequence, in a world of its own */
 
-static void world(const char *dir)
-{
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
-		die("unshare");
-	proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (proc_fd < 0 || mount("world", dir, "tmpfs", 0, "mode=755") || chdir(dir) || mkdir("old", 0755))
-		die("mount");
-	if (syscall(SYS_pivot_root, ".", "old") || chdir("/") || umount2("/old", MNT_DETACH) || rmdir("/old"))
-		die("pivot_root");
-	for (const char *d = "abc"; *d; d++) {
-		char name[3] = { '/', *d, 0 };
-		mkdir(name, 0755);
-		skeleton(name);
-	}
-	close(open("/f", O_CREAT | O_WRONLY, 0644));
-}
-
 static void run(char *script)
 {
 	static char text[TEXT];
@@ -388,11 +337,11 @@ static void run(char *script)
 	int ends[ACTORS];
 	int gate[2];
 	if (pipe(gate))
-		die("pipe");
+		world_failed("pipe");
 	for (int i = 0; i < ACTORS; i++) {
 		int pair[2];
 		if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair))
-			die("socketpair");
+			world_failed("socketpair");
 		pids[i] = fork();
 		if (!pids[i]) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -408,15 +357,15 @@ static void run(char *script)
 	}
 	for (int i = 0; i < ACTORS; i++)
 		if (write(gate[1], pids, sizeof pids) != sizeof pids)
-			die("write");
+			world_failed("write");
 	digest = 0xcbf29ce484222325ULL;
 	char *save = NULL;
 	for (char *line = strtok_r(script, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		int who = *line - '0', r = -1;
 		if (who < 0 || who >= ACTORS)
-			die(line);
+			world_failed(line);
 		if (send(ends[who], line + 2, strlen(line + 2), 0) < 0 || recv(ends[who], &r, sizeof r, 0) != sizeof r)
-			die("an actor is gone");
+			world_failed("an actor is gone");
 		if (verbose)
 			printf("> %s: ", line);
 		else
@@ -445,10 +394,11 @@ static void sequence(char *script)
 {
 	char dir[] = "/tmp/mounts.XXXXXX";
 	if (!mkdtemp(dir))
-		die("mkdtemp");
+		world_failed("mkdtemp");
 	fflush(stdout);
 	pid_t child = fork();
 	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		world(dir);
 		run(script);
 		if (!verbose)

@@ -230,7 +230,7 @@ pub fn create_mount(caller: &Caller, fc: &mut FsContext, flags: MountFlags) -> R
     let sb = fc.root.clone().ok_or(Errno::EINVAL)?;
     let mut flags = flags;
     if mount_too_revealing(caller.ns(), caller.owner()?, &sb, &mut flags) {
-        fc.errorf("Mount too revealing");
+        fc.errorfcp("VFS", "Mount too revealing");
         return Err(Errno::EPERM);
     }
     vfs_create_mount(fc, caller.ns().table(), flags)
