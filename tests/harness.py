@@ -104,6 +104,7 @@ class Settings:
 
     nomina = None
     lockdown = None  # prefix argv of every nomina, or []
+    options = []  # options of every `nomina run`
     work = None  # directory for everything the suite makes
     fixtures = None  # directory prepared by tests/fixtures.sh
     built = None  # directory of compiled C programs
@@ -125,7 +126,7 @@ class Ctx:
         return max(1.0, min(timeout or 1e9, self.deadline - time.monotonic()))
 
     def argv(self, command, opts=()):
-        return [*Settings.lockdown, str(Settings.nomina), "run", *map(str, opts), "--", *map(str, command)]
+        return [*Settings.lockdown, str(Settings.nomina), "run", *Settings.options, *map(str, opts), "--", *map(str, command)]
 
     def spawn(self, argv, **kw):
         """A command in a session of its own, ended with the case."""

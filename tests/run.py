@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The end-to-end suite: oracle comparisons, programs, abuse. Called by ./test; by hand:
 
-    tests/run.py --nomina target/release/nomina [--lockdown | --container] [-k PATTERN]... [--list]
+    tests/run.py --nomina target/release/nomina [--lockdown | --container] [--patch-after N] [-k PATTERN]... [--list]
     tests/run.py --record        (as root: writes tests/oracle/expected from the host kernel)
 """
 
@@ -42,6 +42,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--nomina", default=str(HERE.parent / "target/release/nomina"))
     p.add_argument("--lockdown", action="store_true", help="run every nomina under tests/lockdown.c")
+    p.add_argument("--patch-after", metavar="N", help="give every nomina this option: 1 rewrites all call sites at once")
     p.add_argument("--container", action="store_true", help="run every nomina under a container engine's filter")
     p.add_argument("--work", help="directory for scratch files (default: a fresh one)")
     p.add_argument("--fixtures", default="/var/tmp/nomina-fixtures", help="what tests/fixtures.sh prepared")
@@ -70,6 +71,8 @@ def main():
         compile_programs(built)
         if a.record:
             return oracle.record()
+        s.lockdown = [str(built / "lockdown")] if a.lockdown else []
+        s.options = ["--patch-after", a.patch_after] if a.patch_after else []
         s.lockdown = [str(built / "lockdown")] if a.lockdown or a.container else []
         if a.container:
             container.compile_to(built / "container.bpf")

@@ -183,6 +183,9 @@ pub mod op {
     /// A native wait consumed the zombie `args[0]` (host pid). ret: its pid as the caller sees it; `ECHILD` if it is no child in
     /// the model.
     pub const REAP: u32 = 0x8006;
+    /// Asks about the mapping at an address of the caller's. ret 0 if it is a private, executable mapping of a file that cannot
+    /// be written, otherwise `EINVAL`. out: [0] its start, [1] its end.
+    pub const TEXT: u32 = 0x8008;
     /// A native write has come back from a handle that reports its writes (the supervisor had the host send `SIGSYS` with
     /// `si_code` [`super::SI_SIGIO`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
     /// the result the guest must see.
@@ -232,8 +235,8 @@ pub struct StartInfo {
     pub ids: [u32; 4],
     /// Whether an interpreter was sent.
     pub has_interp: u32,
-    /// Bit mask of signals that are ignored although the image cannot change it (unused bits 0).
-    pub reserved: u32,
+    /// After how many traps a call site is rewritten; 0: never.
+    pub patch_after: u32,
     /// The name for `PR_SET_NAME`, NUL-terminated.
     pub comm: [u8; 16],
     /// AT_EXECFN, NUL-terminated.

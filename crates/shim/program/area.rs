@@ -9,15 +9,20 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nomina_abi::{SLOT_SIZE, Slot};
 
-use crate::frame::{SigInfo, StackT, UContext};
+use crate::frame::{FAULT_BITS, SigInfo, StackT, UContext};
 use crate::lock::{Guard, Lock};
+use crate::patch::Traps;
 use crate::sighand::Sighand;
 use crate::sys::{self, nr, sys};
 
 /// Size and alignment of an area.
 pub const AREA_SIZE: u64 = 64 << 10;
-/// Where the stack of an area begins: above the state and the guard page.
-const STACK_OFFSET: u64 = 8192;
+/// Where the stacks of an area begin: above the state and the guard page. The lower one is for calls that come by a trampoline,
+/// since on the other one the host kernel puts the frame of a signal that comes meanwhile.
+const PATCHED_OFFSET: u64 = 8192;
+const STACK_OFFSET: u64 = PATCHED_OFFSET + (16 << 10);
+/// What [`Area::mark`] says.
+pub const MARK: u32 = 0x4e6f_6d69;
 const AREAS_PER_CHUNK: u32 = 16;
 const CHUNKS: usize = 128;
 /// Areas in the program's image: room for the guards and what a few threads need.
@@ -62,6 +67,56 @@ pub struct Area {
     pub own_files: Files,
     /// Whether the guest believes to block SIGSYS.
     pub blocks_sigsys: Cell<bool>,
+    /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.
+    pub mark: Cell<u32>,
+    /// Not 0 when calls must trap: the guest blocks the faults that access to its memory may meet.
+    pub needs_frame: Cell<u32>,
+    /// Where the stack for calls that come by a trampoline ends.
+    pub patched_top: Cell<u64>,
+    /// The guest's stack pointer during such a call.
+    pub guest_sp: Cell<u64>,
+    /// The guest's signal mask, as of the last signal frame.
+    pub mask: Cell<u64>,
+    /// Whether a call that came by a trampoline is being served.
+    pub patched: Cell<bool>,
+    /// Such a call is over, and only traps so that a signal is delivered.
+    pub has_result: Cell<bool>,
+    /// How often which sites have trapped.
+    pub traps: Traps,
+}
+
+/// A call that came by a trampoline. The layout is known to `nomina_patched`.
+#[repr(C, align(16))]
+pub struct Patched {
+    /// Vector registers that the shim's code may use.
+    pub vectors: [[u64; 2]; 16],
+    /// Arguments.
+    pub args: [u64; 6],
+    /// System call number.
+    pub number: u64,
+    /// Where to go on.
+    pub back: u64,
+    /// The guest's flags: bits 8 to 15 as `lahf` gives them, bit 0 is the overflow flag.
+    pub flags: u64,
+    /// What the call returns.
+    pub result: i64,
+}
+
+const _: () = assert!(core::mem::size_of::<Patched>() % 16 == 0);
+
+impl Patched {
+    /// `eflags` with the flags that `saved` has, in the form of [`Patched::flags`].
+    pub fn flags_of(saved: u64, eflags: u64) -> u64 {
+        const STATUS: u64 = 0xd5;
+        const OVERFLOW: u64 = 0x800;
+        let kept = eflags & !(STATUS | OVERFLOW);
+        kept | saved >> 8 & STATUS | if saved & 1 != 0 { OVERFLOW } else { 0 }
+    }
+
+    /// `eflags` as the guest had them before the call.
+    pub fn merge_flags(&self, eflags: u64) -> u64 {
+        Patched::flags_of(self.flags, eflags)
+    }
 }
 
 /// A descriptor table: who may receive from the hidden socket in it. Processes that share the table but not the memory share
@@ -196,15 +251,22 @@ impl Area {
         unsafe { &*self.files.get() }
     }
 
-    /// Guest's signal mask during a system call.
+    /// Guest's signal mask during a system call that has a signal frame.
     pub fn guest_mask(&self) -> u64 {
         // SAFETY: `context` is set on entry of the handler, which runs below its frame.
         unsafe { (*self.context.get()).sigmask }
     }
 
-    /// Guest's signal mask when the last system call was made, 0 before the first.
-    pub fn known_mask(&self) -> u64 {
-        if self.context.get().is_null() { 0 } else { self.guest_mask() }
+    /// Notes the guest's signal mask when its code goes on.
+    pub fn note_mask(&self, mask: u64) {
+        self.mask.set(mask);
+        self.needs_frame.set(u32::from(mask & FAULT_BITS != 0));
+    }
+
+    /// The call that came by a trampoline.
+    pub fn patched_frame(&self) -> &Patched {
+        // SAFETY: inside the area, where `nomina_patched` put it; all bits are valid.
+        unsafe { &*((self.patched_top.get() - size_of::<Patched>() as u64) as *const Patched) }
     }
 
     /// Takes a free area, zeroed.
@@ -314,6 +376,8 @@ fn prepare(chunk: &Chunk, base: u64, index: u32) -> &'static Area {
         area.sighand.set(&raw const SIGHAND);
         area.files.set(&raw const FILES);
         area.altstack.set(StackT::DISABLED);
+        area.mark.set(MARK);
+        area.patched_top.set(at + STACK_OFFSET);
         area
     }
 }

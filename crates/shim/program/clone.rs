@@ -250,6 +250,7 @@ fn clone_copied(
     // Other threads may have held these.
     SIGHAND.reset_lock();
     FILES.reset(same_files);
+    crate::patch::reset_lock();
     if THREADED.load(Ordering::Relaxed) {
         THREADED.store(same_files, Ordering::Relaxed);
         area.keep_only_own();
@@ -308,6 +309,7 @@ fn clone_shared(
         new.altstack.set(area.altstack.get());
     }
     new.blocks_sigsys.set(area.blocks_sigsys.get());
+    new.note_mask(context.sigmask);
     if args.flags & CLONE_CHILD_SETTID != 0 {
         new.child_settid.set(args.child_tid);
     }
@@ -358,6 +360,7 @@ fn copy_frame(new: &Area, context: &UContext, stack: u64) -> u64 {
 /// First code of a child that shares memory, on its area; its frame is restored afterwards.
 pub extern "C" fn child_born() {
     let area = Area::current();
+    crate::patch::begin_thread(area);
     // A process of its own is known by the token when it first asks; a thread must be known before others name it.
     if core::ptr::eq(area.files.get(), &raw const area.own_files) {
         if area.tid.get() == 1 {

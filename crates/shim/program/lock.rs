@@ -36,6 +36,12 @@ impl Lock {
         self.take(0)
     }
 
+    /// Takes the lock if it is free.
+    pub fn try_lock(&self) -> Option<Guard<'_>> {
+        let taken = self.0.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        taken.then_some(Guard { lock: self, private: FUTEX_PRIVATE })
+    }
+
     fn take(&self, private: u64) -> Guard<'_> {
         if self.0.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.0.swap(CONTENDED, Ordering::Acquire) != FREE {

@@ -21,6 +21,7 @@ mod load;
 mod lock;
 mod marshal;
 mod masked;
+mod patch;
 mod process;
 mod sighand;
 mod signal;

@@ -18,6 +18,7 @@ use crate::sighand::{
     SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, is_always_ours,
     set_native_default,
 };
+use crate::patch;
 use crate::slot::{out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
@@ -37,14 +38,21 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     let (info, context) = unsafe { (&*info, &mut *context) };
     let is_fault = is_always_ours(signal) && info.code() > 0;
     let area = Area::current();
-    if !in_shim(context.mcontext.rip) {
+    let in_guest = patch::complete(area, context)
+        || !(in_shim(context.mcontext.rip) || patch::in_trampoline(context.mcontext.rip));
+    if in_guest {
         if is_fault && context.sigmask & 1 << (signal - 1) != 0 {
             // The guest blocks the fault: the kernel would have killed it.
             return set_native_default(signal);
         }
-        return deliver(area, context, info, context.sigmask, context.sigmask);
+        deliver(area, context, info, context.sigmask, context.sigmask);
+        area.note_mask(context.sigmask);
+        return;
     }
     if is_fault {
+        if patch::without_area(context) {
+            return;
+        }
         match fault_fixup(context.mcontext.rip) {
             Some(rip) => context.mcontext.rip = rip,
             // A defect of the shim: let the instruction fault again and end the process with this signal.

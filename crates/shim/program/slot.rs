@@ -59,7 +59,7 @@ fn never_receives(number: u32) -> bool {
     matches!(number,
         4..=6 | 21 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
-        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN)
+        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN | op::TEXT)
 }
 
 fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {
@@ -135,7 +135,7 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
     unsafe {
         write_volatile(&raw mut (*slot).nr, number);
         write_volatile(&raw mut (*slot).args, *args);
-        write_volatile(&raw mut (*slot).ret, area.known_mask() as i64);
+        write_volatile(&raw mut (*slot).ret, area.mask.get() as i64);
         let channel = AtomicU32::from_ptr((&raw mut (*slot).channel).cast());
         let state = channel.load(Ordering::Acquire);
         let watched = state == CHANNEL_WATCHED || state == CHANNEL_DONE_WATCHED;
@@ -279,6 +279,11 @@ pub fn request(area: &Area, number: u32, args: &[u64; 6]) -> i64 {
             return ret;
         }
         if flags & reply::WAIT != 0 {
+            if area.patched.get() {
+                // Nothing has been done yet: the trap asks again, and can wait.
+                received.close();
+                return err::NEEDS_FRAME;
+            }
             let interrupted = received.count > 0 && wait_readable(area, received.fds[0]) < 0;
             received.close();
             if interrupted {

@@ -24,7 +24,10 @@ const AT_GID: u64 = 13;
 const AT_EUID: u64 = 12;
 const AT_EGID: u64 = 14;
 const AT_SECURE: u64 = 23;
+const AT_HWCAP2: u64 = 26;
 const AT_EXECFN: u64 = 31;
+/// Programs may set the bases of `fs` and `gs` themselves.
+const HWCAP2_FSGSBASE: u64 = 2;
 
 const PR_SET_NAME: u64 = 15;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
@@ -45,7 +48,7 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     secure: 0,
     ids: [0; 4],
     has_interp: 0,
-    reserved: 0,
+    patch_after: 0,
     comm: [0; 16],
     execfn: [0; 4096],
 }));
@@ -108,7 +111,8 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     if program.executable_stack {
         make_stack_executable(stack as u64);
     }
-    patch_auxv(stack, info, &program, base);
+    let hwcap2 = patch_auxv(stack, info, &program, base);
+    crate::patch::start(area, info.patch_after, hwcap2 & HWCAP2_FSGSBASE != 0);
     // SAFETY: the stack is as the kernel made it, the entry is the program's.
     unsafe { nomina_enter_guest(stack as u64, entry) }
 }
@@ -144,7 +148,9 @@ pub fn adopt_orphans() {
     unsafe { sys!(nr::PRCTL, PR_SET_CHILD_SUBREAPER, 1) };
 }
 
-fn patch_auxv(stack: *mut u64, info: &StartInfo, program: &Loaded, base: u64) {
+/// Puts the guest's values into the auxiliary vector; gives its `AT_HWCAP2`.
+fn patch_auxv(stack: *mut u64, info: &StartInfo, program: &Loaded, base: u64) -> u64 {
+    let mut hwcap2 = 0;
     // SAFETY: the kernel's layout: argc, argv, NULL, envp, NULL, pairs up to AT_NULL.
     unsafe {
         let mut at = stack.add(*stack as usize + 2);
@@ -168,8 +174,11 @@ fn patch_auxv(stack: *mut u64, info: &StartInfo, program: &Loaded, base: u64) {
             };
             if let Some(value) = value {
                 *at.add(1) = value;
+            } else if *at == AT_HWCAP2 {
+                hwcap2 = *at.add(1);
             }
             at = at.add(2);
         }
     }
+    hwcap2
 }

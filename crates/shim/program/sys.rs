@@ -110,6 +110,8 @@ pub mod err {
     pub const ERESTARTNOINTR: i64 = -513;
     /// Never seen by guests: restart only if no handler runs.
     pub const ERESTARTNOHAND: i64 = -514;
+    /// Never seen by guests: the call must be made with a signal frame.
+    pub const NEEDS_FRAME: i64 = -600;
 }
 
 /// Makes a system call.

@@ -1,12 +1,12 @@
 //! Where system calls arrive: the handler of SIGSYS.
 
-use nomina_abi::SI_SIGIO;
+use nomina_abi::{Kind, SI_SIGIO};
 
 use crate::arch::in_shim;
 use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
-use crate::{clone, exec, fd, futex, marshal, masked, process, signal, slot, socket, wait, written};
+use crate::{clone, exec, fd, futex, marshal, masked, patch, process, signal, slot, socket, wait, written};
 
 /// `si_code` of a SIGSYS that the filter raised.
 const SYS_SECCOMP: i32 = 1;
@@ -29,22 +29,52 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     }
     let area = Area::current();
     area.context.set(context);
+    if area.pending.get() {
+        // A signal came on the way here by a trampoline, and blocked all others.
+        context.sigmask = area.mask.get();
+    }
     signal::open_faults(context);
     let number = info.syscall() as u32 as u64;
-    if number == nr::RT_SIGRETURN {
+    if area.has_result.replace(false) {
+        signal::finish(area, context, number, area.patched_frame().result);
+    } else if number == nr::RT_SIGRETURN {
         signal::rt_sigreturn(area, context);
-        return;
+    } else {
+        patch::trapped(area, context, number);
+        let registers = &context.mcontext;
+        let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+        let result = match generic_kinds(number) {
+            Some(kinds) => marshal::generic(area, number, kinds, &args),
+            None => special(area, context, number, &args),
+        };
+        let (Ok(result) | Err(result)) = result;
+        signal::finish(area, context, number, result);
     }
-    let registers = &context.mcontext;
-    let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
-    let result = match marshal::kinds(number) {
-        Some(kinds) if !has_own_code(number) => marshal::generic(area, number, kinds, &args),
-        _ => special(area, context, number, &args),
-    };
-    let result = match result {
-        Ok(value) | Err(value) => value,
-    };
-    signal::finish(area, context, number, result);
+    area.note_mask(context.sigmask);
+}
+
+/// Serves a call that came without a signal frame. `NEEDS_FRAME` if it has to have one.
+pub fn without_frame(area: &'static Area, number: u64, args: &[u64; 6]) -> Result<i64, i64> {
+    let [a, b, c, d, ..] = *args;
+    match number {
+        nr::GETPID => Ok(i64::from(area.pid.get())),
+        nr::GETTID => Ok(i64::from(area.tid.get())),
+        nr::RT_SIGACTION => crate::sighand::rt_sigaction(area, a, b, c, d),
+        _ => match generic_kinds(number) {
+            Some(kinds) => marshal::generic(area, number, kinds, args),
+            None => Err(err::NEEDS_FRAME),
+        },
+    }
+}
+
+/// Whether [`without_frame`] serves a call.
+pub fn needs_no_frame(number: u64) -> bool {
+    matches!(number, nr::GETPID | nr::GETTID | nr::RT_SIGACTION) || generic_kinds(number).is_some()
+}
+
+/// The arguments of a call that is only copied in, asked and copied out.
+fn generic_kinds(number: u64) -> Option<&'static [Kind]> {
+    marshal::kinds(number).filter(|_| !has_own_code(number))
 }
 
 /// Whether a call with generic arguments is answered here in some cases.

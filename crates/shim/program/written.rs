@@ -10,6 +10,7 @@ use nomina_abi::op;
 use crate::arch::in_shim;
 use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
+use crate::patch::in_trampoline;
 use crate::signal;
 use crate::slot::request;
 use crate::uaccess::get_user;
@@ -27,7 +28,7 @@ pub fn reported(info: &SigInfo, context: &mut UContext) {
         return;
     }
     let registers = &context.mcontext;
-    if in_shim(registers.rip) || (registers.rax as i64) < 0 {
+    if in_shim(registers.rip) || in_trampoline(registers.rip) || (registers.rax as i64) < 0 {
         return;
     }
     let area = Area::current();

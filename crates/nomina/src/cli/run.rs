@@ -91,6 +91,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Program")]
     pids: Option<u32>,
 
+    /// Rewrite a system call instruction of the program when it has trapped N times (0: never), for debugging
+    #[arg(long, value_name = "N", help_heading = "Program")]
+    patch_after: Option<u32>,
+
     /// Print at the end what Nomina was asked, how often, and how long it took (on standard error)
     #[arg(long, help_heading = "Facts")]
     stats: bool,
@@ -136,6 +140,9 @@ impl RunArgs {
         }
         if let Some(limit) = self.pids {
             builder = builder.pids(limit);
+        }
+        if let Some(traps) = self.patch_after {
+            builder = builder.patch_after(traps);
         }
         builder = self.bind.into_iter().fold(builder, SandboxBuilder::bind);
         builder = self.rw.into_iter().fold(builder, SandboxBuilder::rw);

@@ -164,6 +164,7 @@ pub struct SandboxBuilder {
     pub(crate) user: User,
     pub(crate) pids: Option<u32>,
     pub(crate) stats: bool,
+    pub(crate) patch_after: Option<u32>,
     pub(crate) net: Net,
     pub(crate) stdin: Stdio,
     pub(crate) stdout: Stdio,
@@ -242,6 +243,13 @@ impl SandboxBuilder {
     /// At most this many tasks (threads count) at a time; more get `EAGAIN` from `clone(2)`.
     pub fn pids(mut self, limit: u32) -> Self {
         self.pids = Some(limit);
+        self
+    }
+
+    /// After how many traps from one place the system call there is rewritten to reach Nomina without a trap; 0: never. For
+    /// debugging; the default is chosen so that it pays.
+    pub fn patch_after(mut self, traps: u32) -> Self {
+        self.patch_after = Some(traps);
         self
     }
 

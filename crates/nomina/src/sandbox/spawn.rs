@@ -427,6 +427,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         first_pid_ns: OnceLock::from(first_pid_ns.clone()),
         max_threads,
         ending: AtomicBool::new(false),
+        patch_after: plan.patch_after,
         started: Instant::now(),
     });
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));

@@ -117,6 +117,8 @@ pub struct Server {
     pub first_pid_ns: OnceLock<Arc<PidNamespace>>,
     /// Limit of tasks.
     pub max_threads: usize,
+    /// After how many traps guests' call sites are rewritten; 0: never.
+    pub patch_after: u32,
     /// The sandbox is being taken down.
     pub ending: AtomicBool,
     /// Start of the clock for start times.

@@ -55,7 +55,7 @@ impl Stats {
 
     /// All rows that are not zero, most frequent first.
     pub fn rows(&self) -> Vec<Count> {
-        const OPERATION_NAMES: [&str; 8] = [
+        const OPERATION_NAMES: [&str; 9] = [
             "(clone)",
             "(clone failed)",
             "(exec)",
@@ -64,6 +64,7 @@ impl Stats {
             "(translate)",
             "(reap)",
             "(written)",
+            "(text)",
         ];
         let mut rows: Vec<Count> = self
             .cells

@@ -1,6 +1,10 @@
 //! What must be written in assembly: entry, signal return, child start, guest memory access, and the interruptible window.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
+use core::mem::offset_of;
+use core::ops::Range;
+
+use crate::area::{Area, MARK, Patched};
 
 global_asm!(
     r#"
@@ -98,6 +102,14 @@ nomina_compare_exchange_user:
     mov eax, esi
     lock cmpxchg dword ptr [rdi], edx
     ret
+    # rdi = address, rsi = expected, rdx = new; returns 0, or 1 if something else was there
+    .globl nomina_compare_exchange_code
+nomina_compare_exchange_code:
+    mov rax, rsi
+    lock cmpxchg qword ptr [rdi], rdx
+    setne al
+    movzx eax, al
+    ret
     .globl nomina_uaccess_end
 nomina_uaccess_end:
 nomina_uaccess_fault:
@@ -133,6 +145,116 @@ nomina_window_interrupted:
     mov rax, -512
     pop rbx
     ret
+
+    # Where trampolines lead: eax = number, rcx = where to go on, everything else is the guest's (see `patch`). The flags are kept
+    # in ax, the number in r11, until there is a stack to put them on.
+    .globl nomina_patched
+nomina_patched:
+    mov r11, rax
+    lahf
+    seto al
+    .globl nomina_patched_probe
+nomina_patched_probe:
+    cmp dword ptr gs:[{mark}], {MARK}
+    jne 12f
+    cmp dword ptr gs:[{needs_frame}], 0
+    jne 12f
+    mov qword ptr gs:[{guest_sp}], rsp
+    mov rsp, qword ptr gs:[{patched_top}]
+    sub rsp, {PATCHED}
+    mov [rsp + {args}], rdi
+    mov [rsp + {args} + 8], rsi
+    mov [rsp + {args} + 16], rdx
+    mov [rsp + {args} + 24], r10
+    mov [rsp + {args} + 32], r8
+    mov [rsp + {args} + 40], r9
+    mov [rsp + {number}], r11
+    mov [rsp + {back}], rcx
+    mov [rsp + {flags}], rax
+    # The direction flag set: nobody does that, so it may cost a trap.
+    pushfq
+    pop rdx
+    test dh, 4
+    jnz 11f
+    movaps [rsp], xmm0
+    movaps [rsp + 16], xmm1
+    movaps [rsp + 32], xmm2
+    movaps [rsp + 48], xmm3
+    movaps [rsp + 64], xmm4
+    movaps [rsp + 80], xmm5
+    movaps [rsp + 96], xmm6
+    movaps [rsp + 112], xmm7
+    movaps [rsp + 128], xmm8
+    movaps [rsp + 144], xmm9
+    movaps [rsp + 160], xmm10
+    movaps [rsp + 176], xmm11
+    movaps [rsp + 192], xmm12
+    movaps [rsp + 208], xmm13
+    movaps [rsp + 224], xmm14
+    movaps [rsp + 240], xmm15
+    mov rdi, rsp
+    call {patched_call}
+    movaps xmm0, [rsp]
+    movaps xmm1, [rsp + 16]
+    movaps xmm2, [rsp + 32]
+    movaps xmm3, [rsp + 48]
+    movaps xmm4, [rsp + 64]
+    movaps xmm5, [rsp + 80]
+    movaps xmm6, [rsp + 96]
+    movaps xmm7, [rsp + 112]
+    movaps xmm8, [rsp + 128]
+    movaps xmm9, [rsp + 144]
+    movaps xmm10, [rsp + 160]
+    movaps xmm11, [rsp + 176]
+    movaps xmm12, [rsp + 192]
+    movaps xmm13, [rsp + 208]
+    movaps xmm14, [rsp + 224]
+    movaps xmm15, [rsp + 240]
+    test al, al
+    jz 11f
+    # From here to the end a signal finds everything it needs in memory and completes the call itself (`patch::complete`).
+    .globl nomina_patched_leave
+nomina_patched_leave:
+    cmp byte ptr gs:[{pending}], 0
+    jne 10f
+    mov rdi, [rsp + {args}]
+    mov rsi, [rsp + {args} + 8]
+    mov rdx, [rsp + {args} + 16]
+    mov r10, [rsp + {args} + 24]
+    mov r8, [rsp + {args} + 32]
+    mov r9, [rsp + {args} + 40]
+    mov rcx, [rsp + {back}]
+    mov rax, [rsp + {flags}]
+    add al, 127
+    sahf
+    mov rax, [rsp + {result}]
+    mov rsp, qword ptr gs:[{guest_sp}]
+    jmp rcx
+    .globl nomina_patched_left
+nomina_patched_left:
+    # A signal came meanwhile. All others are blocked now; the trap delivers it, and gives the result.
+10: mov byte ptr gs:[{has_result}], 1
+    # The call needs a signal frame: the site's own `syscall` makes one.
+11: mov rdi, [rsp + {args}]
+    mov rsi, [rsp + {args} + 8]
+    mov rdx, [rsp + {args} + 16]
+    mov r10, [rsp + {args} + 24]
+    mov r8, [rsp + {args} + 32]
+    mov r9, [rsp + {args} + 40]
+    mov rcx, [rsp + {back}]
+    lea r11, [rcx - 2]
+    mov rax, [rsp + {flags}]
+    add al, 127
+    sahf
+    mov rax, [rsp + {number}]
+    mov rsp, qword ptr gs:[{guest_sp}]
+    jmp r11
+    # The same without anything saved.
+12: add al, 127
+    sahf
+    mov rax, r11
+    lea r11, [rcx - 2]
+    jmp r11
 
     # What the compiler calls without being asked.
     .globl memcpy
@@ -188,6 +310,20 @@ strlen:
 "#,
     start = sym crate::start::start,
     child_born = sym crate::clone::child_born,
+    patched_call = sym crate::patch::patched_call,
+    MARK = const MARK,
+    PATCHED = const size_of::<Patched>(),
+    mark = const offset_of!(Area, mark),
+    needs_frame = const offset_of!(Area, needs_frame),
+    guest_sp = const offset_of!(Area, guest_sp),
+    patched_top = const offset_of!(Area, patched_top),
+    pending = const offset_of!(Area, pending),
+    has_result = const offset_of!(Area, has_result),
+    args = const offset_of!(Patched, args),
+    number = const offset_of!(Patched, number),
+    back = const offset_of!(Patched, back),
+    flags = const offset_of!(Patched, flags),
+    result = const offset_of!(Patched, result),
 );
 
 unsafe extern "C" {
@@ -207,6 +343,12 @@ unsafe extern "C" {
     pub fn nomina_compare_exchange_user(address: u64, expected: u32, new: u32) -> i64;
     /// See the assembly.
     pub fn nomina_window(call: *const [u64; 7], mask: *const u64) -> i64;
+    /// See the assembly.
+    pub fn nomina_patched();
+    fn nomina_compare_exchange_code(address: u64, expected: u64, new: u64) -> i64;
+    fn nomina_patched_probe();
+    fn nomina_patched_leave();
+    fn nomina_patched_left();
     fn nomina_uaccess_begin();
     fn nomina_uaccess_end();
     fn nomina_uaccess_fault();
@@ -231,4 +373,46 @@ pub fn fault_fixup(rip: u64) -> Option<u64> {
 pub fn window_fixup(rip: u64) -> Option<u64> {
     let range = nomina_window_begin as *const () as u64..=nomina_window_syscall as *const () as u64;
     range.contains(&rip).then_some(nomina_window_interrupted as *const () as u64)
+}
+
+/// Where the look for the area's mark may fault.
+pub fn patched_probe() -> u64 {
+    nomina_patched_probe as *const () as u64
+}
+
+/// Where a call that came by a trampoline is over and the guest's registers are being restored.
+pub fn patched_leave() -> Range<u64> {
+    nomina_patched_leave as *const () as u64..nomina_patched_left as *const () as u64
+}
+
+/// The code of a trampoline: the instruction it stands for, `lea back(%rip),%rcx`, `jmp *entry(%rip)`.
+pub fn trampoline(replaced: &[u8; 8], back: [u8; 4], entry: [u8; 4]) -> [u8; 18] {
+    let mut code = [0; 18];
+    code[..5].copy_from_slice(&replaced[..5]);
+    code[5..8].copy_from_slice(&[0x48, 0x8d, 0x0d]);
+    code[8..12].copy_from_slice(&back);
+    code[12..14].copy_from_slice(&[0xff, 0x25]);
+    code[14..].copy_from_slice(&entry);
+    code
+}
+
+/// Replaces eight bytes of code at once, if they are what they should be. `EAGAIN` if not, `EFAULT`.
+///
+/// # Safety
+/// The new bytes must be as good for whoever executes them.
+pub unsafe fn store_code(at: u64, expected: u64, new: u64) -> i64 {
+    // SAFETY: a fault is caught; the rest is the caller's duty.
+    match unsafe { nomina_compare_exchange_code(at, expected, new) } {
+        1 => crate::sys::err::EAGAIN,
+        other => other,
+    }
+}
+
+/// Sets the base of `gs`.
+///
+/// # Safety
+/// The kernel must have enabled the instruction (`HWCAP2_FSGSBASE`).
+pub unsafe fn set_gs_base(base: u64) {
+    // SAFETY: the caller's duty; nothing else here uses the register.
+    unsafe { asm!("wrgsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) };
 }

@@ -15,6 +15,10 @@ use super::identity::host_home;
 use super::places::hidden_below;
 use super::{ConfigError, EnvChange, HOST_NAME_MAX, Hidden, Identity, Net, Root, SandboxBuilder, Upper};
 
+/// After how many traps a call site is rewritten. Rewriting costs about as much as ten traps, and memory besides; most
+/// processes are short.
+const PATCH_AFTER: u32 = 16;
+
 /// What [`SandboxBuilder::plan`] must know of the caller, as values.
 #[derive(Clone, Debug)]
 pub struct HostFacts {
@@ -158,6 +162,8 @@ pub struct Plan {
     pub hostname: Option<OsString>,
     /// Limit of tasks.
     pub pids: Option<u32>,
+    /// After how many traps a call site is rewritten; 0: never.
+    pub patch_after: u32,
     /// Whether requests are counted.
     pub stats: bool,
     /// Network.
@@ -227,6 +233,7 @@ pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan
         argv,
         hostname: builder.hostname.clone(),
         pids: builder.pids,
+        patch_after: builder.patch_after.unwrap_or(PATCH_AFTER),
         stats: builder.stats,
         net: builder.net,
         notes,

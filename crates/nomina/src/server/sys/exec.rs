@@ -342,7 +342,7 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
         secure: u32::from(secure),
         ids,
         has_interp: u32::from(prepared.interpreter.is_some()),
-        reserved: 0,
+        patch_after: server.patch_after,
         comm: [0; 16],
         execfn: [0; 4096],
     };

@@ -16,6 +16,7 @@ pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod stat;
+pub mod text;
 pub mod uts;
 pub mod written;
 
@@ -116,6 +117,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::THREAD_EXIT => process::thread_exit(ctx),
         op::XLATE => process::translate(ctx),
         op::REAP => process::reap(ctx),
+        op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
         _ => Err(Errno::ENOSYS),
     }
