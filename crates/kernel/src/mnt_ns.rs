@@ -17,6 +17,7 @@ impl_ns!(MntNs);
 
 impl MntNs {
     pub(crate) fn new(owner: Arc<UserNamespace>, mounts: Arc<MntNamespace>) -> Arc<MntNs> {
+        mounts.set_user_ns(owner.clone());
         // Mount namespaces are numbered where their trees are made.
         Arc::new(MntNs { common: NsCommon::new(NsKind::Mnt, mounts.ino(), Some(owner)), mounts })
     }
@@ -26,14 +27,10 @@ impl MntNs {
     }
 }
 
-/// The root of the topmost mount: where root and working directory go on entering the namespace. `None` when even the
-/// root has been unmounted.
+/// Where root and working directory go on entering the namespace: on top of everything mounted at its root. `None` when
+/// even that has been unmounted.
 pub(crate) fn root_path(mounts: &MntNamespace) -> Option<Path> {
-    let mut path = Path::mount_root(&mounts.root()?);
-    while let Some(over) = path.mnt.lookup_mnt(&path.dentry) {
-        path = Path::mount_root(&over);
-    }
-    Some(path)
+    mounts.root().map(|root| Path::mount_root(&root))
 }
 
 /// Whether the root directory of `fs` is not the root of the mount namespace (`current_chrooted`).

@@ -18,7 +18,7 @@ use crate::kernel::Kernel;
 use crate::mnt_ns::MntNs;
 use crate::mount::copy_mnt_ns;
 use crate::net::NetNamespace;
-use crate::ns_common::{NsCommon, owner_of};
+use crate::ns_common::NsCommon;
 use crate::pid_namespace::PidNamespace;
 use crate::task::TaskId;
 use crate::time::TimeNamespace;
@@ -196,8 +196,7 @@ impl Kernel {
         let mut moved_fs = None;
         if flags.contains(CloneFlags::NEWNS) {
             let mut copy = fs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let differs = owner_of(old.mnt.common()) != user_ns;
-            let mounts = copy_mnt_ns(differs, old.mnt.mounts(), &mut copy)?;
+            let mounts = copy_mnt_ns(user_ns, old.mnt.mounts(), &mut copy)?;
             new.mnt = MntNs::new(user_ns.clone(), mounts);
             moved_fs = Some(copy);
         }

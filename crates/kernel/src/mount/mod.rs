@@ -1,179 +1,142 @@
 //! Mounts (`struct mount`, `fs/mount.h`) and mount namespaces (`mount_namespaces(7)`).
 //!
 //! A [`Mount`] shows a file system, from one of its directories downwards, at a place in another mount. A
-//! [`MntNamespace`] is a tree of mounts. `namespace.rs` copies trees for `CLONE_NEWNS`; `tree.rs` changes them for `mount(2)`
-//! and `umount2(2)`; `proc_mounts.rs` shows them as `/proc/PID/mountinfo`.
+//! [`MntNamespace`] is a tree of mounts. The files here are parts of Linux's `fs/namespace.c` and `fs/pnode.c`:
 //!
-//! In this version every mount is private. The fields of peer groups exist ([`Propagation`]) and mountinfo shows them,
-//! but making a mount shared is refused with `EOPNOTSUPP`; making it private or a slave of nothing succeeds, as it changes
-//! nothing.
+//! - [`namespace`]: namespaces; `copy`: copies of trees, and `copy_mnt_ns` for `CLONE_NEWNS`
+//! - `attach`: putting a tree in its place; `umount`: taking one out; `tree`: the operations of `mount(2)`, `umount2(2)`
+//!   and `pivot_root(2)` made of them
+//! - `pnode`: peer groups and slaves, who receives from whom; `propagate`: mounts and unmounts carried along these links
+//! - `proc_mounts`: `/proc/PID/mountinfo` and its relatives
 //!
 //! # Locking
 //!
 //! All namespaces that descend from one another share a [`MountTable`]; its `namespace_sem` serialises every change of
-//! a tree. Path walk never takes it: it reads a mount's children only at a dentry marked as a mount point, and a mount's
-//! parent only on the way up. See [`crate::vfs`]'s `lock.rs` for the order.
+//! a tree and guards the propagation links ([`pnode::Pnodes`]). Path walk never takes it: it reads a mount's children
+//! only at a dentry marked as a mount point, and a mount's parent only on the way up. See [`crate::vfs`]'s `lock.rs`
+//! for the order.
 
+mod attach;
+mod copy;
+mod flags;
+mod ida;
 mod namespace;
+mod pnode;
 mod proc_mounts;
+mod propagate;
+mod rootfs;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod umount;
 mod visible;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
-pub use namespace::{MntNamespace, copy_mnt_ns};
+pub use copy::copy_mnt_ns;
+pub use flags::MountFlags;
+use ida::Ida;
+pub use namespace::MntNamespace;
+use namespace::NsMounts;
+use pnode::Pnodes;
+pub use pnode::Propagation;
 pub use proc_mounts::{show_mountinfo, show_mounts, show_mountstats};
 pub use tree::{
-    MountPropagation, UmountFlags, bind_mount, change_propagation, do_add_mount, do_mount, move_mount,
-    pivot_root, remount_flags, umount,
+    MountPropagation, bind_mount, change_propagation, do_add_mount, do_mount, move_mount, move_mount_beneath,
+    pivot_root, remount_flags, set_group,
 };
-pub(crate) use tree::{detach_mounts, is_local_mountpoint};
+pub use umount::{UmountFlags, umount};
+pub(crate) use umount::{detach_mounts, is_local_mountpoint};
 pub use visible::mount_too_revealing;
 
 use crate::errno::{Errno, Result};
 use crate::vfs::lock::{Mutex, RwLock};
 use crate::vfs::{ActiveSuper, Dentry, Path, SuperFlags, SuperIflags};
 
-bitflags::bitflags! {
-    /// Flags of a mount: `MNT_*`.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct MountFlags: u32 {
-        /// Set-user-ID bits and file capabilities count for nothing.
-        const NOSUID = 0x01;
-        /// Device nodes cannot be opened.
-        const NODEV = 0x02;
-        /// Nothing can be executed.
-        const NOEXEC = 0x04;
-        /// Access times are not kept.
-        const NOATIME = 0x08;
-        /// Access times of directories are not kept.
-        const NODIRATIME = 0x10;
-        /// Access times are kept where they tell something.
-        const RELATIME = 0x20;
-        /// Nothing can be changed through this mount.
-        const READONLY = 0x40;
-        /// Symbolic links are not followed.
-        const NOSYMFOLLOW = 0x80;
-        /// Cannot be bound elsewhere.
-        const UNBINDABLE = 0x2000;
-        /// `MNT_LOCK_ATIME`
-        const LOCK_ATIME = 0x04_0000;
-        /// `MNT_LOCK_NOEXEC`
-        const LOCK_NOEXEC = 0x08_0000;
-        /// `MNT_LOCK_NOSUID`
-        const LOCK_NOSUID = 0x10_0000;
-        /// `MNT_LOCK_NODEV`
-        const LOCK_NODEV = 0x20_0000;
-        /// `MNT_LOCK_READONLY`
-        const LOCK_READONLY = 0x40_0000;
-        /// Came with a namespace of a more privileged user: cannot be unmounted on its own.
-        const LOCKED = 0x80_0000;
-    }
-}
-
-impl MountFlags {
-    /// The flags a user sets.
-    pub const USER_SETTABLE: MountFlags = MountFlags::from_bits_truncate(0xff);
-
-    /// The flags that the `MS_*` bits of `mount(2)` ask for: `relatime` unless another treatment of access times is
-    /// asked for (`path_mount`).
-    pub fn from_ms(ms: u64) -> MountFlags {
-        const MS_STRICTATIME: u64 = 1 << 24;
-        let mut flags = MountFlags::empty();
-        for (bit, flag) in [
-            (1, MountFlags::READONLY),
-            (1 << 1, MountFlags::NOSUID),
-            (1 << 2, MountFlags::NODEV),
-            (1 << 3, MountFlags::NOEXEC),
-            (1 << 8, MountFlags::NOSYMFOLLOW),
-            (1 << 10, MountFlags::NOATIME),
-            (1 << 11, MountFlags::NODIRATIME),
-        ] {
-            if ms & bit != 0 {
-                flags |= flag;
-            }
-        }
-        if ms & MS_STRICTATIME != 0 {
-            flags -= MountFlags::NOATIME;
-        } else if !flags.contains(MountFlags::NOATIME) {
-            flags |= MountFlags::RELATIME;
-        }
-        flags
-    }
-
-    /// Whether set-user-ID bits count for nothing.
-    pub fn nosuid(self) -> bool {
-        self.contains(MountFlags::NOSUID)
-    }
-
-    /// Whether device nodes cannot be opened.
-    pub fn nodev(self) -> bool {
-        self.contains(MountFlags::NODEV)
-    }
-
-    /// Whether nothing can be executed.
-    pub fn noexec(self) -> bool {
-        self.contains(MountFlags::NOEXEC)
-    }
-
-    /// Whether symbolic links are not followed.
-    pub fn nosymfollow(self) -> bool {
-        self.contains(MountFlags::NOSYMFOLLOW)
-    }
-}
-
 /// What all mount trees of one sandbox share: the lock of their shape and the counters of their numbers.
 pub struct MountTable {
-    namespace_sem: Mutex<()>,
-    next_mount: AtomicU32,
+    namespace_sem: Mutex<Pnodes>,
+    /// `mnt_id_xa`
+    mnt_ids: Mutex<Ida>,
+    /// `mnt_id_ctr`
+    next_unique: AtomicU64,
+    /// Inode numbers and, less [`MountTable::FIRST_NS`], sequence numbers of namespaces.
     next_ns: AtomicU64,
+    /// Number of the latest change of any tree: `event`.
+    event: AtomicU64,
+    /// Order of mounts on one parent.
+    next_child: AtomicU64,
 }
 
 impl MountTable {
     /// Where inode numbers of mount namespaces start.
     const FIRST_NS: u64 = 0xf400_0000;
 
+    /// `MNT_UNIQUE_ID_OFFSET`: unique ids lie above, so that nobody takes one for a mount id of 32 bits.
+    pub const UNIQUE_ID_OFFSET: u64 = 1 << 31;
+
     /// A table of its own.
     pub fn new() -> Arc<MountTable> {
         Arc::new(MountTable {
-            namespace_sem: Mutex::new(()),
-            next_mount: AtomicU32::new(1),
+            namespace_sem: Mutex::new(Pnodes::new()),
+            mnt_ids: Mutex::new(Ida::new(1)),
+            next_unique: AtomicU64::new(Self::UNIQUE_ID_OFFSET + 1),
             next_ns: AtomicU64::new(Self::FIRST_NS),
+            event: AtomicU64::new(0),
+            next_child: AtomicU64::new(0),
         })
+    }
+
+    /// `namespace_lock`
+    fn namespace_lock(&self) -> NamespaceLock<'_> {
+        let pnodes = self.namespace_sem.lock();
+        NamespaceLock { pnodes, unmounted: Vec::new(), ex_mountpoints: Vec::new() }
+    }
+
+    /// A new event, for `touch_mnt_namespace`.
+    fn next_event(&self) -> u64 {
+        self.event.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
-/// The peer groups a mount belongs to (`mount_namespaces(7)`, "shared subtrees").
-#[derive(Clone, Default)]
-pub struct Propagation {
-    /// Peer group whose members see each other's mounts.
-    pub shared: Option<u32>,
-    /// Peer group this mount receives from.
-    pub master: Option<u32>,
+/// `namespace_sem`, held for a change, with the propagation links it guards.
+///
+/// What is taken out of a tree is dropped only after the lock (`namespace_unlock`): the last reference to a mount can
+/// be the last one to a file system, or, for a file of nsfs, to another mount namespace, whose end takes the lock.
+struct NamespaceLock<'a> {
+    // Fields are dropped in this order.
+    pnodes: MutexGuard<'a, Pnodes>,
+    unmounted: Vec<Arc<Mount>>,
+    ex_mountpoints: Vec<Arc<Dentry>>,
 }
 
 struct MountState {
     parent: Weak<Mount>,
     mountpoint: Option<Arc<Dentry>>,
-    ns: Weak<MntNamespace>,
-    propagation: Propagation,
+    ns: Option<Arc<NsMounts>>,
+}
+
+/// The mounts on a mount, by the address of their mount point's dentry, which they keep alive, and in the order they
+/// came (`mnt_mounts`).
+#[derive(Default)]
+struct Children {
+    by_place: HashMap<usize, (u64, Arc<Mount>)>,
+    order: BTreeMap<u64, usize>,
 }
 
 /// One mount: `struct mount` with its `struct vfsmount`.
 pub struct Mount {
     id: u32,
+    unique_id: u64,
     root: Arc<Dentry>,
     sb: Arc<ActiveSuper>,
     devname: OnceLock<Box<[u8]>>,
     flags: AtomicU32,
     expiry_mark: AtomicBool,
     state: RwLock<MountState>,
-    /// Mounts on this one, by the address of their mount point's dentry, which they keep alive.
-    children: RwLock<HashMap<usize, Arc<Mount>>>,
+    children: RwLock<Children>,
     table: Arc<MountTable>,
 }
 
@@ -196,18 +159,14 @@ impl Mount {
         flags: MountFlags,
     ) -> Arc<Mount> {
         let mount = Arc::new(Mount {
-            id: table.next_mount.fetch_add(1, Ordering::Relaxed),
+            id: table.mnt_ids.lock().alloc(),
+            unique_id: table.next_unique.fetch_add(1, Ordering::Relaxed),
             root,
             sb,
             devname: OnceLock::new(),
             flags: AtomicU32::new(flags.bits()),
             expiry_mark: AtomicBool::new(false),
-            state: RwLock::new(MountState {
-                parent: Weak::new(),
-                mountpoint: None,
-                ns: Weak::new(),
-                propagation: Propagation::default(),
-            }),
+            state: RwLock::new(MountState { parent: Weak::new(), mountpoint: None, ns: None }),
             children: RwLock::default(),
             table: table.clone(),
         });
@@ -218,12 +177,17 @@ impl Mount {
     /// A mount of the directory at `path` that is in no namespace, so that nothing is mounted on it: `clone_private_mount`.
     fn private_clone(path: &Path) -> Arc<Mount> {
         let mnt = &path.mnt;
-        Mount::new(&mnt.table, mnt.sb().clone(), path.dentry.clone(), mnt.flags())
+        Mount::new(&mnt.table, mnt.sb().clone(), path.dentry.clone(), mnt.flags() - MountFlags::INTERNAL)
     }
 
-    /// Mount id, as mountinfo shows it.
+    /// Mount id, as mountinfo shows it: the lowest that was free.
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// `mnt_id_unique`: never used again.
+    pub fn unique_id(&self) -> u64 {
+        self.unique_id
     }
 
     /// `mnt_root`
@@ -265,6 +229,27 @@ impl Mount {
         self.flags.store(flags.bits(), Ordering::Relaxed);
     }
 
+    /// `MNT_LOCKED`
+    fn is_locked(&self) -> bool {
+        self.flags().contains(MountFlags::LOCKED)
+    }
+
+    fn set_locked(&self, locked: bool) {
+        let mut flags = self.flags();
+        flags.set(MountFlags::LOCKED, locked);
+        self.set_flags(flags);
+    }
+
+    /// `IS_MNT_UNBINDABLE`
+    fn is_unbindable(&self) -> bool {
+        self.flags().contains(MountFlags::UNBINDABLE)
+    }
+
+    /// `MNT_UMOUNT`, `will_be_unmounted`
+    fn is_umount(&self) -> bool {
+        self.flags().contains(MountFlags::UMOUNT)
+    }
+
     /// Whether changes through this mount are refused: `__mnt_is_readonly`.
     pub fn is_readonly(&self) -> bool {
         self.flags().contains(MountFlags::READONLY) || self.sb.flags().contains(SuperFlags::RDONLY)
@@ -281,37 +266,70 @@ impl Mount {
         Some((state.parent.upgrade()?, state.mountpoint.clone()?))
     }
 
-    /// The namespace whose tree this mount is in.
-    pub fn namespace(&self) -> Option<Arc<MntNamespace>> {
-        self.state.read().ns.upgrade()
+    fn parent(&self) -> Option<Arc<Mount>> {
+        self.state.read().parent.upgrade()
     }
 
+    /// `mnt_has_parent`
+    fn has_parent(&self) -> bool {
+        self.state.read().mountpoint.is_some()
+    }
+
+    /// `is_mounted`: in the tree of a namespace, or in a detached one.
+    fn is_mounted(&self) -> bool {
+        self.state.read().ns.is_some()
+    }
+
+    /// Whether this mount is in the tree of a namespace that tasks can be in, not in a detached one.
     pub(crate) fn in_namespace(&self) -> bool {
-        self.state.read().ns.strong_count() > 0
+        self.state.read().ns.as_ref().is_some_and(|ns| !ns.is_anon())
     }
 
-    fn in_this_namespace(&self, ns: &Arc<MntNamespace>) -> bool {
-        self.state.read().ns.as_ptr() == Arc::as_ptr(ns)
+    /// `mnt_ns`
+    fn ns(&self) -> Option<Arc<NsMounts>> {
+        self.state.read().ns.clone()
     }
 
-    /// Peer groups.
+    /// Whether this mount is in the tree of `ns`: `check_mnt`.
+    pub fn is_in(&self, ns: &MntNamespace) -> bool {
+        self.state.read().ns.as_ref().is_some_and(|own| Arc::ptr_eq(own, ns.inner()))
+    }
+
+    /// Peer groups, as mountinfo shows them.
     pub fn propagation(&self) -> Propagation {
-        self.state.read().propagation.clone()
+        self.table.namespace_sem.lock().propagation(self)
     }
 
     /// The mount at `dentry` of this mount: `lookup_mnt`.
     pub fn lookup_mnt(&self, dentry: &Arc<Dentry>) -> Option<Arc<Mount>> {
-        self.children.read().get(&key(dentry)).cloned()
+        self.children.read().by_place.get(&key(dentry)).map(|(_, mount)| mount.clone())
     }
 
-    /// Mounts on this one, oldest first.
+    /// The mount that covers all of this one, mounted on its root: `overmount`.
+    fn overmount(&self) -> Option<Arc<Mount>> {
+        self.lookup_mnt(&self.root)
+    }
+
+    /// `topmost_overmount`
+    fn topmost_overmount(self: &Arc<Mount>) -> Arc<Mount> {
+        let mut top = self.clone();
+        while let Some(over) = top.overmount() {
+            top = over;
+        }
+        top
+    }
+
+    /// Mounts on this one, in the order they came: `mnt_mounts`.
     pub fn children(&self) -> Vec<Arc<Mount>> {
-        let mut children: Vec<_> = self.children.read().values().cloned().collect();
-        children.sort_unstable_by_key(|mount| mount.id);
-        children
+        let children = self.children.read();
+        children.order.values().filter_map(|key| Some(children.by_place.get(key)?.1.clone())).collect()
     }
 
-    /// This mount and all below it, parents first and siblings by age: the order of `next_mnt`.
+    fn has_children(&self) -> bool {
+        !self.children.read().order.is_empty()
+    }
+
+    /// This mount and all below it, parents first: the order of `next_mnt`.
     pub fn preorder(self: &Arc<Mount>) -> Vec<Arc<Mount>> {
         let mut order = Vec::new();
         let mut todo = vec![self.clone()];
@@ -320,6 +338,31 @@ impl Mount {
             order.push(mount);
         }
         order
+    }
+
+    /// How many mounts [`Mount::preorder`] gives.
+    fn tree_size(self: &Arc<Mount>) -> usize {
+        let mut size = 0;
+        let mut todo = vec![self.clone()];
+        while let Some(mount) = todo.pop() {
+            todo.extend(mount.children.read().by_place.values().map(|(_, child)| child.clone()));
+            size += 1;
+        }
+        size
+    }
+
+    /// References beside `self` and those of the tree: `mnt_get_count`, less what every caller and every mount has.
+    fn users(self: &Arc<Mount>) -> usize {
+        let (place, ns) = {
+            let state = self.state.read();
+            (state.parent.upgrade().zip(state.mountpoint.clone()), state.ns.clone())
+        };
+        let in_parent = place.is_some_and(|(parent, mountpoint)| {
+            let children = parent.children.read();
+            children.by_place.get(&key(&mountpoint)).is_some_and(|(_, child)| Arc::ptr_eq(child, self))
+        });
+        let in_ns = ns.as_ref().map_or(0, |ns| ns.references_to(self));
+        Arc::strong_count(self).saturating_sub(1 + usize::from(in_parent) + in_ns)
     }
 
     /// The `ST_*` flags of `statfs(2)`.
@@ -348,28 +391,111 @@ impl Mount {
         st
     }
 
-    /// Puts this mount on `parent` at `mountpoint`: `mnt_set_mountpoint` and `attach_mnt`.
-    fn attach(self: &Arc<Mount>, parent: &Arc<Mount>, mountpoint: &Arc<Dentry>) {
+    /// Says where this mount is to be, without showing it there yet: `mnt_set_mountpoint`.
+    fn set_mountpoint(self: &Arc<Mount>, parent: &Arc<Mount>, mountpoint: &Arc<Dentry>) {
         {
             let mut state = self.state.write();
             state.parent = Arc::downgrade(parent);
             state.mountpoint = Some(mountpoint.clone());
         }
-        parent.children.write().insert(key(mountpoint), self.clone());
         mountpoint.add_mount(self);
     }
 
+    /// Shows this mount where [`Mount::set_mountpoint`] has put it, instead of what was there: `make_visible`.
+    fn make_visible(self: &Arc<Mount>) {
+        let Some((parent, mountpoint)) = self.parent_and_mountpoint() else { return };
+        let order = self.table.next_child.fetch_add(1, Ordering::Relaxed);
+        let replaced = {
+            let mut children = parent.children.write();
+            children.order.insert(order, key(&mountpoint));
+            let replaced = children.by_place.insert(key(&mountpoint), (order, self.clone()));
+            if let Some((order, _)) = &replaced {
+                children.order.remove(order);
+            }
+            replaced
+        };
+        drop(replaced);
+    }
+
+    /// Puts this mount on `parent` at `mountpoint`: `attach_mnt`.
+    fn attach(self: &Arc<Mount>, parent: &Arc<Mount>, mountpoint: &Arc<Dentry>) {
+        self.set_mountpoint(parent, mountpoint);
+        self.make_visible();
+    }
+
     /// Takes this mount off its parent: `umount_mnt`.
-    fn detach(self: &Arc<Mount>) {
+    fn detach(self: &Arc<Mount>, lock: &mut NamespaceLock<'_>) {
         let (parent, mountpoint) = {
             let mut state = self.state.write();
             (std::mem::take(&mut state.parent), state.mountpoint.take())
         };
-        if let Some(mountpoint) = mountpoint {
-            mountpoint.remove_mount(self);
-            if let Some(parent) = parent.upgrade() {
-                let removed = parent.children.write().remove(&key(&mountpoint));
-                drop(removed);
+        let Some(mountpoint) = mountpoint else { return };
+        mountpoint.remove_mount(self);
+        if let Some(parent) = parent.upgrade() {
+            parent.remove_child(self, &mountpoint);
+            lock.unmounted.push(parent);
+        }
+        lock.ex_mountpoints.push(mountpoint);
+    }
+
+    /// Moves this mount: `mnt_change_mountpoint`. Walkers find it at the old or the new place at any moment.
+    fn change_mountpoint(
+        self: &Arc<Mount>,
+        parent: &Arc<Mount>,
+        mountpoint: &Arc<Dentry>,
+        lock: &mut NamespaceLock<'_>,
+    ) {
+        let old = self.parent_and_mountpoint();
+        if let Some((_, old_mountpoint)) = &old {
+            old_mountpoint.remove_mount(self);
+        }
+        self.attach(parent, mountpoint);
+        if let Some((old_parent, old_mountpoint)) = old {
+            old_parent.remove_child(self, &old_mountpoint);
+            lock.unmounted.push(old_parent);
+            lock.ex_mountpoints.push(old_mountpoint);
+        }
+    }
+
+    /// Forgets a child, unless another one has taken its place.
+    fn remove_child(&self, child: &Arc<Mount>, mountpoint: &Arc<Dentry>) {
+        let removed = {
+            let mut children = self.children.write();
+            match children.by_place.get(&key(mountpoint)) {
+                Some((order, here)) if Arc::ptr_eq(here, child) => {
+                    let order = *order;
+                    children.order.remove(&order);
+                    children.by_place.remove(&key(mountpoint))
+                }
+                _ => None,
+            }
+        };
+        drop(removed);
+    }
+
+    /// Takes the mounts that stayed on this one when it was unmounted (`mnt_stuck_children`) off it.
+    fn take_stuck_children(&mut self) -> Vec<Arc<Mount>> {
+        let children = std::mem::take(self.children.get_mut());
+        let stuck: Vec<_> = children.by_place.into_values().map(|(_, child)| child).collect();
+        for child in &stuck {
+            let mountpoint = child.state.write().mountpoint.take();
+            if let Some(mountpoint) = mountpoint {
+                mountpoint.remove_mount(child);
+            }
+        }
+        stuck
+    }
+}
+
+impl Drop for Mount {
+    /// The last user of an unmounted mount has gone: `cleanup_mnt`. Mounts still on it go along, in a loop: trees can be
+    /// deeper than the stack.
+    fn drop(&mut self) {
+        self.table.mnt_ids.lock().free(self.id);
+        let mut todo = self.take_stuck_children();
+        while let Some(child) = todo.pop() {
+            if let Some(mut child) = Arc::into_inner(child) {
+                todo.extend(child.take_stuck_children());
             }
         }
     }

@@ -1,52 +1,142 @@
-//! Mount namespaces: `struct mnt_namespace` and `copy_mnt_ns` (`fs/namespace.c`).
+//! Mount namespaces: `struct mnt_namespace` (`fs/namespace.c`).
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::tree::{CopyFlags, copy_tree, umount_tree};
-use super::{Mount, MountFlags, MountTable};
+use super::rootfs::RootFs;
+use super::umount::{UmountTree, umount_tree};
+use super::{Mount, MountFlags, MountTable, NamespaceLock};
 use crate::errno::{Errno, Result};
+use crate::user_namespace::UserNamespace;
 use crate::vfs::lock::RwLock;
-use crate::vfs::{ActiveSuper, FsStruct};
+use crate::vfs::{ActiveSuper, SuperFlags};
 
-/// A mount namespace: a tree of mounts.
+/// A mount namespace: a tree of mounts. As long as somebody holds it (`ns.count` in Linux) the tree stands.
 pub struct MntNamespace {
+    inner: Arc<NsMounts>,
+    table: Arc<MountTable>,
+}
+
+/// What the mounts of a namespace refer to; it outlives the namespace with the last of them (`passive` in Linux).
+pub(super) struct NsMounts {
     ino: u64,
-    pub(super) table: Arc<MountTable>,
-    pub(super) root: RwLock<Option<Arc<Mount>>>,
-    pub(super) mounts: RwLock<BTreeMap<u32, Arc<Mount>>>,
-    owner: OnceLock<Arc<dyn Any + Send + Sync>>,
+    /// Detached trees live in anonymous namespaces, which no task can be in.
+    anon: bool,
+    user_ns: OnceLock<Arc<UserNamespace>>,
+    root: RwLock<Option<Arc<Mount>>>,
+    /// By unique id.
+    mounts: RwLock<BTreeMap<u64, Arc<Mount>>>,
+    /// Mounts that an operation in progress is going to add.
+    pending_mounts: AtomicUsize,
+    event: AtomicU64,
+}
+
+impl NsMounts {
+    fn new(table: &MountTable, anon: bool) -> Arc<NsMounts> {
+        let ino = if anon { 0 } else { table.next_ns.fetch_add(1, Ordering::Relaxed) };
+        Arc::new(NsMounts {
+            ino,
+            anon,
+            user_ns: OnceLock::new(),
+            root: RwLock::new(None),
+            mounts: RwLock::default(),
+            pending_mounts: AtomicUsize::new(0),
+            event: AtomicU64::new(0),
+        })
+    }
+
+    /// `is_anon_ns`
+    pub(super) fn is_anon(&self) -> bool {
+        self.anon
+    }
+
+    pub(super) fn user_ns(&self) -> Option<&Arc<UserNamespace>> {
+        self.user_ns.get()
+    }
+
+    pub(super) fn root(&self) -> Option<Arc<Mount>> {
+        self.root.read().clone()
+    }
+
+    /// Makes `root` the root of the tree, and all of its mounts mounts of this namespace.
+    pub(super) fn adopt_tree(self: &Arc<Self>, root: &Arc<Mount>) {
+        for mount in root.preorder() {
+            self.add(&mount);
+        }
+        *self.root.write() = Some(root.clone());
+    }
+
+    /// `mnt_add_to_ns`
+    pub(super) fn add(self: &Arc<Self>, mount: &Arc<Mount>) {
+        let old = mount.state.write().ns.replace(self.clone());
+        drop(old);
+        self.mounts.write().insert(mount.unique_id, mount.clone());
+    }
+
+    /// `move_from_ns`: the mount still says that it is here.
+    pub(super) fn remove(&self, mount: &Mount, lock: &mut NamespaceLock<'_>) {
+        let removed = self.mounts.write().remove(&mount.unique_id);
+        lock.unmounted.extend(removed);
+        let mut root = self.root.write();
+        if root.as_ref().is_some_and(|root| std::ptr::eq(&**root, mount)) {
+            lock.unmounted.extend(root.take());
+        }
+    }
+
+    /// How many of the references to `mount` are from here.
+    pub(super) fn references_to(&self, mount: &Arc<Mount>) -> usize {
+        let listed = self.mounts.read().contains_key(&mount.unique_id);
+        let root = self.root.read().as_ref().is_some_and(|root| Arc::ptr_eq(root, mount));
+        usize::from(listed) + usize::from(root)
+    }
+
+    /// `count_mounts`: reserves room for `more` mounts. `ENOSPC` where there is none.
+    pub(super) fn count_mounts(&self, more: usize) -> Result<()> {
+        let pending = self.pending_mounts.load(Ordering::Relaxed) + more;
+        if self.mounts.read().len() + pending > MntNamespace::MOUNT_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        self.pending_mounts.store(pending, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The reserved room has been used, or is not needed.
+    pub(super) fn clear_pending(&self) {
+        self.pending_mounts.store(0, Ordering::Relaxed);
+    }
+
+    /// `touch_mnt_namespace`
+    pub(super) fn touch(&self, event: u64) {
+        self.event.store(event, Ordering::Release);
+    }
 }
 
 impl MntNamespace {
     /// `sysctl_mount_max`: the most mounts in a namespace.
     pub const MOUNT_MAX: usize = 100_000;
 
-    /// The first namespace, with `sb` mounted as its root.
+    /// The first namespace, with `sb` mounted as its root: `init_mount_tree`.
+    ///
+    /// Its mounts are private, as the kernel makes them and as containers usually have it: nothing done in a new
+    /// namespace shows elsewhere unless a program asks for it (`mount --make-shared`), and `pivot_root` and
+    /// `mount --move` work without preparation. On hosts with systemd, which makes everything shared, they need some.
     pub fn new(table: &Arc<MountTable>, sb: Arc<ActiveSuper>, flags: MountFlags) -> Arc<MntNamespace> {
         let ns = Self::empty(table);
+        let rootfs = ActiveSuper::new(Arc::new(RootFs), SuperFlags::empty());
+        let bottom = Mount::new(table, rootfs.clone(), rootfs.root().clone(), MountFlags::empty());
         let root = sb.root().clone();
-        ns.adopt_tree(Mount::new(table, sb, root, flags));
+        Mount::new(table, sb, root, flags).attach(&bottom, &bottom.root);
+        ns.inner.adopt_tree(&bottom);
         ns
     }
 
-    fn empty(table: &Arc<MountTable>) -> Arc<MntNamespace> {
-        Arc::new(MntNamespace {
-            ino: table.next_ns.fetch_add(1, Ordering::Relaxed),
-            table: table.clone(),
-            root: RwLock::new(None),
-            mounts: RwLock::default(),
-            owner: OnceLock::new(),
-        })
+    pub(super) fn empty(table: &Arc<MountTable>) -> Arc<MntNamespace> {
+        Arc::new(MntNamespace { inner: NsMounts::new(table, false), table: table.clone() })
     }
 
-    fn adopt_tree(self: &Arc<Self>, root: Arc<Mount>) {
-        for mount in root.preorder() {
-            self.add(&mount);
-        }
-        *self.root.write() = Some(root);
+    pub(super) fn inner(&self) -> &Arc<NsMounts> {
+        &self.inner
     }
 
     /// The lock and counters that all namespaces of the sandbox share.
@@ -56,134 +146,49 @@ impl MntNamespace {
 
     /// Inode number, as `/proc/PID/ns/mnt` shows it.
     pub fn ino(&self) -> u64 {
-        self.ino
+        self.inner.ino
     }
 
-    /// The mount at the top of the tree. `None` only when even that has been unmounted lazily.
+    /// The mount that is the root directory of who enters the namespace: what is on top of rootfs. `None` only at the
+    /// end of the namespace.
     pub fn root(&self) -> Option<Arc<Mount>> {
-        self.root.read().clone()
+        self.inner.root().map(|root| root.topmost_overmount())
     }
 
     /// All mounts, oldest first.
     pub fn mounts(&self) -> Vec<Arc<Mount>> {
-        self.mounts.read().values().cloned().collect()
+        self.inner.mounts.read().values().cloned().collect()
     }
 
     /// `nr_mounts`
     pub fn nr_mounts(&self) -> usize {
-        self.mounts.read().len()
+        self.inner.mounts.read().len()
     }
 
-    /// The user namespace that owns this one, as its creator has recorded it.
-    pub fn owner(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
-        self.owner.get()
+    /// Number of the latest change of this tree. Who polls `/proc/PID/mounts` is woken when it is not the one seen last.
+    pub fn event(&self) -> u64 {
+        self.inner.event.load(Ordering::Acquire)
+    }
+
+    /// The user namespace whose capabilities rule this one, once its creator has told.
+    pub fn user_ns(&self) -> Option<&Arc<UserNamespace>> {
+        self.inner.user_ns()
     }
 
     /// Records the owner, once.
-    pub fn set_owner(&self, owner: Arc<dyn Any + Send + Sync>) {
+    pub(crate) fn set_user_ns(&self, owner: Arc<UserNamespace>) {
         // The owner of a namespace never changes; a second call has nothing to say.
-        let _ = self.owner.set(owner);
-    }
-
-    pub(super) fn add(self: &Arc<Self>, mount: &Arc<Mount>) {
-        mount.state.write().ns = Arc::downgrade(self);
-        self.mounts.write().insert(mount.id, mount.clone());
-    }
-
-    pub(super) fn remove(&self, mount: &Arc<Mount>) {
-        mount.state.write().ns = Weak::new();
-        let removed = self.mounts.write().remove(&mount.id);
-        drop(removed);
-    }
-
-    /// `count_mounts`: `ENOSPC` where `more` mounts would be too many.
-    pub(super) fn count_mounts(&self, more: usize) -> Result<()> {
-        if self.nr_mounts() + more > Self::MOUNT_MAX { Err(Errno::ENOSPC) } else { Ok(()) }
+        let _ = self.inner.user_ns.set(owner);
     }
 }
 
 impl Drop for MntNamespace {
     /// The last task has left: `put_mnt_ns`. Mounts that somebody still holds become detached.
     fn drop(&mut self) {
-        let mounts = std::mem::take(self.mounts.get_mut());
-        if let Some(root) = self.root.get_mut().take() {
-            let _sem = self.table.namespace_sem.lock();
-            umount_tree(None, &root);
+        let mut lock = self.table.namespace_lock();
+        if let Some(root) = self.inner.root() {
+            umount_tree(&root, UmountTree::empty(), &self.table, &mut lock);
+            lock.unmounted.push(root);
         }
-        // After the lock: the last reference to a file system may go with them.
-        drop(mounts);
-    }
-}
-
-/// The mount namespace of a new task with `CLONE_NEWNS`, or of `unshare(2)`: a copy of `old`'s whole tree, unbindable mounts
-/// included (automounts, whose expiry Linux copies too, do not exist here). Both trees are then walked in lock step, and the task's root and working directory move to the new mounts
-/// that correspond to theirs. When the new namespace belongs to another user namespace (`user_ns_differs`) its mounts are
-/// locked together, so that a less privileged owner cannot uncover what is below them.
-///
-/// `ENOSPC`: too many mounts.
-pub fn copy_mnt_ns(
-    user_ns_differs: bool,
-    old: &Arc<MntNamespace>,
-    fs: &mut FsStruct,
-) -> Result<Arc<MntNamespace>> {
-    let new_ns = MntNamespace::empty(&old.table);
-    // Dropped after the lock, because dropping the last mount of a file system may do much.
-    let replaced;
-    {
-        let _sem = old.table.namespace_sem.lock();
-        let Some(old_root) = old.root() else { return Ok(new_ns.clone()) };
-        let mut flags = CopyFlags::UNBINDABLE;
-        if user_ns_differs {
-            flags |= CopyFlags::SHARED_TO_SLAVE;
-        }
-        let new_root = copy_tree(&old_root, old_root.root(), flags)?;
-        if user_ns_differs {
-            lock_mnt_tree(&new_root);
-        }
-        let mut q = new_root.preorder().into_iter();
-        let (mut root_mnt, mut pwd_mnt) = (None, None);
-        for p in old_root.preorder() {
-            // A mount that was not copied has no partner: the next new one belongs to a later old one.
-            let Some(new) = q.as_slice().first() else { break };
-            if !Arc::ptr_eq(p.root(), new.root()) {
-                continue;
-            }
-            if Arc::ptr_eq(&p, &fs.root.mnt) {
-                root_mnt = Some(new.clone());
-            }
-            if Arc::ptr_eq(&p, &fs.pwd.mnt) {
-                pwd_mnt = Some(new.clone());
-            }
-            q.next();
-        }
-        new_ns.adopt_tree(new_root);
-        replaced = (
-            root_mnt.map(|mnt| std::mem::replace(&mut fs.root.mnt, mnt)),
-            pwd_mnt.map(|mnt| std::mem::replace(&mut fs.pwd.mnt, mnt)),
-        );
-    }
-    drop(replaced);
-    Ok(new_ns)
-}
-
-/// `lock_mnt_tree`: flags that a less privileged owner may not take back, and mounts it may not take apart.
-fn lock_mnt_tree(root: &Arc<Mount>) {
-    for mount in root.preorder() {
-        let mut flags = mount.flags() | MountFlags::LOCK_ATIME;
-        for (flag, lock) in [
-            (MountFlags::READONLY, MountFlags::LOCK_READONLY),
-            (MountFlags::NODEV, MountFlags::LOCK_NODEV),
-            (MountFlags::NOSUID, MountFlags::LOCK_NOSUID),
-            (MountFlags::NOEXEC, MountFlags::LOCK_NOEXEC),
-        ] {
-            if flags.contains(flag) {
-                flags |= lock;
-            }
-        }
-        // The root of the copy covers nothing.
-        if !Arc::ptr_eq(&mount, root) {
-            flags |= MountFlags::LOCKED;
-        }
-        mount.set_flags(flags);
     }
 }

@@ -78,8 +78,9 @@ fn reachable(ns: &MntNamespace, root: &Path) -> impl Iterator<Item = (std::sync:
 /// `/proc/PID/mountinfo` of a task in `ns` with root directory `root`.
 pub fn show_mountinfo(ns: &MntNamespace, root: &Path) -> Vec<u8> {
     let mut out = Vec::new();
+    let lock = ns.table().namespace_lock();
     for (mount, path) in reachable(ns, root) {
-        let parent = mount.parent_and_mountpoint().map_or(mount.id(), |(parent, _)| parent.id());
+        let parent = mount.parent().map_or(mount.id(), |parent| parent.id());
         let (major, minor) = major_minor(mount.sb().ops().dev());
         out.extend_from_slice(format!("{} {parent} {major}:{minor} ", mount.id()).as_bytes());
         mangle(&mut out, &dentry_path(mount.root()), PATH_SPECIAL);
@@ -88,12 +89,16 @@ pub fn show_mountinfo(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         let flags = mount.flags();
         out.extend_from_slice(if flags.contains(MountFlags::READONLY) { b" ro" } else { b" rw" });
         out.extend_from_slice(mount_options(flags).as_bytes());
-        let propagation = mount.propagation();
+        let propagation = lock.pnodes.propagation(&mount);
         if let Some(group) = propagation.shared {
             out.extend_from_slice(format!(" shared:{group}").as_bytes());
         }
         if let Some(group) = propagation.master {
             out.extend_from_slice(format!(" master:{group}").as_bytes());
+            // A master that the reader does not see: the closest above it that it does.
+            if let Some(dominating) = lock.pnodes.dominating_id(&mount, root).filter(|id| *id != group) {
+                out.extend_from_slice(format!(" propagate_from:{dominating}").as_bytes());
+            }
         }
         if flags.contains(MountFlags::UNBINDABLE) {
             out.extend_from_slice(b" unbindable");

@@ -295,6 +295,7 @@ impl Inode for TestInode {
 pub(crate) fn namespace(fs: &Arc<TestFs>) -> (Arc<MntNamespace>, FsStruct) {
     let sb = ActiveSuper::new(fs.clone(), SuperFlags::empty());
     let ns = MntNamespace::new(&MountTable::new(), sb, MountFlags::empty());
+    ns.set_user_ns(crate::user_namespace::UserNamespace::initial());
     let root = Path::mount_root(&ns.root().unwrap());
     (ns, FsStruct::new(root))
 }

@@ -253,7 +253,7 @@ fn do_remount(
 ) -> Result<()> {
     let sb = path.mnt.sb().clone();
     // The checks of the mount come first, before anything is changed; setting what is set already makes them.
-    if !Arc::ptr_eq(&path.dentry, path.mnt.root()) || !is_in(caller.ns(), &path.mnt) {
+    if !Arc::ptr_eq(&path.dentry, path.mnt.root()) || !path.mnt.is_in(caller.ns()) {
         return Err(Errno::EINVAL);
     }
     path.mnt.may_change_flags(mnt_flags)?;
@@ -273,10 +273,6 @@ fn do_remount(
     remount_flags(caller.ns(), path, mnt_flags)
 }
 
-fn is_in(ns: &Arc<MntNamespace>, mount: &Mount) -> bool {
-    mount.namespace().is_some_and(|own| Arc::ptr_eq(&own, ns))
-}
-
 /// `umount2(2)`: target, flags.
 pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let flags = UmountFlags::from_bits(ctx.uint(1)).ok_or(Errno::EINVAL)?;
@@ -289,7 +285,7 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     caller.may_mount()?;
     let mount = &path.mnt;
     if !Arc::ptr_eq(&path.dentry, mount.root())
-        || !is_in(caller.ns(), mount)
+        || !mount.is_in(caller.ns())
         || mount.flags().contains(MountFlags::LOCKED)
     {
         return Err(Errno::EINVAL);
