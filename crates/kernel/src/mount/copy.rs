@@ -22,14 +22,14 @@ bitflags::bitflags! {
     }
 }
 
-/// `clone_mnt`
+/// `clone_mnt`. The copy of an unbindable mount can be bound, since Linux 6.17 (`mnt_t_flags` are not copied).
 pub(super) fn clone_mnt(
     old: &Arc<Mount>,
     root: &Arc<Dentry>,
     copy: CopyFlags,
     lock: &mut NamespaceLock<'_>,
 ) -> Arc<Mount> {
-    let flags = old.flags() - MountFlags::INTERNAL;
+    let flags = old.flags() - MountFlags::INTERNAL - MountFlags::UNBINDABLE;
     let mount = Mount::new(&old.table, old.sb.clone(), root.clone(), flags);
     if let Some(name) = old.devname() {
         mount.set_devname(name);
