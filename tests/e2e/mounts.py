@@ -95,8 +95,8 @@ def a_busy_mount_stays_and_a_lazy_unmount_goes(t):
     r = t.sh("""
         cd /tmp; mkdir m; mount -t tmpfs m m
         exec 9> m/file; umount m; exec 9>&-
-        (cd m; sleep 20) & sleep 0.3; umount m; kill %1; wait
-        cp /bin/sleep m; m/sleep 20 & sleep 0.3; umount m; kill %2; wait
+        (cd m; exec sleep 20) & sleep 0.3; umount m; kill $!; wait
+        cp /bin/sleep m; m/sleep 20 & sleep 0.3; umount m; kill $!; wait
         exec 9> m/file; umount -l m && ls m; echo still >&9 && echo written; exec 9>&-
         umount m 2>&1
         """)

@@ -271,7 +271,11 @@ static void parse(char *text)
 static void show_line(struct line *m, int depth)
 {
 	m->done = 1;
-	out("  %*s%s root=%s %s %s %s", depth, "", m->point, m->root, m->opts, m->source, m->super);
+	/* What is below the roots of all namespaces differs from system to system. */
+	if (!strcmp(m->source, "rootfs") || !strcmp(m->source, "none"))
+		out("  %*s%s rootfs", depth, "", m->point);
+	else
+		out("  %*s%s root=%s %s %s %s", depth, "", m->point, m->root, m->opts, m->source, m->super);
 	if (m->shared)
 		out(" shared:%d", group(m->shared));
 	if (m->master)

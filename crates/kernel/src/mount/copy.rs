@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::umount::{UmountTree, umount_tree};
 use super::{MntNamespace, Mount, MountFlags, NamespaceLock};
 use crate::errno::{Errno, Result};
+use crate::nsfs::NsRef;
 use crate::user_namespace::UserNamespace;
 use crate::vfs::{Dentry, FsStruct};
 
@@ -17,6 +18,9 @@ bitflags::bitflags! {
         const SLAVE = 0x02;
         /// `CL_COPY_UNBINDABLE`
         const UNBINDABLE = 0x04;
+        /// `CL_COPY_MNT_NS_FILE`: files of mount namespaces are copied, too. Without it copies would keep namespaces alive
+        /// in a circle.
+        const MNT_NS_FILE = 0x80;
         /// `CL_MAKE_SHARED`
         const MAKE_SHARED = 0x08;
     }
@@ -38,17 +42,23 @@ pub(super) fn clone_mnt(
     mount
 }
 
+/// `is_mnt_ns_file`
+fn is_mnt_ns_file(root: &Arc<Dentry>) -> bool {
+    matches!(root.inode().namespace(), Some(NsRef::Mnt(_)))
+}
+
 /// Copies `src` from `root` downwards with the mounts on it: `copy_tree`.
 ///
-/// `EINVAL`: an unbindable mount. `EPERM`: one below that may not be left out, because it is locked.
+/// `EINVAL`: an unbindable mount, or the file of a mount namespace. `EPERM`: one below that may not be left out, because it is locked.
 pub(super) fn copy_tree(
     src: &Arc<Mount>,
     root: &Arc<Dentry>,
     copy: CopyFlags,
     lock: &mut NamespaceLock<'_>,
 ) -> Result<Arc<Mount>> {
+    let is_hidden_file = |root: &Arc<Dentry>| !copy.contains(CopyFlags::MNT_NS_FILE) && is_mnt_ns_file(root);
     let skips = |mount: &Mount| !copy.contains(CopyFlags::UNBINDABLE) && mount.is_unbindable();
-    if skips(src) {
+    if skips(src) || is_hidden_file(root) {
         return Err(Errno::EINVAL);
     }
     let top = clone_mnt(src, root, copy, lock);
@@ -65,6 +75,9 @@ pub(super) fn copy_tree(
                 umount_tree(&top, UmountTree::SYNC, &src.table, lock);
                 return Err(Errno::EPERM);
             }
+            continue;
+        }
+        if is_hidden_file(&child.root) {
             continue;
         }
         let new = clone_mnt(&child, &child.root, copy, lock);

@@ -229,6 +229,14 @@ impl Mount {
         self.flags.store(flags.bits(), Ordering::Relaxed);
     }
 
+    /// Somebody has used the mount, so it does not expire yet: what `mntput` does at the end of a walk.
+    pub(crate) fn clear_expiry_mark(&self) {
+        // Reading first keeps the cache line shared between walkers.
+        if self.expiry_mark.load(Ordering::Relaxed) {
+            self.expiry_mark.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// `MNT_LOCKED`
     fn is_locked(&self) -> bool {
         self.flags().contains(MountFlags::LOCKED)

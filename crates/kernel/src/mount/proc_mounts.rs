@@ -62,6 +62,14 @@ fn source(mount: &Mount) -> Vec<u8> {
     if source.is_empty() { b"none".to_vec() } else { source }
 }
 
+/// The root of a mount in its file system; for the file of a namespace its text (`show_path`).
+pub(super) fn root_path(mount: &Mount) -> Vec<u8> {
+    match mount.root().inode().namespace() {
+        Some(ns) => ns.link_text().into_bytes(),
+        None => dentry_path(mount.root()),
+    }
+}
+
 /// Major and minor number of a `dev_t`.
 pub(super) fn major_minor(dev: u64) -> (u64, u64) {
     (((dev >> 8) & 0xfff) | ((dev >> 32) & 0xffff_f000), (dev & 0xff) | ((dev >> 12) & 0xffff_ff00))
@@ -83,7 +91,7 @@ pub fn show_mountinfo(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         let parent = mount.parent().map_or(mount.id(), |parent| parent.id());
         let (major, minor) = major_minor(mount.sb().ops().dev());
         out.extend_from_slice(format!("{} {parent} {major}:{minor} ", mount.id()).as_bytes());
-        mangle(&mut out, &dentry_path(mount.root()), PATH_SPECIAL);
+        mangle(&mut out, &root_path(&mount), PATH_SPECIAL);
         out.push(b' ');
         mangle(&mut out, &path, PATH_SPECIAL);
         let flags = mount.flags();

@@ -11,6 +11,7 @@ use super::propagate::propagation_would_overmount;
 use super::umount::{UmountTree, umount_tree};
 use super::{MntNamespace, Mount, MountFlags, NamespaceLock};
 use crate::errno::{Errno, Result};
+use crate::nsfs::NsRef;
 use crate::vfs::d_path::path_is_under;
 use crate::vfs::{ActiveSuper, Path};
 
@@ -68,9 +69,12 @@ pub fn do_add_mount(ns: &Arc<MntNamespace>, mount: &Arc<Mount>, at: &Path) -> Re
 
 /// `mount --bind`, with `recurse` `--rbind`: `do_loopback`. Gives the new mount.
 ///
-/// Errors of the target as [`do_mount`] has them; then `EINVAL`: an unbindable source, one in another namespace, or one
+/// `EINVAL`: the file of a mount namespace that is not younger than the caller's. Errors of the target as [`do_mount`] has them; then `EINVAL`: an unbindable source, one in another namespace, or one
 /// with locked mounts on it that would be uncovered. `ENOTDIR`, `ENOSPC`.
 pub fn bind_mount(ns: &Arc<MntNamespace>, from: &Path, at: &Path, recurse: bool) -> Result<Arc<Mount>> {
+    if mnt_ns_loop(ns, from) {
+        return Err(Errno::EINVAL);
+    }
     let mut lock = ns.table().namespace_lock();
     let at = lock_mount(at)?;
     if !at.mnt.is_in(ns) {
@@ -91,13 +95,24 @@ pub(super) fn do_loopback(
     recurse: bool,
     lock: &mut NamespaceLock<'_>,
 ) -> Result<Arc<Mount>> {
-    if from.mnt.is_unbindable() || !from.mnt.is_in(ns) || (!recurse && has_locked_children(from)) {
+    // Files of namespaces can be mounted although nsfs itself is nowhere.
+    let may_copy = from.mnt.is_in(ns) || from.inode().namespace().is_some();
+    if from.mnt.is_unbindable() || !may_copy || (!recurse && has_locked_children(from)) {
         return Err(Errno::EINVAL);
     }
     if recurse {
-        copy_tree(&from.mnt, &from.dentry, CopyFlags::empty(), lock)
+        copy_tree(&from.mnt, &from.dentry, CopyFlags::MNT_NS_FILE, lock)
     } else {
         Ok(clone_mnt(&from.mnt, &from.dentry, CopyFlags::empty(), lock))
+    }
+}
+
+/// `mnt_ns_loop`: whether `from` is the file of a mount namespace that is not younger than `ns`. Those may hold a mount of the
+/// file of `ns`, and they would keep each other alive.
+fn mnt_ns_loop(ns: &MntNamespace, from: &Path) -> bool {
+    match from.inode().namespace() {
+        Some(NsRef::Mnt(other)) => ns.ino() >= other.mounts().ino(),
+        _ => false,
     }
 }
 

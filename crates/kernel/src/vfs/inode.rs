@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
+use crate::nsfs::NsRef;
 use crate::vfs::Path;
 
 /// Type bits of `st_mode` (`inode(7)`).
@@ -217,6 +218,10 @@ pub trait Inode: Send + Sync {
             Link::Text(text) => Ok(text),
             Link::Jump(_) => Err(Errno::EINVAL),
         }
+    }
+    /// The namespace that this is the file of: `get_proc_ns`, for files of nsfs.
+    fn namespace(&self) -> Option<&NsRef> {
+        None
     }
     /// Whether this is a directory in which nothing will ever be (`is_empty_dir_inode`): a place made to be mounted on, such as
     /// `/proc/sys/fs/binfmt_misc`.

@@ -55,6 +55,9 @@ impl Inode for NsInode {
     fn as_any(&self) -> &dyn Any {
         self
     }
+    fn namespace(&self) -> Option<&NsRef> {
+        Some(&self.ns)
+    }
     fn open(&self, _flags: u32) -> Result<Opened> {
         // A placeholder stands for it in the guest's hands.
         Ok(Opened::Directory)

@@ -279,7 +279,7 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let name = ctx.path(0)?;
     ctx.server.handles.sweep_closed();
     let mut caller = ctx.mount_caller()?;
-    let mut lookup = LookupFlags::empty();
+    let mut lookup = LookupFlags::MOUNTPOINT;
     lookup.set(LookupFlags::FOLLOW, !flags.contains(UmountFlags::NOFOLLOW));
     let path = caller.lookup(&name, lookup)?;
     caller.may_mount()?;
