@@ -186,6 +186,117 @@ static void new_calls(void)
 	close(fd);
 }
 
+#define ATTR(set, clr, prop) &(struct mount_attr){ set, clr, prop, 0 }, 32
+
+static void by_descriptor(void)
+{
+	puts("== open_tree, move_mount");
+	OK(syscall(SYS_open_tree, AT_FDCWD, "/a", 0x10));
+	OK(syscall(SYS_open_tree, AT_FDCWD, "/a", 0x8000));
+	OK(syscall(SYS_open_tree, AT_FDCWD, "/none", 1));
+	OK(mount("t", "/a", "tmpfs", 0, NULL));
+	OK(mkdir("/a/d", 0755));
+	OK(mount("u", "/a/d", "tmpfs", 0, NULL));
+	int one = syscall(SYS_open_tree, AT_FDCWD, "/a", 1 | O_CLOEXEC);
+	int all = syscall(SYS_open_tree, AT_FDCWD, "/a", 1 | 0x8000);
+	OK(mkdirat(one, "d/only-one", 0755));
+	OK(mkdirat(all, "d/all", 0755));
+	OK(access("/a/d/all", F_OK));
+	OK(access("/a/d/only-one", F_OK));
+	OK(syscall(SYS_move_mount, all, "d", AT_FDCWD, "/b", 0));
+	OK(syscall(SYS_move_mount, all, "", AT_FDCWD, "/b", 4));
+	OK(access("/b/d/all", F_OK));
+	OK(syscall(SYS_move_mount, AT_FDCWD, "/b", AT_FDCWD, "/c", 0));
+	OK(access("/c/d/all", F_OK));
+	OK(syscall(SYS_move_mount, AT_FDCWD, "/c", AT_FDCWD, "/c/d", 0));
+	OK(syscall(SYS_move_mount, one, "", AT_FDCWD, "/c", 4 | 0x200));
+	OK(umount2("/c", MNT_DETACH));
+	OK(access("/c/d/only-one", F_OK));
+	OK(umount2("/c", 0));
+	OK(syscall(SYS_move_mount, AT_FDCWD, "/a", AT_FDCWD, "/c", 0x300));
+	OK(syscall(SYS_move_mount, AT_FDCWD, "/a", AT_FDCWD, "/a/d", 0x100));
+	close(one);
+	close(all);
+	int lost = syscall(SYS_open_tree, AT_FDCWD, "/a", 1);
+	int deep = openat(lost, "d", O_RDONLY | O_DIRECTORY);
+	close(lost);
+	OK(syscall(SYS_move_mount, deep, "", AT_FDCWD, "/b", 4));
+	OK(faccessat(deep, "only-one", F_OK, 0));
+	close(deep);
+
+	puts("== mount_setattr");
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a", 0, NULL, 0));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a", 0x10, ATTR(1, 0, 0)));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a", 0, ATTR(0x40, 0, 0)));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a", 0, ATTR(0x10, 0, 0)));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/none", 0, ATTR(0, 0, 0)));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/none", 0, ATTR(1, 0, 0)));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a/d/all", 0, ATTR(1, 0, 0)));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a", 0, ATTR(0, 0, MS_SHARED | MS_PRIVATE)));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a", 0x8000, ATTR(1 | 0x10, 0x70, MS_SHARED)));
+	OK(mkdir("/a/new", 0755));
+	OK(mkdir("/a/d/new", 0755));
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a", 0x8000, ATTR(0, 1, MS_PRIVATE)));
+	int fd = open("/a/d/file", O_CREAT | O_WRONLY, 0644);
+	OK(syscall(SYS_mount_setattr, AT_FDCWD, "/a", 0x8000, ATTR(1, 0, 0)));
+	OK(mount(NULL, "/a/d", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL));
+	OK(mount(NULL, "/a/d", NULL, MS_REMOUNT | MS_RDONLY, NULL));
+	OK(mkdir("/a/new", 0755));
+	close(fd);
+	OK(mount(NULL, "/a/d", NULL, MS_REMOUNT | MS_RDONLY, NULL));
+	OK(mount(NULL, "/a/d", NULL, MS_REMOUNT, NULL));
+
+	puts("== statmount, listmount");
+	struct { uint32_t size, fd; uint64_t id, param, ns; } req = { 24, 0, 0, 0, 0 };
+	uint64_t ids[64];
+	union { struct { uint32_t size, opts; uint64_t mask; uint32_t major, minor; uint64_t magic; uint32_t flags, type; uint64_t id,
+		parent; uint32_t old, parent_old; uint64_t attr, propagation, group, master, from; uint32_t root, point; } s;
+		char bytes[4096]; } st;
+	OK(syscall(458, &req, ids, 64, 0));
+	req.id = ~0ULL;
+	OK(syscall(458, &req, ids, 64, 2));
+	req.size = 8;
+	OK(syscall(458, &req, ids, 64, 0));
+	req.size = 24;
+	req.param = 5;
+	OK(syscall(458, &req, ids, 64, 0));
+	req.param = 0;
+	OK(syscall(458, &req, ids, 2000000, 0));
+	long n = T(syscall(458, &req, ids, 64, 0));
+	uint64_t back[64];
+	long m = T(syscall(458, &req, back, 64, 1));
+	for (long i = 0; i < n; i++)
+		if (ids[i] != back[m - 1 - i])
+			puts("not the reverse");
+	T(syscall(458, &req, back, 1, 0));
+	req.param = ids[0];
+	T(syscall(458, &req, back, 64, 0));
+	for (long i = 0; i < n; i++) {
+		req.id = ids[i];
+		req.param = 0x3f;
+		memset(&st, 0x55, sizeof st);
+		long r = syscall(457, &req, &st, sizeof st, 0);
+		char *text = st.bytes + 512;
+		printf("%ld size %u mask %#llx magic %#llx flags %u attr %#llx propagation %#llx group %d: %s %s %s\n", r, st.s.size,
+		       (unsigned long long)st.s.mask, (unsigned long long)st.s.magic, st.s.flags, (unsigned long long)st.s.attr,
+		       (unsigned long long)st.s.propagation, !!st.s.group, text + st.s.type, text + st.s.root, text + st.s.point);
+		struct statx sx;
+		statx(AT_FDCWD, text + st.s.point, 0, 0x4000, &sx);
+		printf("unique id %d\n", st.s.id == sx.stx_mnt_id);
+	}
+	OK(syscall(457, &req, &st, sizeof st, 1));
+	OK(syscall(457, &req, &st, 512, 0));
+	OK(syscall(457, &req, &st, 520, 0));
+	req.param = 3;
+	OK(syscall(457, &req, &st, 100, 0));
+	printf("size %u\n", st.s.size);
+	req.id = 12;
+	OK(syscall(457, &req, &st, sizeof st, 0));
+	req.id = 1ULL << 62;
+	OK(syscall(457, &req, &st, sizeof st, 0));
+	OK(umount2("/a", MNT_DETACH));
+}
+
 int main(void)
 {
 	char dir[] = "/tmp/mounts.XXXXXX";
@@ -196,6 +307,7 @@ int main(void)
 		world(dir);
 		old_calls();
 		new_calls();
+		by_descriptor();
 		fflush(stdout);
 		_exit(0);
 	}

@@ -68,6 +68,8 @@ pub const NOTES_BORN: usize = 16;
 pub const NOTES_REAPED: usize = 14;
 /// Slots of a region, and so the limit of threads in an address space.
 pub const REGION_SLOTS: usize = 1024;
+/// Stands for the index of no slot.
+pub const NO_SLOT: u32 = u32::MAX;
 /// Size of a region in bytes (a sparse memfd).
 pub const REGION_SIZE: usize = SLOT_SIZE * REGION_SLOTS;
 
@@ -166,8 +168,10 @@ pub mod op {
     /// First number of the operations.
     pub const BASE: u32 = 0x8000;
     /// Before a native clone. args: clone flags, exit signal, `set_tid` (0: none). ret: the new pid as the caller
-    /// sees it. out: [0] token, [1] tid in the child's own namespace, [2] tgid in the child's own namespace, [3] slot
-    /// index in the child's region, [4] 1 for the init of a pid namespace.
+    /// sees it. out: [0] token, [1] tid in the child's own namespace, [2] tgid in the child's own namespace, [3] index of the
+    /// child's slot in the caller's region ([`super::NO_SLOT`]: none), [4] 1 for the init of a pid namespace. In a child that
+    /// has memory of its own the slot is *borrowed*: it may ask for [`EXEC`] there before it has introduced itself, as long as
+    /// neither it nor its maker has got other credentials; otherwise the gate call fails with `ESTALE`.
     pub const CLONE: u32 = 0x8000;
     /// The native clone failed. args: token.
     pub const CLONE_FAILED: u32 = 0x8001;
@@ -237,8 +241,10 @@ pub struct StartInfo {
     pub has_interp: u32,
     /// After how many traps a call site is rewritten; 0: never.
     pub patch_after: u32,
+    /// For the choice of addresses.
+    pub random: u64,
     /// The name for `PR_SET_NAME`, NUL-terminated.
     pub comm: [u8; 16],
-    /// AT_EXECFN, NUL-terminated.
+    /// AT_EXECFN, NUL-terminated. The message ends behind the NUL.
     pub execfn: [u8; 4096],
 }

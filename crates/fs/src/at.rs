@@ -191,7 +191,16 @@ impl<'a> At<'a> {
 
     /// All entries of a directory without `.` and `..`.
     pub fn read_dir(self) -> Result<Vec<DirEntry>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME;
+        self.read_dir_with(OFlags::NOATIME)
+    }
+
+    /// [`At::read_dir`] of what is mostly somebody else's directory, which cannot be read without leaving an access time.
+    pub fn read_foreign_dir(self) -> Result<Vec<DirEntry>> {
+        self.read_dir_with(OFlags::empty())
+    }
+
+    fn read_dir_with(self, flags: OFlags) -> Result<Vec<DirEntry>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | flags;
         let dir = At { fd: self.fd, name: if self.name.is_empty() { b"." } else { self.name } };
         let fd = dir.open(flags)?;
         let mut buf = vec![MaybeUninit::uninit(); 32768];

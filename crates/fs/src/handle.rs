@@ -72,6 +72,16 @@ pub fn get_xattr_fd(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
+/// The capabilities of a program's file (`security.capability`, `capabilities(7)`) from a handle that can be read: ours, else
+/// what the host has.
+pub fn file_capability(fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let read = |name: &[u8]| {
+        let mut value = [0u8; 64];
+        rustix::fs::fgetxattr(fd, name, &mut value[..]).ok().map(|len| value[..len].to_vec())
+    };
+    read(&[names::PREFIX, names::CAPABILITY].concat()).or_else(|| read(names::CAPABILITY))
+}
+
 /// `flistxattr(2)`: names, each ended by NUL.
 ///
 /// # Errors

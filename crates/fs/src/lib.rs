@@ -8,6 +8,7 @@
 //! | [`tmpfs`] | tmpfs | an overlay without a lower directory |
 //! | [`proc`] | proc | one per pid namespace, from the model and the host's files |
 //! | [`sysfs`] | sysfs | a selection of the host's |
+//! | [`fuse`] | FUSE | questions to a server inside the sandbox |
 //! | [`dev`], [`devpts`] | devtmpfs, devpts | harmless devices and the sandbox's own terminals |
 //!
 //! What they share: [`override_stat`] (owners, modes and device numbers that an ordinary user cannot give a host file),
@@ -19,6 +20,7 @@ mod at;
 pub mod dev;
 pub mod devpts;
 mod fifo;
+pub mod fuse;
 pub mod handle;
 pub mod host;
 mod names;
@@ -29,5 +31,6 @@ pub mod proc;
 mod store;
 pub mod sysfs;
 pub mod tmpfs;
+pub mod wait;
 
 pub use override_stat::IdMap;

@@ -10,6 +10,8 @@ const NOTIF_ADDFD: libc::c_ulong = 0x4018_2103;
 const NOTIF_SET_FLAGS: libc::c_ulong = 0x4008_2104;
 /// `SECCOMP_ADDFD_FLAG_SETFD`: at a given number.
 const SECCOMP_ADDFD_FLAG_SETFD: u32 = 1;
+/// `SECCOMP_ADDFD_FLAG_SEND`: and reply with that number (Linux 5.14).
+const SECCOMP_ADDFD_FLAG_SEND: u32 = 2;
 /// Wake-ups on the waker's CPU: without it every call costs about ten times more.
 const FD_SYNC_WAKE_UP: u64 = 1;
 
@@ -79,9 +81,22 @@ impl Listener {
     /// # Errors
     /// Those of the ioctl: `EBADF` when the caller's `RLIMIT_NOFILE` does not allow the number, `ENOENT` when the caller is gone.
     pub fn install(&self, id: u64, fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+        self.add_fd(id, fd, number, SECCOMP_ADDFD_FLAG_SETFD)
+    }
+
+    /// As [`Listener::install`], and answers the call with `number`, all in one: the caller need not be woken twice. There must
+    /// be no [`Listener::reply`] after it unless it fails.
+    ///
+    /// # Errors
+    /// As [`Listener::install`].
+    pub fn install_and_reply(&self, id: u64, fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+        self.add_fd(id, fd, number, SECCOMP_ADDFD_FLAG_SETFD | SECCOMP_ADDFD_FLAG_SEND)
+    }
+
+    fn add_fd(&self, id: u64, fd: BorrowedFd<'_>, number: i32, flags: u32) -> io::Result<()> {
         let mut request = libc::seccomp_notif_addfd {
             id,
-            flags: SECCOMP_ADDFD_FLAG_SETFD,
+            flags,
             srcfd: fd.as_raw_fd() as u32,
             newfd: number as u32,
             newfd_flags: 0,

@@ -88,6 +88,7 @@ errnos! {
     EINPROGRESS = 115, "Operation now in progress";
     ESTALE = 116, "Stale file handle";
     EDQUOT = 122, "Disk quota exceeded";
+    ERESTARTSYS = 512, "Interrupted system call should be restarted";
 }
 
 impl fmt::Debug for Errno {

@@ -7,7 +7,7 @@
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use nomina_abi::{SLOT_SIZE, Slot};
+use nomina_abi::{NO_SLOT, SLOT_SIZE, Slot};
 
 use crate::frame::{FAULT_BITS, SigInfo, StackT, UContext};
 use crate::lock::{Guard, Lock};
@@ -33,6 +33,8 @@ const STATIC_AREAS: u32 = 12;
 pub struct Area {
     /// The slot in the shared region; null in a forked process until its first request.
     pub slot: Cell<*mut Slot>,
+    /// In a forked process before its first request: a slot in its maker's region, where it may ask for an exec. Null if none.
+    pub borrowed: Cell<*mut Slot>,
     /// Own thread id in the own pid namespace.
     pub tid: Cell<i32>,
     /// Own process id in the own pid namespace.
@@ -65,6 +67,8 @@ pub struct Area {
     pub own_sighand: Sighand,
     /// Descriptor table of a process that shares memory but not descriptors.
     pub own_files: Files,
+    /// Whether a write was reported while the shim was running.
+    pub reported: Cell<bool>,
     /// Whether the guest believes to block SIGSYS.
     pub blocks_sigsys: Cell<bool>,
     /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.
@@ -235,8 +239,7 @@ impl Area {
 
     /// Sets the slot by its index in the region.
     pub fn set_slot(&self, index: u32) {
-        let at = REGION.load(Ordering::Relaxed) + u64::from(index) * SLOT_SIZE as u64;
-        self.slot.set(at as *mut Slot);
+        self.slot.set(slot_at(index));
     }
 
     /// Handlers of the thread's process.
@@ -344,6 +347,14 @@ impl Area {
         word.fetch_or(bit, Ordering::Relaxed);
         GROW.reset();
     }
+}
+
+/// The slot with an index in the region; null for [`NO_SLOT`].
+pub fn slot_at(index: u32) -> *mut Slot {
+    if index == NO_SLOT {
+        return core::ptr::null_mut();
+    }
+    (REGION.load(Ordering::Relaxed) + u64::from(index) * SLOT_SIZE as u64) as *mut Slot
 }
 
 fn map_chunk() -> Result<u64, i64> {

@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 use nomina_abi::{GATE_ATTACH, op};
 
 use crate::arch::{nomina_clone_shared, nomina_exit_thread};
-use crate::area::{Area, FILES, SIGHAND, THREADED};
+use crate::area::{Area, FILES, SIGHAND, THREADED, slot_at};
 use crate::frame::{UContext, fpstate_size};
 use crate::slot::{exchange, farewell, gate, out};
 use crate::start::adopt_orphans;
@@ -256,14 +256,12 @@ fn clone_copied(
         area.keep_only_own();
     }
     area.robust_list.set(0);
-    // The region did not come along, and the socket is the parent's: this process gets its own with its first request.
+    // Region and socket are the parent's: this process gets its own with its first request, unless that is an exec.
     area.slot.set(core::ptr::null_mut());
+    area.borrowed.set(slot_at(child.slot));
     area.tid.set(child.tid);
     area.pid.set(child.tgid);
     area.token.set(child.token);
-    if crate::start::hold_region().is_err() {
-        crate::slot::introduce(area);
-    }
     crate::wait::CHILDREN.clear();
     if child.init {
         adopt_orphans();

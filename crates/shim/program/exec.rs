@@ -27,6 +27,22 @@ pub fn execve(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 
 /// `execveat(2)`. Returns only on failure; a signal that comes first is handled, and the call is made again.
 pub fn execveat(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let borrowed = area.borrowed.get();
+    if !area.slot.get().is_null() || borrowed.is_null() || args[0] as i32 != AT_FDCWD as i32 {
+        return exec(area, args);
+    }
+    // A forked process that execs at once needs neither region nor, unless it names a descriptor, a socket of its own.
+    area.slot.set(borrowed);
+    let failed = exec(area, args);
+    area.slot.set(core::ptr::null_mut());
+    if failed != Err(err::ESTALE) {
+        return failed;
+    }
+    crate::slot::introduce(area);
+    exec(area, args)
+}
+
+fn exec(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let [dir, path, argv, envp, flags, _] = *args;
     let path = Arena::new(area).path(path)?;
     let ret = request(area, op::EXEC, &[dir, path, flags, 0, 0, 0]);

@@ -1,6 +1,6 @@
 //! Maps a program and its interpreter, as `load_elf_binary` of the kernel does.
 
-use crate::elf::{ET_EXEC, Header, PAGE, ProgramHeader, Segment, segment, span};
+use crate::elf::{ET_EXEC, Header, PAGE, ProgramHeader, Segment, page_up, segment, span};
 use crate::sys::{
     self, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC,
     PROT_GROWSDOWN, PROT_READ, PROT_WRITE, err, nr, sys,
@@ -8,6 +8,8 @@ use crate::sys::{
 
 /// Where the kernel puts position-independent programs that have an interpreter, before randomisation (`ELF_ET_DYN_BASE`).
 const ET_DYN_BASE: u64 = 0x5555_5555_4000;
+/// What is read of a file at first: mostly all of its program headers.
+const HEAD: usize = 1024;
 /// Bits of randomisation, in pages.
 const RANDOM_BITS: u64 = 28;
 
@@ -26,20 +28,20 @@ pub struct Loaded {
 }
 
 #[repr(C, align(8))]
-struct Head([u8; 4096]);
+struct Head([u8; HEAD]);
 
 /// Where a position-independent file goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Where the kernel puts programs with an interpreter.
-    Program,
-    /// Where the kernel puts libraries: interpreters, and programs without one.
-    Library,
+    /// Where the kernel puts programs with an interpreter, moved by a random number.
+    Program(u64),
+    /// Where the kernel puts libraries: interpreters, and programs without one. Below this address, if there is room.
+    Library(u64),
 }
 
 /// Maps a file. Negative errno on failure.
 pub fn load(fd: i32, place: Place) -> Result<Loaded, i64> {
-    let mut head = Head([0; 4096]);
+    let mut head = Head([0; HEAD]);
     // SAFETY: the buffer lives through the call.
     let got = unsafe { sys!(nr::PREAD64, fd, head.0.as_mut_ptr(), head.0.len(), 0) };
     if got < size_of::<Header>() as i64 {
@@ -77,16 +79,23 @@ pub fn load(fd: i32, place: Place) -> Result<Loaded, i64> {
 
 fn map_all(fd: i32, place: Place, header: &Header, programs: &[ProgramHeader]) -> Result<Loaded, i64> {
     let span = span(header, programs).ok_or(err::EINVAL)?;
-    let (bias, fixed) = if header.kind == ET_EXEC {
-        (0, MAP_FIXED_NOREPLACE)
+    let len = span.high - span.low;
+    let bias = if header.kind == ET_EXEC {
+        map_segments(fd, 0, MAP_FIXED_NOREPLACE, programs)?;
+        0
     } else {
-        (reserve(place, span.high - span.low, span.align)?.wrapping_sub(span.low), MAP_FIXED)
-    };
-    for program in programs {
-        if let Some(segment) = segment(program) {
-            map_segment(fd, bias, fixed, &segment)?;
+        // Nothing is in the way where we would put it, nearly always: that saves a reservation, which every segment
+        // would cut to pieces.
+        let bias = place.first_choice(len, span.align).wrapping_sub(span.low);
+        match map_segments(fd, bias, MAP_FIXED_NOREPLACE, programs) {
+            Ok(()) => bias,
+            Err(_) => {
+                let bias = reserve(len, span.align)?.wrapping_sub(span.low);
+                map_segments(fd, bias, MAP_FIXED, programs)?;
+                bias
+            }
         }
-    }
+    };
     Ok(Loaded {
         bias,
         entry: header.entry.wrapping_add(bias),
@@ -96,31 +105,48 @@ fn map_all(fd: i32, place: Place, header: &Header, programs: &[ProgramHeader]) -
     })
 }
 
-/// Finds address space for a position-independent file.
-fn reserve(place: Place, len: u64, align: u64) -> Result<u64, i64> {
-    let hint = match place {
-        Place::Library => 0,
-        Place::Program => {
-            let mut random = 0u64;
-            // SAFETY: the word lives through the call.
-            unsafe { sys!(nr::GETRANDOM, &raw mut random, 8, 0) };
-            (ET_DYN_BASE + (random & ((1 << RANDOM_BITS) - 1)) * PAGE) & !(align - 1)
+impl Place {
+    fn first_choice(self, len: u64, align: u64) -> u64 {
+        let at = match self {
+            Place::Program(random) => ET_DYN_BASE + (random & ((1 << RANDOM_BITS) - 1)) * PAGE,
+            Place::Library(below) => below.saturating_sub(len),
+        };
+        at & !(align - 1)
+    }
+}
+
+/// Maps all segments; none of them on failure.
+fn map_segments(fd: i32, bias: u64, fixed: u64, programs: &[ProgramHeader]) -> Result<(), i64> {
+    for (number, program) in programs.iter().enumerate() {
+        let Some(found) = segment(program) else { continue };
+        if let Err(error) = map_segment(fd, bias, fixed, &found) {
+            for mapped in programs[..number].iter().filter_map(segment) {
+                let (at, end) = (mapped.start.wrapping_add(bias), page_up(mapped.mem_end).wrapping_add(bias));
+                // SAFETY: mapped just now, and nothing refers to it.
+                unsafe { sys!(nr::MUNMAP, at, end - at) };
+            }
+            return Err(error);
         }
-    };
+    }
+    Ok(())
+}
+
+/// Finds address space for a position-independent file where the kernel has it.
+fn reserve(len: u64, align: u64) -> Result<u64, i64> {
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    let reserve_at = |hint: u64, len: u64| {
+    let reserve = |len: u64| {
         // SAFETY: a new mapping where nothing is.
-        let at = unsafe { sys!(nr::MMAP, hint, len, 0, flags, -1i64, 0) };
+        let at = unsafe { sys!(nr::MMAP, 0, len, 0, flags, -1i64, 0) };
         if at < 0 { Err(at) } else { Ok(at as u64) }
     };
-    let at = reserve_at(hint, len)?;
+    let at = reserve(len)?;
     if at & (align - 1) == 0 {
         return Ok(at);
     }
     // SAFETY: gives back what was just reserved, and then the ends of the larger reservation.
     unsafe {
         sys!(nr::MUNMAP, at, len);
-        let at = reserve_at(0, len + align)?;
+        let at = reserve(len + align)?;
         let aligned = at.next_multiple_of(align);
         if aligned > at {
             sys!(nr::MUNMAP, at, aligned - at);
@@ -153,6 +179,8 @@ fn map_segment(fd: i32, bias: u64, fixed: u64, segment: &Segment) -> Result<(), 
             sys!(nr::MMAP, at(from), to - from, segment.prot, flags, -1i64, 0)
         };
         if mapped < 0 {
+            // SAFETY: mapped just now.
+            unsafe { sys!(nr::MUNMAP, at(segment.start), segment.file_len) };
             return Err(mapped);
         }
     }

@@ -115,6 +115,7 @@ pub extern "C" fn patched_call(call: &mut Patched) -> bool {
     let area = Area::current();
     area.patched.set(true);
     let result = crate::trap::without_frame(area, call.number, &call.args);
+    crate::written::acknowledge(area);
     area.patched.set(false);
     let (Ok(result) | Err(result)) = result;
     call.result = result;

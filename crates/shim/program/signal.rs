@@ -98,8 +98,13 @@ pub fn finish(area: &Area, context: &mut UContext, number: u64, result: i64) {
         }
     }
     context.mcontext.rax = result as u64;
+    leave(area, context);
+}
+
+/// Delivers the signal that arrived inside the shim, if any, and restores the mask that a system call had replaced.
+pub fn leave(area: &Area, context: &mut UContext) {
     let saved = area.saved_mask.take();
-    if pending {
+    if area.pending.get() {
         // SAFETY: only this thread uses it.
         let info = unsafe { *area.pending_info.get() };
         area.pending.set(false);

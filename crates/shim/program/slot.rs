@@ -80,6 +80,7 @@ pub fn introduce(area: &Area) {
     if answer < 0 {
         sys::exit_group(137);
     }
+    area.borrowed.set(core::ptr::null_mut());
     let at = REGION.load(Ordering::Relaxed);
     let mapped = crate::fd::with_higher_limit(|| receive_fds(FD_SOCK, true, &mut [0; 8]))
         .and_then(|received| crate::start::map_region(received.fds[0], at));

@@ -10,8 +10,7 @@ use crate::area::{Area, REGION};
 use crate::load::{Loaded, Place, load, make_stack_executable};
 use crate::slot::{gate, receive_fds};
 use crate::sys::{
-    self, MADV_DONTFORK, MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_NONE,
-    PROT_READ, PROT_WRITE, err, nr, sys,
+    self, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, err, nr, sys,
 };
 
 const AT_NULL: u64 = 0;
@@ -49,6 +48,7 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     ids: [0; 4],
     has_interp: 0,
     patch_after: 0,
+    random: 0,
     comm: [0; 16],
     execfn: [0; 4096],
 }));
@@ -96,13 +96,14 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     }
 
     let has_interp = info.has_interp != 0;
-    let program = load(exe, if has_interp { Place::Program } else { Place::Library });
+    let library = Place::Library(REGION.load(Ordering::Relaxed));
+    let program = load(exe, if has_interp { Place::Program(info.random) } else { library });
     sys::close(exe);
     let Ok(program) = program else { sys::exit_group(CANNOT_START) };
     let mut entry = program.entry;
     let mut base = 0;
     if has_interp {
-        let loaded = load(interp, Place::Library);
+        let loaded = load(interp, library);
         sys::close(interp);
         let Ok(loaded) = loaded else { sys::exit_group(CANNOT_START) };
         entry = loaded.entry;
@@ -117,29 +118,18 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     unsafe { nomina_enter_guest(stack as u64, entry) }
 }
 
-/// Maps the region of slots, at `at` or anywhere, and keeps it out of forked children.
+/// Maps the region of slots, anywhere or at `at`, where a forked child still has its maker's.
 pub fn map_region(fd: i32, at: u64) -> Result<(), i64> {
     let fixed = if at == 0 { 0 } else { MAP_FIXED };
-    // SAFETY: a new mapping, or one where a forked child holds the place.
+    // SAFETY: a new mapping, or one in place of another region.
     let mapped =
         unsafe { sys!(nr::MMAP, at, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | fixed, fd, 0) };
     sys::close(fd);
     if mapped < 0 {
         return Err(mapped);
     }
-    // SAFETY: changes what fork does with the mapping.
-    unsafe { sys!(nr::MADVISE, mapped, REGION_SIZE, MADV_DONTFORK) };
     REGION.store(mapped as u64, Ordering::Relaxed);
     Ok(())
-}
-
-/// Keeps the place of the region in a forked child until the child has one: in the hole that `MADV_DONTFORK` leaves, the
-/// host kernel would put the child's next mappings, and the region would later be mapped over them.
-pub fn hold_region() -> Result<(), i64> {
-    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
-    // SAFETY: a new mapping where the child has nothing.
-    let held = unsafe { sys!(nr::MMAP, REGION.load(Ordering::Relaxed), REGION_SIZE, PROT_NONE, flags, -1i64, 0) };
-    if held < 0 { Err(held) } else { Ok(()) }
 }
 
 /// Makes the host kernel give the orphans of a pid namespace to the caller, its init.

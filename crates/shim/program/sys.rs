@@ -91,6 +91,7 @@ pub mod nr {
 pub mod err {
     pub const EPERM: i64 = -1;
     pub const ESRCH: i64 = -3;
+    pub const ESTALE: i64 = -116;
     pub const EINTR: i64 = -4;
     pub const EIO: i64 = -5;
     pub const E2BIG: i64 = -7;
@@ -230,5 +231,3 @@ pub const MAP_ANONYMOUS: u64 = 0x20;
 pub const MAP_NORESERVE: u64 = 0x4000;
 /// See [`PROT_READ`].
 pub const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
-/// `madvise(2)`: the mapping is absent in a forked child.
-pub const MADV_DONTFORK: u64 = 10;

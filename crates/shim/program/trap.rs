@@ -48,6 +48,7 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
             None => special(area, context, number, &args),
         };
         let (Ok(result) | Err(result)) = result;
+        written::acknowledge(area);
         signal::finish(area, context, number, result);
     }
     area.note_mask(context.sigmask);

@@ -19,6 +19,8 @@ use crate::uaccess::get_user;
 const SYSCALL: u16 = 0x050f;
 /// Something can be read.
 const POLLIN: u64 = 1;
+/// No descriptor.
+const NO_FD: u64 = u64::MAX;
 
 /// A descriptor reports a write. If the interrupted code has just returned from a system call that did not fail, the
 /// supervisor says what it shall have returned. It may be another thread's write that is reported; then nothing changes.
@@ -27,18 +29,32 @@ pub fn reported(info: &SigInfo, context: &mut UContext) {
     if info.band() & POLLIN == 0 {
         return;
     }
-    let registers = &context.mcontext;
-    if in_shim(registers.rip) || in_trampoline(registers.rip) || (registers.rax as i64) < 0 {
+    let area = Area::current();
+    if in_shim(context.mcontext.rip) || in_trampoline(context.mcontext.rip) {
+        area.reported.set(true);
         return;
     }
-    let area = Area::current();
     area.context.set(context);
     signal::open_faults(context);
     let registers = &context.mcontext;
-    if get_user::<u16>(registers.rip.wrapping_sub(2)) != Ok(SYSCALL) {
-        return;
+    let returned = registers.rax as i64 >= 0 && get_user::<u16>(registers.rip.wrapping_sub(2)) == Ok(SYSCALL);
+    let (first, third) = if returned { (registers.rdi, registers.rdx) } else { (NO_FD, NO_FD) };
+    let native = registers.rax;
+    let told = request(area, op::WRITTEN, &[first, third, native, 0, 0, 0]);
+    area.reported.set(false);
+    if returned {
+        context.mcontext.rax = told as u64;
     }
-    let args = [registers.rdi, registers.rdx, registers.rax, 0, 0, 0];
-    let result = request(area, op::WRITTEN, &args);
-    signal::finish(area, context, 0, result);
+    signal::leave(area, context);
+    area.note_mask(context.sigmask);
+}
+
+/// Before a system call ends: another thread's write was reported during it. The supervisor has to know, or it gets no further
+/// reports.
+#[inline]
+pub fn acknowledge(area: &Area) {
+    if area.reported.get() {
+        area.reported.set(false);
+        request(area, op::WRITTEN, &[NO_FD, NO_FD, u64::MAX, 0, 0, 0]);
+    }
 }

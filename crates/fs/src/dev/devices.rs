@@ -16,6 +16,10 @@ use crate::proc::generic::host_errno;
 pub const MEM_MAJOR: u32 = 1;
 /// Major number of `/dev/tty`, `console` and `ptmx` (`TTYAUX_MAJOR`).
 pub const TTYAUX_MAJOR: u32 = 5;
+/// Major number of miscellaneous devices (`MISC_MAJOR`).
+pub const MISC_MAJOR: u32 = 10;
+/// Minor number of `/dev/fuse` (`FUSE_MINOR`).
+pub const FUSE_MINOR: u32 = 229;
 /// Major number of the pseudo terminals of devpts (`UNIX98_PTY_SLAVE_MAJOR`).
 pub const PTS_MAJOR: u32 = 136;
 
@@ -28,6 +32,8 @@ pub trait DeviceHost: Send + Sync {
     fn open_tty(&self, flags: u32) -> Result<OwnedFd>;
     /// `/dev/ptmx`: a new pseudo terminal's master, registered in the caller's devpts.
     fn open_ptmx(&self, flags: u32) -> Result<OwnedFd>;
+    /// `/dev/fuse`: a connection for a server ([`crate::fuse`]).
+    fn open_fuse(&self, flags: u32) -> Result<OwnedFd>;
     /// `136:index` wherever the node is. `ENXIO` for one that the sandbox did not make.
     fn open_pts(&self, index: u32, flags: u32) -> Result<OwnedFd>;
 }
@@ -49,6 +55,7 @@ pub fn open_device(rdev: u64, mode: u32, flags: u32, host: &dyn DeviceHost) -> R
         (MEM_MAJOR, 7) => open_host_device(c"/dev/full", rdev, flags),
         (MEM_MAJOR, 8) => open_host_device(c"/dev/random", rdev, flags),
         (MEM_MAJOR, 9) => open_host_device(c"/dev/urandom", rdev, flags),
+        (MISC_MAJOR, FUSE_MINOR) => host.open_fuse(flags),
         (TTYAUX_MAJOR, 0) => host.open_tty(flags),
         (TTYAUX_MAJOR, 2) => host.open_ptmx(flags),
         (PTS_MAJOR, index) => host.open_pts(index, flags),

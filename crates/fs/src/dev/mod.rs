@@ -78,6 +78,8 @@ impl DevTmpfs {
         for (name, minor) in mem {
             root.insert(name, Node::device(&info, new(S_IFCHR | 0o666, devices::mem_device(minor))));
         }
+        let fuse = makedev(devices::MISC_MAJOR, devices::FUSE_MINOR);
+        root.insert("fuse", Node::device(&info, new(S_IFCHR | 0o666, fuse)));
         root.insert("tty", Node::device(&info, new(S_IFCHR | 0o666, makedev(TTYAUX_MAJOR, 0))));
         for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
             root.insert(name, Node::directory(&info, new(S_IFDIR | mode, 0)));

@@ -101,6 +101,9 @@ impl Inode for FileRef {
 struct Host(Mutex<Vec<String>>);
 
 impl DeviceHost for Host {
+    fn open_fuse(&self, _flags: u32) -> Result<OwnedFd> {
+        Err(Errno::ENXIO)
+    }
     fn open_tty(&self, _flags: u32) -> Result<OwnedFd> {
         self.0.lock().unwrap().push("tty".into());
         Err(Errno::ENXIO)

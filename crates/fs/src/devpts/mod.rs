@@ -281,6 +281,9 @@ mod tests {
     struct NoTerminals;
 
     impl DeviceHost for NoTerminals {
+        fn open_fuse(&self, _flags: u32) -> Result<OwnedFd> {
+            Err(Errno::ENXIO)
+        }
         fn open_tty(&self, _flags: u32) -> Result<OwnedFd> {
             Err(Errno::ENXIO)
         }

@@ -62,6 +62,7 @@ impl Node {
         })?;
         let fd = self.upper_fd()?;
         let merged = self.dir()?.lower.is_some();
+        self.fs.charge_inode()?;
         let made = if whiteout || stage == Stage::Work {
             let fs = &*self.fs;
             let temp = fs.temp_name();
@@ -83,7 +84,7 @@ impl Node {
         } else {
             make(At::new(&*fd, name), merged)
         };
-        match made {
+        match made.inspect_err(|_| self.fs.free_inode()) {
             Ok((made, entry)) => {
                 self.with_state(|s| s.names.as_mut().map(|n| n.insert(name.into(), entry)))?;
                 Ok(made)
@@ -246,7 +247,12 @@ impl Node {
             let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
             rustix::fs::linkat(CWD, path, at.fd, at.name, AtFlags::SYMLINK_FOLLOW).map_err(errno)?;
             Ok(((), Entry { kind: libc::DT_REG, ino: stat.stx_ino }))
-        })
+        })?;
+        if self.fs.space.as_ref().is_some_and(|space| space.is_limited()) {
+            // It has been charged when it was made.
+            self.fs.free_inode();
+        }
+        Ok(())
     }
 
     /// `O_TMPFILE`. The file is made in the work directory, which is on the same file system: nothing needs copying up.
@@ -267,6 +273,12 @@ impl Node {
         let stat = at.statx()?;
         self.fs.forget(id_of(&stat));
         self.fs.store.place(at, &stat, false, &self.fs.map, &wanted(&new))?;
+        if let Some(space) = &self.fs.space {
+            space.charge_inode()?;
+            if !space.is_nameless(&fd, stat.stx_ino) {
+                space.free_inode();
+            }
+        }
         Ok(Opened::Host(fd))
     }
 

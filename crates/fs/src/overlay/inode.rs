@@ -124,6 +124,9 @@ impl Node {
             }
             let file = spot.at().open(OFlags::WRONLY)?;
             rustix::fs::ftruncate(&file, size).map_err(errno)?;
+            if let Some(space) = &self.fs.space {
+                space.opened(&file)?;
+            }
         }
         if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
             let seen = self.see()?;
@@ -215,6 +218,13 @@ impl Inode for Node {
         }
         let _tree = self.fs.read();
         Ok(self.see()?.attr)
+    }
+
+    fn ino(&self) -> Result<u64> {
+        match self.dir.as_ref().and_then(|dir| dir.lower_id) {
+            Some((_, ino)) => Ok(ino),
+            None => Ok(self.getattr()?.ino),
+        }
     }
 
     fn file_type(&self) -> u32 {

@@ -15,6 +15,7 @@ use crate::fifo::Fifos;
 use crate::overlay::node::Node;
 use crate::override_stat::IdMap;
 use crate::store::Store;
+use crate::tmpfs::Space;
 
 /// On a zero-size file: the name is deleted (overlayfs with `userxattr`, Linux 6.7).
 pub(crate) const WHITEOUT: &[u8] = b"user.overlay.whiteout";
@@ -175,6 +176,8 @@ pub(crate) struct Fs {
     pub tree: RwLock<()>,
     pub cache: FdCache,
     pub fifos: Fifos,
+    /// What the files of a tmpfs are charged to.
+    pub space: Option<Arc<Space>>,
     /// Which lower file is the origin of which upper one, for handles of the lower file that guests still hold.
     pub copied: Mutex<Copied>,
     /// Lower directories whose place in the overlay is not their own, after a rename. Emptied when the overlay goes,
@@ -227,6 +230,7 @@ pub(crate) struct FsParts {
     pub reused: bool,
     pub durable: bool,
     pub max_fds: usize,
+    pub space: Option<Arc<Space>>,
 }
 
 impl Fs {
@@ -245,6 +249,7 @@ impl Fs {
             tree: RwLock::new(()),
             cache: FdCache::new(parts.max_fds),
             fifos: Fifos::default(),
+            space: parts.space,
             copied: Mutex::default(),
             moved: Mutex::default(),
             root: OnceLock::new(),
@@ -279,6 +284,27 @@ impl Fs {
     /// A number no other object of this overlay has.
     pub fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Charges a new name to the instance's account, if it has one. `ENOSPC`.
+    pub fn charge_inode(&self) -> Result<()> {
+        self.space.as_ref().map_or(Ok(()), |space| space.charge_inode())
+    }
+
+    /// Takes back what [`Fs::charge_inode`] charged.
+    pub fn free_inode(&self) {
+        if let Some(space) = &self.space {
+            space.free_inode();
+        }
+    }
+
+    /// `at` is about to lose a name. True when it will be taken off the account as soon as nobody has it open; otherwise the
+    /// caller does so once the name is gone.
+    pub fn loses_name(&self, at: At<'_>) -> bool {
+        let Some(space) = &self.space else { return false };
+        let Ok(stat) = at.statx() else { return false };
+        let file = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+        file && stat.stx_nlink == 1 && space.loses_name(at, stat.stx_ino)
     }
 
     /// A name in the work directory that nobody uses.

@@ -55,6 +55,7 @@ use self::node::{Dir, Entry, Place};
 use crate::at::{At, check_name, dtype, errno, id_of};
 use crate::override_stat::{IdMap, Override, XATTR};
 use crate::store::Store;
+use crate::tmpfs::Space;
 
 pub(crate) use self::create::bind_in;
 pub use self::node::Node;
@@ -79,8 +80,10 @@ pub struct OverlayOptions {
     pub durable: bool,
     /// Most directory handles to keep open; `None` for a quarter of `RLIMIT_NOFILE`, at most 2048.
     pub max_fds: Option<usize>,
-    /// Type in `/proc/filesystems`: `overlay` or `tmpfs`.
+    /// Type in `/proc/filesystems`: `overlay`, `tmpfs` or `ramfs`.
     pub fs_type: &'static str,
+    /// What the files are charged to, for a tmpfs.
+    pub space: Option<Arc<Space>>,
 }
 
 impl OverlayOptions {
@@ -96,6 +99,7 @@ impl OverlayOptions {
             durable: false,
             max_fds: None,
             fs_type: "overlay",
+            space: None,
         }
     }
 }
@@ -153,6 +157,7 @@ impl OverlaySb {
             reused: filled || marked,
             durable: options.durable,
             max_fds: options.max_fds.unwrap_or_else(default_max_fds),
+            space: options.space.clone(),
         }));
         let place = Place { parent: None, name: Box::default(), upper: true, gone: None };
         let upper_fd = FdSlot::pinned(upper.clone());
@@ -193,6 +198,11 @@ impl OverlaySb {
     pub fn resolve(&self, path: &[u8]) -> Result<Arc<Node>> {
         let _tree = self.fs.read();
         self.root.walk(path)
+    }
+
+    /// What the files of a tmpfs are charged to.
+    pub fn space(&self) -> Option<&Arc<Space>> {
+        self.fs.space.as_ref()
     }
 
     /// The root as this file system's own node.
@@ -299,9 +309,15 @@ impl SuperBlock for OverlaySb {
 
     fn statfs(&self) -> Result<StatFs> {
         const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
-        const TMPFS_MAGIC: u64 = 0x0102_1994;
-        let magic = if self.fs_type == "tmpfs" { TMPFS_MAGIC } else { OVERLAYFS_SUPER_MAGIC };
-        Ok(StatFs { magic, ..statfs_of(&*self.root.upper_fd()?, self.dev)? })
+        let upper = self.root.upper_fd()?;
+        if let Some(space) = &self.fs.space {
+            return Ok(space.statfs(&upper, self.dev));
+        }
+        Ok(StatFs { magic: OVERLAYFS_SUPER_MAGIC, ..statfs_of(&upper, self.dev)? })
+    }
+
+    fn show_options(&self) -> String {
+        self.fs.space.as_ref().map_or_else(String::new, |space| space.show_options())
     }
 
     fn cacheable(&self) -> bool {

@@ -402,7 +402,7 @@ impl Node {
     fn lower_entries(&self) -> Result<Vec<DirEntry>> {
         let Some(lower) = &self.dir()?.lower else { return Ok(Vec::new()) };
         let read = lower.fd(&self.fs).and_then(|fd| {
-            let entries = At::new(&*fd, b"").read_dir()?;
+            let entries = At::new(&*fd, b"").read_foreign_dir()?;
             // A directory that may be listed but not searched shows nothing either: no name in it can be reached.
             if let Some(first) = entries.first()
                 && At::new(&*fd, &first.name).statx().err() == Some(Errno::EACCES)

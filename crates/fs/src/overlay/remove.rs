@@ -130,6 +130,7 @@ impl Node {
         child.drop_companion()?;
         self.copy_up_dir()?;
         let fd = self.upper_fd()?;
+        let told_later = self.fs.loses_name(At::new(&*fd, name));
         if below {
             let exchange = if upper && dir { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
             self.replace_by_whiteout(name, exchange)?;
@@ -142,6 +143,9 @@ impl Node {
             self.with_state(|s| s.names.as_mut().and_then(|n| n.remove(name)))?;
         }
         self.with_state(|s| s.remove_child(name))?;
+        if !told_later {
+            self.fs.free_inode();
+        }
         lose_name(&child, kept);
         Ok(())
     }
@@ -272,6 +276,7 @@ impl Node {
         {
             target.clear_empty(&to_fd, new)?;
         }
+        let told_later = target.is_some() && self.fs.loses_name(At::new(&*to_fd, new));
         if over_whiteout {
             // A directory cannot be renamed over the whiteout, which is a file, but change places with it.
             self.mark()?;
@@ -282,6 +287,9 @@ impl Node {
             self.rename_leaving_whiteout(&from_fd, old, &to_fd, new)?;
         }
         if let Some(target) = &target {
+            if !told_later {
+                self.fs.free_inode();
+            }
             lose_name(target, kept);
         }
         let entry = self.take_entry(old)?;

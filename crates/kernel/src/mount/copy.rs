@@ -18,11 +18,10 @@ bitflags::bitflags! {
         const SLAVE = 0x02;
         /// `CL_COPY_UNBINDABLE`
         const UNBINDABLE = 0x04;
-        /// `CL_COPY_MNT_NS_FILE`: files of mount namespaces are copied, too. Without it copies would keep namespaces alive
-        /// in a circle.
-        const MNT_NS_FILE = 0x80;
         /// `CL_MAKE_SHARED`
         const MAKE_SHARED = 0x08;
+        /// `CL_COPY_MNT_NS_FILE`: also files that stand for mount namespaces.
+        const MNT_NS_FILE = 0x80;
     }
 }
 
@@ -42,23 +41,19 @@ pub(super) fn clone_mnt(
     mount
 }
 
-/// `is_mnt_ns_file`
-fn is_mnt_ns_file(root: &Arc<Dentry>) -> bool {
-    matches!(root.inode().namespace(), Some(NsRef::Mnt(_)))
-}
-
 /// Copies `src` from `root` downwards with the mounts on it: `copy_tree`.
 ///
-/// `EINVAL`: an unbindable mount, or the file of a mount namespace. `EPERM`: one below that may not be left out, because it is locked.
+/// `EINVAL`: an unbindable mount, or, unless asked for, a file that stands for a mount namespace. `EPERM`: an unbindable one
+/// below that may not be left out, because it is locked.
 pub(super) fn copy_tree(
     src: &Arc<Mount>,
     root: &Arc<Dentry>,
     copy: CopyFlags,
     lock: &mut NamespaceLock<'_>,
 ) -> Result<Arc<Mount>> {
-    let is_hidden_file = |root: &Arc<Dentry>| !copy.contains(CopyFlags::MNT_NS_FILE) && is_mnt_ns_file(root);
     let skips = |mount: &Mount| !copy.contains(CopyFlags::UNBINDABLE) && mount.is_unbindable();
-    if skips(src) || is_hidden_file(root) {
+    let skips_file = |root: &Dentry| !copy.contains(CopyFlags::MNT_NS_FILE) && is_mnt_ns_file(root);
+    if skips(src) || skips_file(root) {
         return Err(Errno::EINVAL);
     }
     let top = clone_mnt(src, root, copy, lock);
@@ -77,7 +72,7 @@ pub(super) fn copy_tree(
             }
             continue;
         }
-        if is_hidden_file(&child.root) {
+        if skips_file(&child.root) {
             continue;
         }
         let new = clone_mnt(&child, &child.root, copy, lock);
@@ -88,8 +83,18 @@ pub(super) fn copy_tree(
     Ok(top)
 }
 
+/// `is_mnt_ns_file`
+pub(super) fn is_mnt_ns_file(dentry: &Dentry) -> bool {
+    matches!(dentry.inode().namespace(), Some(NsRef::Mnt(_)))
+}
+
+/// `mnt_ns_loop`: whether a mount of this file in `ns` could make a namespace keep itself alive.
+pub(super) fn mnt_ns_loop(ns: &MntNamespace, dentry: &Dentry) -> bool {
+    matches!(dentry.inode().namespace(), Some(NsRef::Mnt(other)) if ns.id() >= other.mounts().id())
+}
+
 /// The mount namespace, owned by `user_ns`, of a new task with `CLONE_NEWNS`, or of `unshare(2)`: a copy of `old`'s whole
-/// tree, unbindable mounts included. Both trees are then walked in lock step, and the task's root and working directory
+/// tree, unbindable mounts included, files of mount namespaces left out. Both trees are then walked in lock step, and the task's root and working directory
 /// move to the new mounts that correspond to theirs. When `old` belongs to another user namespace, the copies of shared
 /// mounts are slaves, and all are locked together, so that a less privileged owner cannot uncover what is below them.
 ///
@@ -110,21 +115,18 @@ pub fn copy_mnt_ns(
     if differs {
         lock_mnt_tree(&new_root);
     }
-    let mut q = new_root.preorder().into_iter();
     let (mut root_mnt, mut pwd_mnt) = (None, None);
-    for p in old_root.preorder() {
-        // A mount that was not copied has no partner: the next new one belongs to a later old one.
-        let Some(new) = q.as_slice().first() else { break };
-        if !Arc::ptr_eq(&p.root, &new.root) {
-            continue;
-        }
+    let mut pairs = vec![(old_root, new_root.clone())];
+    while let Some((p, q)) = pairs.pop() {
         if Arc::ptr_eq(&p, &fs.root.mnt) {
-            root_mnt = Some(new.clone());
+            root_mnt = Some(q.clone());
         }
         if Arc::ptr_eq(&p, &fs.pwd.mnt) {
-            pwd_mnt = Some(new.clone());
+            pwd_mnt = Some(q.clone());
         }
-        q.next();
+        // Files of mount namespaces have not been copied, nor what is on them.
+        let copied = p.children().into_iter().filter(|child| !is_mnt_ns_file(&child.root));
+        pairs.extend(copied.zip(q.children()));
     }
     new_ns.inner().adopt_tree(&new_root);
     for (at, mnt) in [(&mut fs.root, root_mnt), (&mut fs.pwd, pwd_mnt)] {

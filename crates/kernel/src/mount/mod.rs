@@ -6,8 +6,9 @@
 //! - [`namespace`]: namespaces; `copy`: copies of trees, and `copy_mnt_ns` for `CLONE_NEWNS`
 //! - `attach`: putting a tree in its place; `umount`: taking one out; `tree`: the operations of `mount(2)`, `umount2(2)`
 //!   and `pivot_root(2)` made of them
+//! - `detached`: trees in no namespace (`open_tree(2)`, `fsmount(2)`); `setattr`: `mount_setattr(2)`
 //! - `pnode`: peer groups and slaves, who receives from whom; `propagate`: mounts and unmounts carried along these links
-//! - `proc_mounts`: `/proc/PID/mountinfo` and its relatives
+//! - `proc_mounts`: `/proc/PID/mountinfo` and its relatives; `statmount`: `statmount(2)` and `listmount(2)`
 //!
 //! # Locking
 //!
@@ -18,6 +19,7 @@
 
 mod attach;
 mod copy;
+mod detached;
 mod flags;
 mod ida;
 mod namespace;
@@ -25,6 +27,8 @@ mod pnode;
 mod proc_mounts;
 mod propagate;
 mod rootfs;
+mod setattr;
+mod statmount;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -36,6 +40,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
 pub use copy::copy_mnt_ns;
+pub use detached::DetachedMount;
 pub use flags::MountFlags;
 use ida::Ida;
 pub use namespace::MntNamespace;
@@ -43,6 +48,8 @@ use namespace::NsMounts;
 use pnode::Pnodes;
 pub use pnode::Propagation;
 pub use proc_mounts::{show_mountinfo, show_mounts, show_mountstats};
+pub use setattr::{MountKattr, mount_setattr};
+pub use statmount::{LSMT_ROOT, ListMount, MountView, StatMount, listmount, statmount};
 pub use tree::{
     MountPropagation, bind_mount, change_propagation, do_add_mount, do_mount, move_mount, move_mount_beneath,
     pivot_root, remount_flags, set_group,
@@ -62,8 +69,10 @@ pub struct MountTable {
     mnt_ids: Mutex<Ida>,
     /// `mnt_id_ctr`
     next_unique: AtomicU64,
-    /// Inode numbers and, less [`MountTable::FIRST_NS`], sequence numbers of namespaces.
+    /// Inode and sequence numbers of namespaces.
     next_ns: AtomicU64,
+    /// All namespaces that tasks can be in, by number. An end of the chain of locks: nothing is dropped under it.
+    namespaces: Mutex<BTreeMap<u64, Weak<MntNamespace>>>,
     /// Number of the latest change of any tree: `event`.
     event: AtomicU64,
     /// Order of mounts on one parent.
@@ -84,9 +93,15 @@ impl MountTable {
             mnt_ids: Mutex::new(Ida::new(1)),
             next_unique: AtomicU64::new(Self::UNIQUE_ID_OFFSET + 1),
             next_ns: AtomicU64::new(Self::FIRST_NS),
+            namespaces: Mutex::default(),
             event: AtomicU64::new(0),
             next_child: AtomicU64::new(0),
         })
+    }
+
+    /// The namespace with a number ([`MntNamespace::id`]): `lookup_mnt_ns`.
+    pub fn lookup_mnt_ns(&self, id: u64) -> Option<Arc<MntNamespace>> {
+        self.namespaces.lock().get(&id).and_then(Weak::upgrade)
     }
 
     /// `namespace_lock`
@@ -296,6 +311,17 @@ impl Mount {
     /// `mnt_ns`
     fn ns(&self) -> Option<Arc<NsMounts>> {
         self.state.read().ns.clone()
+    }
+
+    /// `anon_ns_root`: the root of a detached tree.
+    fn is_anon_root(&self) -> bool {
+        let ns = self.ns().filter(|ns| ns.is_anon());
+        ns.and_then(|ns| ns.root()).is_some_and(|root| std::ptr::eq(&*root, self))
+    }
+
+    /// `may_use_mount`: in the tree of `ns`, or in a detached one that comes from it.
+    fn may_be_used_by(&self, ns: &MntNamespace) -> bool {
+        self.is_in(ns) || self.ns().is_some_and(|own| own.is_anon_of(ns))
     }
 
     /// Whether this mount is in the tree of `ns`: `check_mnt`.

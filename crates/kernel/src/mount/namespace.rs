@@ -23,6 +23,8 @@ pub(super) struct NsMounts {
     ino: u64,
     /// Detached trees live in anonymous namespaces, which no task can be in.
     anon: bool,
+    /// The namespace that a detached tree was copied from (`seq_origin`), 0 for none.
+    origin: u64,
     user_ns: OnceLock<Arc<UserNamespace>>,
     root: RwLock<Option<Arc<Mount>>>,
     /// By unique id.
@@ -33,17 +35,32 @@ pub(super) struct NsMounts {
 }
 
 impl NsMounts {
-    fn new(table: &MountTable, anon: bool) -> Arc<NsMounts> {
-        let ino = if anon { 0 } else { table.next_ns.fetch_add(1, Ordering::Relaxed) };
+    fn new(ino: u64, origin: u64) -> Arc<NsMounts> {
         Arc::new(NsMounts {
             ino,
-            anon,
+            anon: ino == 0,
+            origin,
             user_ns: OnceLock::new(),
             root: RwLock::new(None),
             mounts: RwLock::default(),
             pending_mounts: AtomicUsize::new(0),
             event: AtomicU64::new(0),
         })
+    }
+
+    /// A namespace for a detached tree: `alloc_mnt_ns` with `anon`. `source` is where the tree is copied from.
+    pub(super) fn new_anon(owner: &MntNamespace, source: Option<&NsMounts>) -> Arc<NsMounts> {
+        let origin = source.map_or(0, |source| if source.anon { source.origin } else { source.ino });
+        let ns = Self::new(0, origin);
+        if let Some(user_ns) = owner.user_ns() {
+            let _ = ns.user_ns.set(user_ns.clone());
+        }
+        ns
+    }
+
+    /// `check_anonymous_mnt`: a detached tree that comes from `ns`, or from no namespace.
+    pub(super) fn is_anon_of(&self, ns: &MntNamespace) -> bool {
+        self.anon && (self.origin == 0 || self.origin == ns.id())
     }
 
     /// `is_anon_ns`
@@ -72,6 +89,11 @@ impl NsMounts {
         let old = mount.state.write().ns.replace(self.clone());
         drop(old);
         self.mounts.write().insert(mount.unique_id, mount.clone());
+    }
+
+    /// The mount with a unique id: `lookup_mnt_in_ns`.
+    pub(super) fn find(&self, unique_id: u64) -> Option<Arc<Mount>> {
+        self.mounts.read().get(&unique_id).cloned()
     }
 
     /// `move_from_ns`: the mount still says that it is here.
@@ -132,7 +154,10 @@ impl MntNamespace {
     }
 
     pub(super) fn empty(table: &Arc<MountTable>) -> Arc<MntNamespace> {
-        Arc::new(MntNamespace { inner: NsMounts::new(table, false), table: table.clone() })
+        let ino = table.next_ns.fetch_add(1, Ordering::Relaxed);
+        let ns = Arc::new(MntNamespace { inner: NsMounts::new(ino, 0), table: table.clone() });
+        table.namespaces.lock().insert(ino, Arc::downgrade(&ns));
+        ns
     }
 
     pub(super) fn inner(&self) -> &Arc<NsMounts> {
@@ -146,6 +171,13 @@ impl MntNamespace {
 
     /// Inode number, as `/proc/PID/ns/mnt` shows it.
     pub fn ino(&self) -> u64 {
+        self.inner.ino
+    }
+
+    /// `ns_id`: never used again, and higher than those of all namespaces that existed when this one was made. A file that
+    /// stands for a mount namespace can be mounted only in one with a lower number, so that they cannot keep one another
+    /// alive (`mnt_ns_loop`).
+    pub fn id(&self) -> u64 {
         self.inner.ino
     }
 
@@ -185,6 +217,7 @@ impl MntNamespace {
 impl Drop for MntNamespace {
     /// The last task has left: `put_mnt_ns`. Mounts that somebody still holds become detached.
     fn drop(&mut self) {
+        self.table.namespaces.lock().remove(&self.inner.ino);
         let mut lock = self.table.namespace_lock();
         if let Some(root) = self.inner.root() {
             umount_tree(&root, UmountTree::empty(), &self.table, &mut lock);

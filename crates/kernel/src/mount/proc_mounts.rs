@@ -52,22 +52,22 @@ fn super_options(mount: &Mount) -> String {
     text
 }
 
-fn fs_options(mount: &Mount) -> String {
+pub(super) fn fs_options(mount: &Mount) -> String {
     let options = mount.sb().ops().show_options();
     if options.is_empty() || options.starts_with(',') { options } else { format!(",{options}") }
 }
 
-fn source(mount: &Mount) -> Vec<u8> {
-    let source = mount.devname().map_or_else(|| mount.sb().ops().source(), <[u8]>::to_vec);
-    if source.is_empty() { b"none".to_vec() } else { source }
-}
-
-/// The root of a mount in its file system; for the file of a namespace its text (`show_path`).
-pub(super) fn root_path(mount: &Mount) -> Vec<u8> {
+/// The root of a mount in its file system: `show_path`.
+pub(super) fn show_path(mount: &Mount) -> Vec<u8> {
     match mount.root().inode().namespace() {
         Some(ns) => ns.link_text().into_bytes(),
         None => dentry_path(mount.root()),
     }
+}
+
+pub(super) fn source(mount: &Mount) -> Vec<u8> {
+    let source = mount.devname().map_or_else(|| mount.sb().ops().source(), <[u8]>::to_vec);
+    if source.is_empty() { b"none".to_vec() } else { source }
 }
 
 /// Major and minor number of a `dev_t`.
@@ -91,7 +91,7 @@ pub fn show_mountinfo(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         let parent = mount.parent().map_or(mount.id(), |parent| parent.id());
         let (major, minor) = major_minor(mount.sb().ops().dev());
         out.extend_from_slice(format!("{} {parent} {major}:{minor} ", mount.id()).as_bytes());
-        mangle(&mut out, &root_path(&mount), PATH_SPECIAL);
+        mangle(&mut out, &show_path(&mount), PATH_SPECIAL);
         out.push(b' ');
         mangle(&mut out, &path, PATH_SPECIAL);
         let flags = mount.flags();
@@ -112,7 +112,7 @@ pub fn show_mountinfo(ns: &MntNamespace, root: &Path) -> Vec<u8> {
             out.extend_from_slice(b" unbindable");
         }
         out.extend_from_slice(b" - ");
-        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        mangle(&mut out, mount.sb().ops().full_type().as_bytes(), SOURCE_SPECIAL);
         out.push(b' ');
         mangle(&mut out, &source(&mount), SOURCE_SPECIAL);
         let readonly = mount.sb().flags().contains(SuperFlags::RDONLY);
@@ -132,7 +132,7 @@ pub fn show_mounts(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         out.push(b' ');
         mangle(&mut out, &path, PATH_SPECIAL);
         out.push(b' ');
-        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        mangle(&mut out, mount.sb().ops().full_type().as_bytes(), SOURCE_SPECIAL);
         out.extend_from_slice(if mount.is_readonly() { b" ro" } else { b" rw" });
         out.extend_from_slice(super_options(&mount).as_bytes());
         out.extend_from_slice(mount_options(mount.flags()).as_bytes());
@@ -151,7 +151,7 @@ pub fn show_mountstats(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         out.extend_from_slice(b" mounted on ");
         mangle(&mut out, &path, PATH_SPECIAL);
         out.extend_from_slice(b" with fstype ");
-        mangle(&mut out, mount.sb().ops().fs_type().as_bytes(), SOURCE_SPECIAL);
+        mangle(&mut out, mount.sb().ops().full_type().as_bytes(), SOURCE_SPECIAL);
         out.push(b'\n');
     }
     out

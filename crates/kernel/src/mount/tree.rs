@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use super::attach::{attach_recursive_mnt, graft_tree, lock_mount, lock_mount_beneath};
-use super::copy::{CopyFlags, clone_mnt, copy_tree};
+use super::copy::{CopyFlags, clone_mnt, copy_tree, mnt_ns_loop};
 use super::propagate::propagation_would_overmount;
 use super::umount::{UmountTree, umount_tree};
 use super::{MntNamespace, Mount, MountFlags, NamespaceLock};
 use crate::errno::{Errno, Result};
-use crate::nsfs::NsRef;
 use crate::vfs::d_path::path_is_under;
 use crate::vfs::{ActiveSuper, Path};
 
@@ -69,10 +68,11 @@ pub fn do_add_mount(ns: &Arc<MntNamespace>, mount: &Arc<Mount>, at: &Path) -> Re
 
 /// `mount --bind`, with `recurse` `--rbind`: `do_loopback`. Gives the new mount.
 ///
-/// `EINVAL`: the file of a mount namespace that is not younger than the caller's. Errors of the target as [`do_mount`] has them; then `EINVAL`: an unbindable source, one in another namespace, or one
-/// with locked mounts on it that would be uncovered. `ENOTDIR`, `ENOSPC`.
+/// `EINVAL`: the file of this mount namespace, or of one that could contain it. Errors of the target as [`do_mount`] has
+/// them; then `EINVAL`: an unbindable source, one in another namespace that is no file of nsfs, or one with locked mounts on
+/// it that would be uncovered. `ENOTDIR`, `ENOSPC`.
 pub fn bind_mount(ns: &Arc<MntNamespace>, from: &Path, at: &Path, recurse: bool) -> Result<Arc<Mount>> {
-    if mnt_ns_loop(ns, from) {
+    if mnt_ns_loop(ns, &from.dentry) {
         return Err(Errno::EINVAL);
     }
     let mut lock = ns.table().namespace_lock();
@@ -95,24 +95,19 @@ pub(super) fn do_loopback(
     recurse: bool,
     lock: &mut NamespaceLock<'_>,
 ) -> Result<Arc<Mount>> {
-    // Files of namespaces can be mounted although nsfs itself is nowhere.
-    let may_copy = from.mnt.is_in(ns) || from.inode().namespace().is_some();
-    if from.mnt.is_unbindable() || !may_copy || (!recurse && has_locked_children(from)) {
+    // may_copy_tree: files of nsfs can be bound wherever they come from.
+    let may_copy = from.mnt.may_be_used_by(ns) || from.inode().namespace().is_some();
+    if from.mnt.is_unbindable()
+        || !may_copy
+        || (recurse && !from.mnt.is_mounted())
+        || (!recurse && has_locked_children(from))
+    {
         return Err(Errno::EINVAL);
     }
     if recurse {
         copy_tree(&from.mnt, &from.dentry, CopyFlags::MNT_NS_FILE, lock)
     } else {
-        Ok(clone_mnt(&from.mnt, &from.dentry, CopyFlags::empty(), lock))
-    }
-}
-
-/// `mnt_ns_loop`: whether `from` is the file of a mount namespace that is not younger than `ns`. Those may hold a mount of the
-/// file of `ns`, and they would keep each other alive.
-fn mnt_ns_loop(ns: &MntNamespace, from: &Path) -> bool {
-    match from.inode().namespace() {
-        Some(NsRef::Mnt(other)) => ns.ino() >= other.mounts().ino(),
-        _ => false,
+        Ok(clone_mnt(&from.mnt, &from.dentry, CopyFlags::MNT_NS_FILE, lock))
     }
 }
 
@@ -198,11 +193,12 @@ pub fn change_propagation(
     Ok(())
 }
 
-/// `mount --move`: `do_move_mount`.
+/// `mount --move`: `do_move_mount`. Also the root of a detached tree ([`super::DetachedMount`]) to its place.
 ///
 /// In Linux's order: `EINVAL`: not the root of a mount, or a directory onto a file or the reverse. `ENOENT`: the target has
 /// been removed or unmounted. `EINVAL`: source or target in another namespace, a source without parent, a locked one, one on a
-/// shared mount, or one with unbindable mounts in it to a shared mount. `ELOOP`: to a place below itself. `ENOSPC`.
+/// shared mount; a part of a detached tree other than its root; unbindable mounts to a shared mount. `ELOOP`: to a place
+/// below itself, or with the file of this mount namespace in it. `ENOSPC`.
 pub fn move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path) -> Result<()> {
     do_move_mount(ns, from, to, false)
 }
@@ -223,10 +219,14 @@ fn do_move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path, beneath: bool) 
         return Err(Errno::EINVAL);
     }
     let (at, over) = if beneath { lock_mount_beneath(to)? } else { (lock_mount(to)?, None) };
-    let movable = mount.is_in(ns)
-        && !mount.is_locked()
-        && mount.parent().is_some_and(|parent| !lock.pnodes.is_shared(&parent));
-    if !movable || !at.mnt.is_in(ns) {
+    let allowed = if mount.is_in(ns) {
+        !mount.is_locked()
+            && mount.parent().is_some_and(|parent| !lock.pnodes.is_shared(&parent))
+            && at.mnt.is_in(ns)
+    } else {
+        mount.is_anon_root() && !same_namespace(mount, &at.mnt) && at.mnt.may_be_used_by(ns)
+    };
+    if !allowed {
         return Err(Errno::EINVAL);
     }
     if let Some(over) = over
@@ -234,14 +234,15 @@ fn do_move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path, beneath: bool) 
             || mount.overmount().is_some()
             || mount_is_ancestor(&over, mount)
             || propagation_would_overmount(&at.mnt, &over, &at.dentry, &lock)
-            || propagation_would_overmount(&at.mnt, mount, &at.dentry, &lock))
+            || (mount.is_in(ns) && propagation_would_overmount(&at.mnt, mount, &at.dentry, &lock)))
     {
         return Err(Errno::EINVAL);
     }
     if lock.pnodes.is_shared(&at.mnt) && mount.preorder().iter().any(|mount| mount.is_unbindable()) {
         return Err(Errno::EINVAL);
     }
-    if mount_is_ancestor(mount, &at.mnt) {
+    let loops = |mount: &Arc<Mount>| mnt_ns_loop(ns, &mount.root);
+    if mount.preorder().iter().any(loops) || mount_is_ancestor(mount, &at.mnt) {
         return Err(Errno::ELOOP);
     }
     attach_recursive_mnt(mount, &at, ns, &mut lock)
@@ -275,6 +276,10 @@ pub fn set_group(ns: &Arc<MntNamespace>, from: &Path, to: &Path) -> Result<()> {
         of_mount.touch(ns.table().next_event());
     }
     Ok(())
+}
+
+fn same_namespace(a: &Mount, b: &Mount) -> bool {
+    a.ns().zip(b.ns()).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b))
 }
 
 /// `mount_is_ancestor`: whether `below` is `mount` or on it, however high.

@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
-use crate::nsfs::NsRef;
 use crate::vfs::Path;
 
 /// Type bits of `st_mode` (`inode(7)`).
@@ -133,6 +132,9 @@ pub enum Link {
 pub enum Opened {
     /// A host handle that is harmless in a guest's hands and has the access mode asked for.
     Host(OwnedFd),
+    /// As `Host`, a file that has the contents but is not the file itself: the caller lets it answer for the place, in `fstat(2)`
+    /// and the like.
+    Copy(OwnedFd),
     /// A directory: the caller makes the handle (directories are never handed out as host directories).
     Directory,
     /// A file whose text is made at open time (proc, sysfs): the caller hands out a sealed copy.
@@ -166,6 +168,10 @@ pub struct StatFs {
 pub trait SuperBlock: Send + Sync {
     /// Type as in `/proc/filesystems`.
     fn fs_type(&self) -> &'static str;
+    /// Type and subtype as `/proc/self/mountinfo` shows them: `fuse.sshfs`.
+    fn full_type(&self) -> &str {
+        self.fs_type()
+    }
     /// Source as `/proc/self/mountinfo` shows it.
     fn source(&self) -> Vec<u8>;
     /// Options specific to the file system, as mountinfo shows them after the super block's `rw` or `ro`.
@@ -200,10 +206,18 @@ pub trait SuperBlock: Send + Sync {
 pub trait Inode: Send + Sync {
     /// `stat`. Costs at most one or two host calls.
     fn getattr(&self) -> Result<Attr>;
+    /// Inode number as `stat` gives it, for `readdir`; cheaper where it is known.
+    fn ino(&self) -> Result<u64> {
+        Ok(self.getattr()?.ino)
+    }
     /// Type bits of the mode, without a host call.
     fn file_type(&self) -> u32;
     /// For downcasts inside a file system.
     fn as_any(&self) -> &dyn Any;
+    /// The namespace that this file of nsfs stands for: `get_proc_ns`.
+    fn namespace(&self) -> Option<crate::nsfs::NsRef> {
+        None
+    }
     /// Finds `name` (never `.` or `..`) in this directory. `ENOENT`, `ENOTDIR`, `ENAMETOOLONG`.
     fn lookup(&self, _name: &[u8]) -> Result<Arc<dyn Inode>> {
         Err(Errno::ENOTDIR)
@@ -218,10 +232,6 @@ pub trait Inode: Send + Sync {
             Link::Text(text) => Ok(text),
             Link::Jump(_) => Err(Errno::EINVAL),
         }
-    }
-    /// The namespace that this is the file of: `get_proc_ns`, for files of nsfs.
-    fn namespace(&self) -> Option<&NsRef> {
-        None
     }
     /// Whether this is a directory in which nothing will ever be (`is_empty_dir_inode`): a place made to be mounted on, such as
     /// `/proc/sys/fs/binfmt_misc`.

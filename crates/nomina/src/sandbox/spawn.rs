@@ -46,7 +46,7 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::whose::Streams;
-use crate::server::{Server, controls, handle, pids, reaper, spares, stats, watcher, worker};
+use crate::server::{Server, controls, fuse, handle, pids, reaper, spares, stats, turns, watcher, worker};
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
 const PROC_DEV: u64 = 0x16;
@@ -395,6 +395,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let ns_sb = active(Arc::new(NsFs));
     let ns_mnt = Mount::new(&mounted.table, ns_sb.clone(), ns_sb.root().clone(), MountFlags::empty());
 
+    let fuse_host = Arc::new(fuse::Host::new(&plan.layer.dir));
     let server = Arc::new(Server {
         kernel: Mutex::new(kernel),
         guests: Default::default(),
@@ -402,6 +403,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         listener: OnceLock::new(),
         handles: handle::Handles::new(scratch).map_err(host_error("preparing handles"))?,
         controls: controls::Controls::default(),
+        reporters: Default::default(),
         unix: socket::UnixNames::new(sockets),
         ids,
         nobody,
@@ -414,6 +416,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         ns_mnt,
         devpts: mounted.devpts,
         devtmpfs: mounted.devtmpfs,
+        fuse: nomina_fs::fuse::Fuse::new(fuse_host.clone()).map_err(host_error("preparing FUSE"))?,
         terminals: mounted.terminals.clone(),
         streams: OnceLock::new(),
         shim: OnceLock::new(),
@@ -421,6 +424,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
         renamed: Mutex::default(),
+        turns: turns::Turns::default(),
         spares: spares::Spares::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
@@ -430,6 +434,10 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         patch_after: plan.patch_after,
         started: Instant::now(),
     });
+    if plan.stats {
+        server.stats.switch_on();
+    }
+    let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.ns.set(first_pid_ns);
@@ -445,6 +453,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         process: GuestProcess::first(),
         files: Mutex::new(Arc::new(GuestFiles::with_socket(ours))),
         image: Mutex::new(Some(Image::first(space))),
+        borrowed: Mutex::default(),
         maker: None,
         hint: AtomicI32::new(0),
         made_ns: 0,

@@ -18,8 +18,11 @@ impl Ctx<'_> {
 
     /// The caller's credentials.
     pub fn cred(&self) -> Arc<Cred> {
-        let kernel = self.server.kernel.lock().unwrap();
-        kernel.task(self.task()).map(|task| task.cred().clone()).unwrap_or_else(|| self.server.nobody.clone())
+        let ask = || {
+            let kernel = self.server.kernel.lock().unwrap();
+            kernel.task(self.task()).map_or_else(|| self.server.nobody.clone(), |task| task.cred().clone())
+        };
+        self.cred.get_or_init(ask).clone()
     }
 
     /// A snapshot of the caller's root, working directory and umask.
@@ -31,7 +34,7 @@ impl Ctx<'_> {
         let kernel = self.server.kernel.lock().unwrap();
         match kernel.task(self.task()) {
             Some(task) => {
-                let cred = task.cred().clone();
+                let cred = self.cred.get_or_init(|| task.cred().clone()).clone();
                 let fs = task.fs().cloned();
                 drop(kernel);
                 (cred, fs.map_or_else(|| self.server.first_fs.clone(), |fs| fs.lock().unwrap().clone()))

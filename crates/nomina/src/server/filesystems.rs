@@ -2,6 +2,8 @@
 //!
 //! A type that is missing here is unknown (`ENODEV`), as on a kernel that is built without it.
 
+mod memory;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -14,7 +16,7 @@ use nomina_kernel::vfs::{ActiveSuper, SuperBlock, SuperIflags};
 use super::Server;
 use super::overlayfs::Overlay;
 use super::proc_source::PidNsView;
-use super::request::host;
+use memory::Memory;
 
 /// Numbers of devices that are none (`get_anon_bdev`). Those mounted at the start have numbers below.
 static NEXT_ANON: AtomicU64 = AtomicU64::new(0x40);
@@ -31,12 +33,13 @@ pub fn anon_dev() -> u64 {
 /// `EBUSY`: one of them twice.
 pub fn register_all(server: &Arc<Server>) -> Result<()> {
     let weak = Arc::downgrade(server);
-    let types: [Arc<dyn FileSystemType>; 7] = [
+    let types: [Arc<dyn FileSystemType>; 8] = [
         Arc::new(Sysfs),
         Arc::new(Memory { name: "tmpfs", server: weak.clone() }),
         Arc::new(Proc { server: weak.clone() }),
         Arc::new(DevTmpfs { server: weak.clone() }),
         Arc::new(DevPts { server: weak.clone() }),
+        Arc::new(super::fuse::FuseType { server: weak.clone() }),
         Arc::new(Memory { name: "ramfs", server: weak.clone() }),
         Arc::new(Overlay { server: weak }),
     ];
@@ -57,73 +60,6 @@ pub const REVEALING: SuperIflags =
 
 fn upgrade(server: &Weak<Server>) -> Result<Arc<Server>> {
     server.upgrade().ok_or(Errno::ENODEV)
-}
-
-/// tmpfs and ramfs.
-struct Memory {
-    name: &'static str,
-    server: Weak<Server>,
-}
-
-/// Options of tmpfs (`tmpfs(5)`).
-#[derive(Default)]
-struct MemoryOptions {
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-}
-
-impl FileSystemType for Memory {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-    fn flags(&self) -> FsFlags {
-        FsFlags::USERNS_MOUNT
-    }
-    fn parse_param(&self, fc: &mut FsContext, param: &FsParameter) -> Result<bool> {
-        let bad = |fc: &mut FsContext| fc.invalf(format_args!("Bad value for '{}'", param.key()));
-        match param.key() {
-            "mode" => {
-                let mode = param.string().ok().and_then(|text| u32::from_str_radix(text, 8).ok());
-                fc.private::<MemoryOptions>().mode = Some(mode.ok_or_else(|| bad(fc))? & 0o7777);
-            }
-            "uid" | "gid" if self.name == "tmpfs" => {
-                let id = param.string().ok().and_then(|text| text.parse().ok());
-                let user_ns = fc.user_ns.clone();
-                let made = match param.key() {
-                    "uid" => id.and_then(|id| user_ns.make_kuid(id)),
-                    _ => id.and_then(|id| user_ns.make_kgid(id)),
-                };
-                let made = made.ok_or_else(|| bad(fc))?;
-                let options = fc.private::<MemoryOptions>();
-                let place = if param.key() == "uid" { &mut options.uid } else { &mut options.gid };
-                *place = Some(made);
-            }
-            "size" | "nr_blocks" | "nr_inodes" | "huge" | "mpol" | "inode32" | "inode64" | "noswap"
-                if self.name == "tmpfs" => {}
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-    fn get_tree(&self, fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
-        let server = upgrade(&self.server)?;
-        let dir = server.private_dirs.create(self.name).map_err(host)?;
-        let ops = nomina_fs::tmpfs::new(dir.upper(), dir.work(), server.ids)?;
-        let default_mode = if self.name == "tmpfs" { 0o1777 } else { 0o755 };
-        let cred = fc.caller.cred.clone();
-        let options = fc.private::<MemoryOptions>();
-        let set = nomina_kernel::vfs::SetAttr {
-            mode: Some(options.mode.unwrap_or(default_mode)),
-            uid: Some(options.uid.unwrap_or(cred.fsuid)),
-            gid: Some(options.gid.unwrap_or(cred.fsgid)),
-            ..Default::default()
-        };
-        let sb = fill_super(fc, ops, SuperIflags::empty());
-        sb.keep(dir);
-        sb.root().inode().setattr(&set)?;
-        server.instances.add(&sb);
-        Ok(sb)
-    }
 }
 
 /// proc: of the pid namespace of who mounts it.

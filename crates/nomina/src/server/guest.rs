@@ -41,6 +41,11 @@ impl SlotAllocator {
         SlotAllocator { next: 1, free: Vec::new() }
     }
 
+    /// How many are taken.
+    fn taken(&self) -> usize {
+        self.next as usize - self.free.len()
+    }
+
     /// A free slot, if there is one.
     fn alloc(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| {
@@ -78,7 +83,7 @@ impl AddressSpace {
     /// Whether slot 0 is the only one in use.
     pub fn alone(&self) -> bool {
         let slots = self.slots.lock().unwrap();
-        !slots.free.contains(&0) && slots.next as usize == slots.free.len() + 1
+        !slots.free.contains(&0) && slots.taken() == 1
     }
 }
 
@@ -126,6 +131,13 @@ impl Image {
         Some(Image { slot: space.region.slot(index), lease: Arc::new(Lease { space, index }) })
     }
 
+    /// A slot of the same region for a child with memory of its own, to prepare an exec in; `None` when threads may need
+    /// what is left.
+    pub fn lend(&self) -> Option<Image> {
+        let few = self.space().slots.lock().unwrap().taken() < nomina_abi::REGION_SLOTS / 2;
+        if few { self.beside() } else { None }
+    }
+
     /// Address space.
     pub fn space(&self) -> &Arc<AddressSpace> {
         &self.lease.space
@@ -151,6 +163,8 @@ pub struct GuestThread {
     pub files: Mutex<Arc<GuestFiles>>,
     /// Address space and slot; `None` for a process that has not asked for anything yet.
     pub image: Mutex<Option<Image>>,
+    /// For a process that has not introduced itself: a slot in its maker's region, where it may ask for an exec.
+    pub borrowed: Mutex<Option<Image>>,
     /// The thread that made it, and what that calls it: where to look for its host pid before it has introduced itself.
     pub maker: Option<(Weak<GuestThread>, i32)>,
     /// Host pid as its maker noted it; 0 if not known. To be checked before it is used.

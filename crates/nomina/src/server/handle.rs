@@ -3,7 +3,8 @@
 //! What the guest holds is a *placeholder*: for directories and `O_PATH` an empty host directory that is already removed, so
 //! that no native call can reach anything through it, while `read` answers EISDIR and `lseek` keeps a position shared by
 //! duplicates, as Linux has it; for texts a sealed memfd. The placeholder's device and inode number are the key to the
-//! real object here. An inotify watch tells when the last copy of a placeholder, wherever it was passed, is closed.
+//! real object here. An inotify watch tells when the last copy of a placeholder, wherever it was passed, is closed. An open
+//! directory's is then used again: it has one open file description at a time, whose end is `IN_CLOSE_NOWRITE`.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nomina_kernel::mount::DetachedMount;
 use nomina_kernel::vfs::{DirEntry, Path};
 use rustix::fs::inotify;
 use rustix::fs::{AtFlags, Mode, OFlags, SealFlags};
@@ -24,6 +26,8 @@ pub struct Handle {
     pub path: Path,
     /// Open flags of the guest (`O_PATH`, `O_DIRECTORY` …).
     pub flags: u32,
+    /// The detached tree that lives as long as the handle (`FMODE_NEED_UNMOUNT`).
+    pub detached: Option<DetachedMount>,
     /// Entries as of the last rewind.
     pub entries: Mutex<Option<Arc<Vec<DirEntry>>>>,
 }
@@ -33,7 +37,24 @@ type Key = (u64, u64);
 #[derive(Default)]
 struct Table {
     by_key: HashMap<Key, Arc<Handle>>,
-    by_watch: HashMap<i32, Key>,
+    by_watch: HashMap<i32, Watched>,
+    /// How many of `by_watch` are kept for further use.
+    kept: usize,
+}
+
+/// What an event of inotify is about.
+struct Watched {
+    key: Key,
+    /// The placeholder, if it is to be used again. Otherwise it goes with its last copy.
+    again: Option<OwnedFd>,
+}
+
+impl Table {
+    fn forget(&mut self, watch: i32) -> Option<Watched> {
+        let watched = self.by_watch.remove(&watch)?;
+        self.kept -= usize::from(watched.again.is_some());
+        Some(watched)
+    }
 }
 
 /// All placeholders of a sandbox.
@@ -43,6 +64,7 @@ pub struct Handles {
     inotify: OwnedFd,
     serial: AtomicUsize,
     blanks: Mutex<Vec<Blank>>,
+    /// Taken before `blanks`.
     table: Mutex<Table>,
 }
 
@@ -53,9 +75,12 @@ struct Blank {
     watch: i32,
 }
 
-/// How many blanks are kept, and below how many they are made up again.
+/// How many blanks are kept, below how many closed ones are looked for, and how few are made up again.
 const BLANKS: usize = 48;
 const FEW_BLANKS: usize = 24;
+const TOO_FEW_BLANKS: usize = 8;
+/// Most placeholders in guests' hands that are to be used again: each takes a descriptor of ours.
+const MOST_KEPT: usize = 256;
 /// Flags of an open directory that `F_GETFL` shows.
 const SHOWN_FLAGS: OFlags =
     OFlags::DIRECTORY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::NOATIME);
@@ -87,12 +112,36 @@ impl Handles {
     /// # Errors
     /// Those of `mkdirat(2)` and `openat(2)`, such as `EMFILE`.
     pub fn open_path(&self, path: Path, flags: u32) -> io::Result<OwnedFd> {
+        self.open_placeholder(path, flags, None)
+    }
+
+    /// Makes a placeholder for a detached tree, which goes with the last copy of it.
+    ///
+    /// # Errors
+    /// As [`Handles::open_path`].
+    pub fn open_detached(&self, tree: DetachedMount, flags: u32) -> io::Result<OwnedFd> {
+        self.open_placeholder(tree.path(), flags, Some(tree))
+    }
+
+    fn open_placeholder(
+        &self,
+        path: Path,
+        flags: u32,
+        detached: Option<DetachedMount>,
+    ) -> io::Result<OwnedFd> {
+        if self.blanks.lock().unwrap().len() <= FEW_BLANKS {
+            self.sweep_closed();
+        }
         let spare = self.blanks.lock().unwrap().pop();
         let blank = spare.map_or_else(|| self.blank(), Ok)?;
-        let kind = if flags & libc::O_PATH as u32 != 0 { OFlags::PATH } else { OFlags::RDONLY };
+        // The end of an `O_PATH` description is not told, only that of its file.
+        let is_path = flags & libc::O_PATH as u32 != 0;
+        let kind = if is_path { OFlags::PATH } else { OFlags::RDONLY };
         let shown = OFlags::from_bits_retain(flags) & SHOWN_FLAGS;
         let fd = rustix::fs::openat(&blank.fd, ".", kind | shown | OFlags::CLOEXEC, Mode::empty())?;
-        self.insert(blank.key, blank.watch, path, flags);
+        let again = (!is_path).then_some(blank.fd);
+        let handle = Handle { path, flags, detached, entries: Mutex::new(None) };
+        self.insert(blank.watch, Watched { key: blank.key, again }, handle);
         Ok(fd)
     }
 
@@ -105,13 +154,13 @@ impl Handles {
         let removed = rustix::fs::unlinkat(&self.scratch, &name, AtFlags::REMOVEDIR);
         let fd = fd?;
         removed?;
-        let (key, watch) = self.watch(&fd)?;
+        let (key, watch) = self.watch(&fd, inotify::WatchFlags::CLOSE_NOWRITE)?;
         Ok(Blank { fd, key, watch })
     }
 
     /// Whether [`Handles::make_blanks`] should be called.
     pub fn is_short_of_blanks(&self) -> bool {
-        matches!(self.blanks.lock().unwrap().len(), 0 | FEW_BLANKS)
+        matches!(self.blanks.lock().unwrap().len(), 0 | TOO_FEW_BLANKS)
     }
 
     /// Makes placeholders ahead. What fails here is tried again, and told, when one is needed.
@@ -148,24 +197,29 @@ impl Handles {
     /// # Errors
     /// Those of `fstat(2)` and `inotify_add_watch(2)` (`ENOSPC`: `fs.inotify.max_user_watches`).
     pub fn register(&self, fd: &OwnedFd, path: Path, flags: u32) -> io::Result<()> {
-        let (key, watch) = self.watch(fd)?;
-        self.insert(key, watch, path, flags);
+        let (key, watch) = self.watch(fd, inotify::WatchFlags::empty())?;
+        let handle = Handle { path, flags, detached: None, entries: Mutex::new(None) };
+        self.insert(watch, Watched { key, again: None }, handle);
         Ok(())
     }
 
-    /// Asks to be told when the last copy of `fd` is closed.
-    fn watch(&self, fd: &OwnedFd) -> io::Result<(Key, i32)> {
+    /// Asks to be told when the file of `fd` is gone, and of other events.
+    fn watch(&self, fd: &OwnedFd, others: inotify::WatchFlags) -> io::Result<(Key, i32)> {
         let stat = rustix::fs::fstat(fd)?;
         let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let watch = inotify::add_watch(&self.inotify, link, inotify::WatchFlags::DELETE_SELF)?;
+        let watch = inotify::add_watch(&self.inotify, link, inotify::WatchFlags::DELETE_SELF | others)?;
         Ok(((stat.st_dev, stat.st_ino), watch))
     }
 
-    fn insert(&self, key: Key, watch: i32, path: Path, flags: u32) {
+    fn insert(&self, watch: i32, mut watched: Watched, handle: Handle) {
         let mut table = self.table.lock().unwrap();
         let gone = if table.by_key.len() >= SWEEP_FROM { self.sweep(&mut table) } else { Vec::new() };
-        table.by_watch.insert(watch, key);
-        table.by_key.insert(key, Arc::new(Handle { path, flags, entries: Mutex::new(None) }));
+        if table.kept >= MOST_KEPT {
+            watched.again = None;
+        }
+        table.kept += usize::from(watched.again.is_some());
+        table.by_key.insert(watched.key, Arc::new(handle));
+        table.by_watch.insert(watch, watched);
         drop(table);
         drop(gone);
     }
@@ -181,6 +235,12 @@ impl Handles {
         self.table.lock().unwrap().by_key.get(&(dev, ino)).cloned()
     }
 
+    /// Forgets a handle that [`Handles::register`] was told of, whose file lives on.
+    pub fn forget(&self, key: Key) {
+        let gone = self.table.lock().unwrap().by_key.remove(&key);
+        drop(gone);
+    }
+
     /// Forgets what was closed, so that it keeps no mount busy.
     pub fn sweep_closed(&self) {
         let mut table = self.table.lock().unwrap();
@@ -190,16 +250,25 @@ impl Handles {
         drop(gone);
     }
 
-    /// Forgets what was closed.
+    /// Forgets what was closed, and keeps placeholders that can be used again.
     fn sweep(&self, table: &mut Table) -> Vec<Arc<Handle>> {
         let mut gone = Vec::new();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
         while let Ok(event) = reader.next() {
-            if event.events().intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED)
-                && let Some(key) = table.by_watch.remove(&event.wd())
+            let (events, watch) = (event.events(), event.wd());
+            let ends = events.intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED);
+            let closed = events.intersects(inotify::ReadFlags::CLOSE_NOWRITE)
+                && table.by_watch.get(&watch).is_some_and(|watched| watched.again.is_some());
+            if (ends || closed)
+                && let Some(Watched { key, again }) = table.forget(watch)
             {
                 gone.extend(table.by_key.remove(&key));
+                let mut blanks = self.blanks.lock().unwrap();
+                // One too many goes, and with it its file.
+                if let Some(fd) = again.filter(|_| closed && blanks.len() < BLANKS) {
+                    blanks.push(Blank { fd, key, watch });
+                }
             }
         }
         gone

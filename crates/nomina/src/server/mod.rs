@@ -13,6 +13,7 @@ pub mod controls;
 pub mod filesystems;
 pub mod fresh;
 pub mod fs_contexts;
+pub mod fuse;
 #[cfg(test)]
 mod fuzz;
 pub mod given;
@@ -27,11 +28,13 @@ pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
 pub mod reaper;
+pub mod reporters;
 pub mod request;
 pub mod spares;
 pub mod stats;
 pub mod sys;
 pub mod tty;
+pub mod turns;
 pub mod watcher;
 pub mod whose;
 pub mod worker;
@@ -69,6 +72,8 @@ pub struct Server {
     pub handles: handle::Handles,
     /// Files whose writes come to us.
     pub controls: controls::Controls,
+    /// Threads whose writes to limited file systems are looked at.
+    pub reporters: reporters::Reporters,
     /// Names of unix sockets.
     pub unix: sys::socket::UnixNames,
     /// Host owner and sandbox user.
@@ -95,6 +100,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
+    /// File systems served by guests.
+    pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
     /// The standard streams that were passed in; set at the launch.
@@ -107,6 +114,8 @@ pub struct Server {
     pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.
     pub watcher: watcher::Watcher,
+    /// Which workers wait for gate calls.
+    pub turns: turns::Turns,
     /// Regions and sockets made ahead.
     pub spares: spares::Spares,
     /// Counts of requests.

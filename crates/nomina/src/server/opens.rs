@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::mount::Mount;
 use nomina_kernel::vfs::ActiveSuper;
 
@@ -88,7 +89,7 @@ impl Server {
     /// Forgets files that nobody holds.
     fn prune_opens(&self) {
         let mut held = std::collections::HashSet::new();
-        self.each_held(|key, _| {
+        self.each_held(|key, _, _| {
             held.insert(key);
         });
         let mut table = self.opens.table.lock().unwrap();
@@ -98,6 +99,31 @@ impl Server {
 
     /// The mounts of a file system that native handles and maps of guests hold.
     pub fn mounts_held(&self, sb: &Arc<ActiveSuper>) -> Vec<Arc<Mount>> {
+        self.find_held(sb, false)
+    }
+
+    /// Whether a mount, with `recurse` one below it, may become read-only: `mnt_hold_writers`.
+    ///
+    /// # Errors
+    /// `EBUSY`: a guest has a file open for writing by it.
+    pub fn hold_writers(&self, mount: &Arc<Mount>, recurse: bool) -> Result<()> {
+        let mounts = if recurse { mount.preorder() } else { vec![mount.clone()] };
+        let is_written = |mount: &Arc<Mount>| {
+            !mount.is_readonly()
+                && self.find_held(mount.sb(), true).iter().any(|held| Arc::ptr_eq(held, mount))
+        };
+        if mounts.iter().any(is_written) { Err(Errno::EBUSY) } else { Ok(()) }
+    }
+
+    /// Whether a file system may become read-only: `sb_prepare_remount_readonly`.
+    ///
+    /// # Errors
+    /// `EBUSY`: a guest has a file of it open for writing.
+    pub fn hold_all_writers(&self, sb: &Arc<ActiveSuper>) -> Result<()> {
+        if self.find_held(sb, true).is_empty() { Ok(()) } else { Err(Errno::EBUSY) }
+    }
+
+    fn find_held(&self, sb: &Arc<ActiveSuper>, only_writers: bool) -> Vec<Arc<Mount>> {
         let instances = self.instances.all();
         let mut held: Vec<Arc<Mount>> = Vec::new();
         let mut add = |mount: Arc<Mount>| {
@@ -105,7 +131,10 @@ impl Server {
                 held.push(mount);
             }
         };
-        self.each_held(|key, name| {
+        self.each_held(|key, name, writes| {
+            if only_writers && !writes {
+                return;
+            }
             let of = instances.iter().find(|sb| sb.ops().path_of_host(name).is_some());
             if !of.is_some_and(|of| Arc::ptr_eq(of, sb)) {
                 return;
@@ -121,8 +150,9 @@ impl Server {
         held
     }
 
-    /// Calls `with` for every file that a guest has open or mapped: its key and what the host calls it.
-    fn each_held(&self, mut with: impl FnMut(Key, &[u8])) {
+    /// Calls `with` for every file that a guest has open or mapped: its key, what the host calls it, and whether it is open for
+    /// writing.
+    fn each_held(&self, mut with: impl FnMut(Key, &[u8], bool)) {
         let mut seen = std::collections::HashSet::new();
         for thread in self.guests.all() {
             let pid = thread.process.host_pid.load(Ordering::Acquire);
@@ -135,12 +165,15 @@ impl Server {
                 if name.first() == Some(&b'/')
                     && let Ok(stat) = std::fs::metadata(entry.path())
                 {
-                    with((stat.dev(), stat.ino()), name);
+                    // The link's mode is that of the descriptor.
+                    let writes =
+                        std::fs::symlink_metadata(entry.path()).is_ok_and(|link| link.mode() & 0o200 != 0);
+                    with((stat.dev(), stat.ino()), name, writes);
                 }
             }
             let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
             for (key, name) in maps.split(|&byte| byte == b'\n').filter_map(mapped_file) {
-                with(key, name);
+                with(key, name, false);
             }
         }
     }

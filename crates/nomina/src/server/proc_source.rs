@@ -49,14 +49,14 @@ impl Inode for NsInode {
             ..Attr::default()
         })
     }
+    fn namespace(&self) -> Option<NsRef> {
+        Some(self.ns.clone())
+    }
     fn file_type(&self) -> u32 {
         S_IFREG
     }
     fn as_any(&self) -> &dyn Any {
         self
-    }
-    fn namespace(&self) -> Option<&NsRef> {
-        Some(&self.ns)
     }
     fn open(&self, _flags: u32) -> Result<Opened> {
         // A placeholder stands for it in the guest's hands.

@@ -1,6 +1,6 @@
 //! One request: reading its arguments, building its reply.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use nomina_abi as abi;
 use nomina_gate::region::{ReplyWords, Request, SlotRef};
 use nomina_gate::sock;
+use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
 
 use super::Server;
@@ -72,6 +73,8 @@ pub struct Ctx<'a> {
     pub out: [u64; 7],
     /// Descriptors that go with a [`Reply::Value`].
     pub fds: Vec<OwnedFd>,
+    /// The caller's credentials, once asked for.
+    pub(super) cred: OnceCell<Arc<Cred>>,
     /// Number of a descriptor that the guest has to give before the request can be served.
     pub wanted: Cell<Option<i32>>,
 }
@@ -85,7 +88,18 @@ impl<'a> Ctx<'a> {
         call: Option<u64>,
     ) -> Ctx<'a> {
         let Request { nr, args } = slot.request();
-        Ctx { server, thread, slot, call, nr, args, out: [0; 7], fds: Vec::new(), wanted: Cell::new(None) }
+        Ctx {
+            server,
+            thread,
+            slot,
+            call,
+            nr,
+            args,
+            out: [0; 7],
+            fds: Vec::new(),
+            cred: OnceCell::new(),
+            wanted: Cell::new(None),
+        }
     }
 
     /// Argument as C `int`.
@@ -174,6 +188,9 @@ impl<'a> Ctx<'a> {
     }
 
     /// Sends descriptors and writes the reply.
+    ///
+    /// No copy of a descriptor is left when the caller has its answer: when it closes the last of its own, locks must go, pipes
+    /// end and files be free to be executed.
     pub fn finish(mut self, result: Result<Reply>) {
         if let Some(fd) = self.wanted.get() {
             let words = ReplyWords { ret: fd.into(), flags: abi::reply::GIVE, ..ReplyWords::default() };
@@ -213,6 +230,7 @@ impl<'a> Ctx<'a> {
                 }
             }
         }
+        drop(fds);
         self.slot.reply(&words);
     }
 

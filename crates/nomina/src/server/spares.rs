@@ -20,6 +20,16 @@ const LOW: usize = 4;
 struct Stock {
     spaces: Vec<Arc<AddressSpace>>,
     sockets: Vec<(OwnedFd, OwnedFd)>,
+    /// The maker has been asked to make up what is short.
+    asked: bool,
+}
+
+impl Stock {
+    /// Whether the maker must be asked, once.
+    fn is_short(&mut self) -> bool {
+        let short = self.spaces.len() <= LOW || self.sockets.len() <= LOW;
+        short && !std::mem::replace(&mut self.asked, true)
+    }
 }
 
 /// The stock.
@@ -37,8 +47,11 @@ impl Spares {
     pub fn space(&self) -> io::Result<Arc<AddressSpace>> {
         let mut stock = self.stock.lock().unwrap();
         let spare = stock.spaces.pop();
-        self.ask(stock.spaces.len());
+        let short = stock.is_short();
         drop(stock);
+        if short {
+            self.wake();
+        }
         spare.map_or_else(AddressSpace::new, Ok)
     }
 
@@ -47,14 +60,14 @@ impl Spares {
     /// # Errors
     /// As [`sock::pair`].
     pub fn sockets(&self) -> io::Result<(OwnedFd, OwnedFd)> {
-        let spare = self.stock.lock().unwrap().sockets.pop();
-        spare.map_or_else(sock::pair, Ok)
-    }
-
-    fn ask(&self, left: usize) {
-        if left == LOW {
+        let mut stock = self.stock.lock().unwrap();
+        let spare = stock.sockets.pop();
+        let short = stock.is_short();
+        drop(stock);
+        if short {
             self.wake();
         }
+        spare.map_or_else(sock::pair, Ok)
     }
 
     /// Has the maker look for what is short.
@@ -68,7 +81,8 @@ impl Spares {
     fn fill(&self) {
         loop {
             let (spaces, sockets) = {
-                let stock = self.stock.lock().unwrap();
+                let mut stock = self.stock.lock().unwrap();
+                stock.asked = false;
                 (stock.spaces.len(), stock.sockets.len())
             };
             if spaces >= FULL && sockets >= FULL {

@@ -1,7 +1,7 @@
 //! Counts of requests, for `nomina run --stats`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 const NUMBERS: usize = 512;
 const OPERATIONS: usize = 16;
@@ -29,11 +29,16 @@ pub struct Count {
 /// Counts by system call number, operations behind them.
 pub struct Stats {
     cells: Box<[Cell]>,
+    /// Looking at the clock takes as long as the shortest requests.
+    on: AtomicBool,
 }
 
 impl Default for Stats {
     fn default() -> Stats {
-        Stats { cells: (0..NUMBERS + OPERATIONS).map(|_| Cell::default()).collect() }
+        Stats {
+            cells: (0..NUMBERS + OPERATIONS).map(|_| Cell::default()).collect(),
+            on: AtomicBool::new(false),
+        }
     }
 }
 
@@ -45,8 +50,19 @@ impl Stats {
         }
     }
 
-    /// Counts one request.
-    pub fn count(&self, nr: u32, spent: Duration, enosys: bool) {
+    /// Has requests counted from now on.
+    pub fn switch_on(&self) {
+        self.on.store(true, Ordering::Relaxed);
+    }
+
+    /// The time at which a request's service starts, where that is of interest.
+    pub fn start(&self) -> Option<Instant> {
+        self.on.load(Ordering::Relaxed).then(Instant::now)
+    }
+
+    /// Counts one request that [`Stats::start`] has seen start.
+    pub fn count(&self, nr: u32, started: Option<Instant>, enosys: bool) {
+        let Some(spent) = started.map(|started| started.elapsed()) else { return };
         let cell = &self.cells[Stats::index(nr)];
         cell.calls.fetch_add(1, Ordering::Relaxed);
         cell.nanoseconds.fetch_add(spent.as_nanos() as u64, Ordering::Relaxed);

@@ -66,6 +66,10 @@ impl DeviceHost for Terminals {
         self.devpts()?.open_master(flags, uid, TTY_GROUP)
     }
 
+    fn open_fuse(&self, flags: u32) -> Result<OwnedFd> {
+        super::fuse::open_device(&*self.server()?, flags)
+    }
+
     fn open_pts(&self, index: u32, flags: u32) -> Result<OwnedFd> {
         self.devpts()?.open_slave(index, flags)
     }

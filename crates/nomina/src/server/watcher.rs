@@ -93,6 +93,8 @@ struct Watched {
     thread: Arc<GuestThread>,
     image: Image,
     last: Instant,
+    /// Since the last look at the clock.
+    served: bool,
 }
 
 impl Watched {
@@ -122,7 +124,7 @@ fn run(server: &Arc<Server>) {
             for (thread, image) in watcher.arrivals.lock().unwrap().drain(..) {
                 // Only now, when somebody is there to look.
                 image.slot.channel().store(abi::CHANNEL_WATCHED, Ordering::Release);
-                watched.push(Watched { thread, image, last: Instant::now() });
+                watched.push(Watched { thread, image, last: Instant::now(), served: false });
             }
         }
         let (mut hit, mut withdrawn) = (false, false);
@@ -133,7 +135,7 @@ fn run(server: &Arc<Server>) {
                 if state == abi::CHANNEL_REQUEST && one.image.slot.take_request() {
                     serve(server, &one.thread, None);
                     one.image.slot.channel().store(abi::CHANNEL_DONE_WATCHED, Ordering::Release);
-                    one.last = Instant::now();
+                    one.served = true;
                     hit = true;
                     hits = hits.saturating_add(1);
                 }
@@ -144,6 +146,10 @@ fn run(server: &Arc<Server>) {
             std::hint::spin_loop();
         }
         let now = Instant::now();
+        for one in watched.iter_mut().filter(|one| one.served) {
+            one.last = now;
+            one.served = false;
+        }
         let stolen = withdrawn || (!hit && now - before > STOLEN);
         before = now;
         let give_up = stolen || watched.len() > MOST;

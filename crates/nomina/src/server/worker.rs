@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use nomina_abi as abi;
 use nomina_fs::proc::{TaskKey, with_current};
@@ -11,7 +10,7 @@ use nomina_kernel::errno::Errno;
 
 use super::Server;
 use super::guest::GuestThread;
-use super::request::Ctx;
+use super::request::{Ctx, Reply};
 use super::sys;
 
 /// How many workers serve a sandbox.
@@ -24,6 +23,7 @@ pub fn count() -> usize {
 /// # Errors
 /// When a thread cannot be started.
 pub fn start(server: &Arc<Server>) -> io::Result<()> {
+    super::turns::start(server, count())?;
     for index in 0..count() {
         let server = server.clone();
         std::thread::Builder::new()
@@ -34,21 +34,32 @@ pub fn start(server: &Arc<Server>) -> io::Result<()> {
     Ok(())
 }
 
+/// How a gate call is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// With a number.
+    Value(i64),
+    /// It has been already.
+    Given,
+}
+
 fn work(server: &Arc<Server>) {
     let Some(listener) = server.listener.get() else { return };
-    while let Ok(Some(call)) = listener.recv() {
+    while let Some(call) = server.turns.take(|| listener.recv().ok().flatten()) {
         // A panic is our bug, not the guest's to exploit: the call fails, the sandbox lives.
-        let value = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer(server, &call)))
-            .unwrap_or(-i64::from(Errno::EIO.0));
-        listener.reply(call.id, value);
+        let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer(server, &call)))
+            .unwrap_or(failure(Errno::EIO));
+        if let Answer::Value(value) = answer {
+            listener.reply(call.id, value);
+        }
     }
 }
 
 /// Serves one gate call; gives what the call returns.
-fn answer(server: &Arc<Server>, call: &Call) -> i64 {
-    let denied = -i64::from(Errno::EPERM.0);
+fn answer(server: &Arc<Server>, call: &Call) -> Answer {
+    let denied = failure(Errno::EPERM);
     if call.nr as u32 != abi::GATE_NR || call.args[2] != abi::GATE_MAGIC {
-        return -i64::from(Errno::ENOSYS.0);
+        return failure(Errno::ENOSYS);
     }
     let tid = call.tid as i32;
     let thread = match call.args[0] {
@@ -65,38 +76,61 @@ fn answer(server: &Arc<Server>, call: &Call) -> i64 {
     let Some(thread) = thread else { return denied };
     match call.args[0] {
         abi::GATE_CALL => {
-            if !serve(server, &thread, Some(call.id)) {
-                return denied;
+            if serve(server, &thread, Some(call.id)) {
+                server.watcher.pace(server, &thread);
+                return Answer::Value(0);
             }
-            server.watcher.pace(server, &thread);
-            0
+            match sys::exec::borrowed_slot(server, &thread) {
+                Some(slot) => served(Ctx::new(server, &thread, slot, Some(call.id))),
+                None => failure(Errno::ESTALE),
+            }
         }
-        abi::GATE_ATTACH => errno_value(sys::clone::equip(server, &thread, call.id)),
-        _ => errno_value(sys::exec::start(server, &thread, tid, call.id)),
+        abi::GATE_ATTACH => sys::clone::equip(server, &thread, call.id).unwrap_or_else(failure),
+        _ => sys::exec::start(server, &thread, tid, call.id).unwrap_or_else(failure),
     }
 }
 
-fn errno_value(result: nomina_kernel::errno::Result<()>) -> i64 {
-    result.map_or_else(|errno| -i64::from(errno.0), |()| 0)
+fn failure(errno: Errno) -> Answer {
+    Answer::Value(-i64::from(errno.0))
+}
+
+/// Serves the request in a slot that a process has borrowed: only what belongs to an exec.
+fn served(ctx: Ctx<'_>) -> Answer {
+    if !matches!(ctx.nr, abi::op::EXEC | abi::op::EXEC_FAILED) {
+        return failure(Errno::ESTALE);
+    }
+    run(ctx);
+    Answer::Value(0)
 }
 
 /// Serves the request in a thread's slot; false if it has none. `call` is the notification, if it asked by one.
 pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>) -> bool {
-    server.controls.apply();
-    let started = Instant::now();
     let Some(image) = thread.image() else { return false };
     for (number, host_pid) in image.slot.take_reaped() {
         sys::process::note_reaped(server, thread, number, host_pid);
     }
-    let mut ctx = Ctx::new(server, thread, image.slot, call);
-    let nr = ctx.nr;
+    run(Ctx::new(server, thread, image.slot, call));
+    true
+}
+
+/// Serves a request and writes the reply.
+fn run(mut ctx: Ctx<'_>) {
+    let (server, thread) = (ctx.server, ctx.thread);
+    server.controls.apply();
+    let started = server.stats.start();
+    let (nr, key, asked) = (ctx.nr, TaskKey(thread.task.0), (ctx.nr, ctx.args));
+    server.fuse.replays().begin(key, asked);
     // A panic is our bug, not the guest's to exploit: the request fails, the sandbox lives.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        with_current(TaskKey(thread.task.0), || sys::dispatch(&mut ctx))
+        with_current(key, || sys::dispatch(&mut ctx))
     }))
     .unwrap_or(Err(Errno::EIO));
+    let result = match result {
+        Err(Errno::ERESTARTSYS) => nomina_fs::wait::take().map(Reply::Wait).ok_or(Errno::EIO),
+        other => other,
+    };
+    server.fuse.replays().end(key, asked, matches!(result, Ok(Reply::Wait(_))));
     let enosys = matches!(result, Err(Errno::ENOSYS));
     ctx.finish(result);
-    server.stats.count(nr, started.elapsed(), enosys);
-    true
+    server.stats.count(nr, started, enosys);
 }

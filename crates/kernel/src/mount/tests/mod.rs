@@ -1,5 +1,7 @@
 //! Tests of mount trees and their copies.
 
+mod detached;
+mod nsfs;
 mod random;
 mod shared;
 

@@ -1,7 +1,7 @@
 //! New tasks: the model's `kernel_clone`, and the binding of host threads to its tasks.
 
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
@@ -13,6 +13,7 @@ use super::super::Server;
 use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
 use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
+use super::super::worker::Answer;
 
 /// Tokens nobody can guess: a keyed hash (SipHash, as the standard library's maps use it) of a counter.
 pub struct Tokens {
@@ -60,9 +61,10 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let image = if flags.contains(CloneFlags::VM) {
         Some(own_image.beside().ok_or(Errno::EAGAIN)?)
     } else {
-        // It gets a region when it first asks for something.
+        // It gets a region when it first asks for something else than an exec.
         None
     };
+    let borrowed = if image.is_none() { own_image.lend() } else { None };
     let files =
         if flags.contains(CloneFlags::FILES) { ctx.thread.files() } else { Arc::new(GuestFiles::default()) };
     let mut kernel = server.kernel.lock().unwrap();
@@ -78,7 +80,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let tgid = kernel.task_tgid_vnr(outcome.child, outcome.child);
     let is_init = kernel.signal_of(outcome.child).is_some_and(|signal| signal.is_init()) && !new_thread;
     drop(kernel);
-    let index = image.as_ref().map_or(0, |image| image.index());
+    let index = image.as_ref().or(borrowed.as_ref()).map_or(nomina_abi::NO_SLOT, |image| image.index());
     ctx.out = [token, outcome.child_tid as u64, tgid as u64, index.into(), u64::from(is_init), 0, 0];
     ctx.thread.harvest();
     let child = Arc::new(GuestThread {
@@ -92,6 +94,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         },
         files: Mutex::new(files),
         image: Mutex::new(image),
+        borrowed: Mutex::new(borrowed),
         maker: Some((Arc::downgrade(ctx.thread), outcome.pid)),
         hint: AtomicI32::new(0),
         made_ns: server.now(),
@@ -131,18 +134,51 @@ pub fn attach(server: &Arc<Server>, tid: i32, token: u64) -> Option<Arc<GuestThr
 ///
 /// # Errors
 /// `EBADF` when the guest's limit forbids the socket's number; host errors.
-pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Result<()> {
+pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Result<Answer> {
     if thread.image().is_some() {
-        return Ok(());
+        return Ok(Answer::Value(0));
     }
-    let socket = server.socket_of(thread, Some(call))?;
     let space = server.spares.space().map_err(host)?;
-    sock::send(socket.end()?, &[0u8; 4], &[space.region.fd()]).map_err(host)?;
+    let region = space.region.clone();
     *thread.image.lock().unwrap() = Some(Image::first(space));
-    Ok(())
+    *thread.borrowed.lock().unwrap() = None;
+    let sent = server.hand_over(thread, call, &[0u8; 4], &[region.fd()]);
+    if sent.is_err() {
+        *thread.image.lock().unwrap() = None;
+    }
+    sent
 }
 
 impl Server {
+    /// Sends a thread a message with descriptors, which it will look for when its gate call returns. A socket that it does not
+    /// have yet is installed with the answer to the call: whatever the thread's next request needs must be done before.
+    ///
+    /// # Errors
+    /// `EBADF` when the guest's limit forbids the socket's number; host errors.
+    pub fn hand_over(
+        &self,
+        thread: &GuestThread,
+        call: u64,
+        message: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Answer> {
+        let files = thread.files();
+        if let Some(end) = files.socket.get() {
+            sock::send(end.as_fd(), message, fds).map_err(host)?;
+            return Ok(Answer::Value(0));
+        }
+        let listener = self.listener.get().ok_or(Errno::EAGAIN)?;
+        let (ours, theirs) = self.spares.sockets().map_err(host)?;
+        sock::send(ours.as_fd(), message, fds).map_err(host)?;
+        files.socket.get_or_init(|| ours);
+        if let Err(error) = listener.install_and_reply(call, theirs.as_fd(), nomina_abi::FD_SOCK) {
+            // A table without a socket is nobody else's.
+            *thread.files.lock().unwrap() = Arc::new(GuestFiles::default());
+            return Err(host(error));
+        }
+        Ok(Answer::Given)
+    }
+
     /// The supervisor's end of the hidden socket of a thread's descriptor table; made, and installed in the guest, when it
     /// is first needed.
     ///

@@ -30,9 +30,8 @@ pub fn getdents(ctx: &mut Ctx<'_>) -> Result<Reply> {
             return Err(Errno::ENOENT);
         }
         let inode = handle.path.inode();
-        let own = inode.getattr().map(|attr| attr.ino).unwrap_or(1);
-        let parent =
-            handle.path.dentry.parent().and_then(|p| p.inode().getattr().ok()).map_or(own, |attr| attr.ino);
+        let own = inode.ino().unwrap_or(1);
+        let parent = handle.path.dentry.parent().and_then(|p| p.inode().ino().ok()).unwrap_or(own);
         let mut entries = vec![
             DirEntry { ino: own, kind: DT_DIR, name: b".".to_vec() },
             DirEntry { ino: parent, kind: DT_DIR, name: b"..".to_vec() },

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nomina_abi::StartInfo;
-use nomina_gate::sock;
+use nomina_gate::region::SlotRef;
 use nomina_kernel::capability::VfsCaps;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
@@ -16,6 +16,7 @@ use super::super::context::walk_cred;
 use super::super::fresh::{self, Memory};
 use super::super::guest::{GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
+use super::super::worker::Answer;
 use super::clone;
 use super::files::FdPath;
 
@@ -34,7 +35,9 @@ pub struct PreparedExec {
     before: Option<Memory>,
     program: OwnedFd,
     interpreter: Option<OwnedFd>,
-    cred: ExecCred,
+    /// Credentials of the new image; `None` when the model has them already.
+    cred: Option<ExecCred>,
+    secure: bool,
     /// Place of the program.
     pub exe: Path,
     exe_text: Vec<u8>,
@@ -92,8 +95,8 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
             }
         };
         let attr = path.inode().getattr()?;
-        let caps = nomina_fs::handle::get_xattr_fd(file.as_fd(), b"security.capability");
-        let caps = caps.ok().and_then(|xattr| VfsCaps::parse(&xattr).ok());
+        let caps = nomina_fs::handle::file_capability(file.as_fd());
+        let caps = caps.and_then(|xattr| VfsCaps::parse(&xattr).ok());
         let file_info = ExecFile {
             uid: attr.uid,
             gid: attr.gid,
@@ -108,7 +111,7 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
 
 fn open(path: &Path) -> Result<OwnedFd> {
     match path.inode().open((libc::O_RDONLY | libc::O_CLOEXEC) as u32)? {
-        Opened::Host(fd) => Ok(fd),
+        Opened::Host(fd) | Opened::Copy(fd) => Ok(fd),
         _ => Err(Errno::EACCES),
     }
 }
@@ -212,7 +215,8 @@ pub fn prepare(
         before,
         program: program.program,
         interpreter: program.interpreter,
-        cred,
+        secure: cred.secure,
+        cred: Some(cred),
         exe_text: d_path::d_path(&program.exe, &fs.root),
         exe: program.exe,
         execfn: name.to_vec(),
@@ -287,47 +291,51 @@ pub fn by_process(server: &Server, tid: i32) -> Option<Arc<GuestThread>> {
 /// [`nomina_abi::GATE_START`]: a new image, in `tid`, asks for its program.
 ///
 /// # Errors
-/// `EPERM` when no exec was prepared; host errors.
-pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64) -> Result<()> {
-    let prepared = known.process.exec.lock().unwrap().take().ok_or(Errno::EPERM)?;
+/// `EPERM` when no exec was prepared; `EBADF` when the limit is too low for the socket: the shim asks again; host errors.
+pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64) -> Result<Answer> {
+    let mut prepared = known.process.exec.lock().unwrap().take().ok_or(Errno::EPERM)?;
+    let result = start_prepared(server, &mut prepared, tid, call);
+    if result == Err(Errno::EBADF) {
+        *known.process.exec.lock().unwrap() = Some(prepared);
+    }
+    result
+}
+
+fn start_prepared(server: &Arc<Server>, prepared: &mut PreparedExec, tid: i32, call: u64) -> Result<Answer> {
     let thread = &prepared.thread.clone();
-    // The shim asks again when its limit is too low for the socket.
     if let Some(before) = &prepared.before
         && !is_new_shim(server, tid, before)
     {
         return Err(Errno::EPERM);
     }
-    let files = match &prepared.before {
-        Some(_) => server.renew_files(thread, call),
-        None => server.socket_of(thread, Some(call)),
-    };
-    let files = match files {
-        Ok(files) => files,
-        Err(errno) => {
-            *known.process.exec.lock().unwrap() = Some(prepared);
-            return Err(errno);
-        }
-    };
+    if prepared.before.is_some() {
+        server.renew_files(thread, call)?;
+    }
+    if let Some(cred) = prepared.cred.take() {
+        begin(server, prepared, cred, tid)?;
+    }
+    let (message, image) = (prepared.start_info(server)?, thread.image().ok_or(Errno::ESRCH)?);
+    let mut fds: Vec<BorrowedFd<'_>> = vec![image.space().region.fd(), prepared.program.as_fd()];
+    fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
+    server.hand_over(thread, call, &message, &fds)
+}
+
+/// Makes the process what the exec makes of it, in the model and here.
+fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32) -> Result<()> {
+    let thread = &prepared.thread;
     // The new image's notes are its own.
     thread.harvest();
-    let secure = prepared.cred.secure;
     let old = thread.image();
     // The old image's region serves the new one when nothing else can have it mapped that the new image must be safe
     // from: no other thread uses it, and the exec gives no privilege.
     let image = match old {
-        Some(old) if !secure && old.index() == 0 && old.space().alone() => old,
+        Some(old) if !prepared.secure && old.index() == 0 && old.space().alone() => old,
         // The slot in a region that a vfork parent still uses is free again; any other region is gone with its last thread.
         _ => Image::first(server.spares.space().map_err(host)?),
     };
-    let (pid_nr, tid_nr, ids, vanished) = {
-        let mut kernel = server.kernel.lock().unwrap();
-        let comm = &prepared.comm[..prepared.comm.len().min(15)];
-        let outcome = kernel.begin_exec(thread.task, &prepared.exe_text, comm, prepared.cred)?;
-        let cred = kernel.task(thread.task).ok_or(Errno::ESRCH)?.cred().clone();
-        let task = thread.task;
-        (kernel.task_tgid_vnr(task, task), kernel.task_pid_vnr(task, task), ids(&cred), outcome.vanished)
-    };
-    for gone in vanished.into_iter().filter(|&gone| gone != thread.task) {
+    let comm = &prepared.comm[..prepared.comm.len().min(15)];
+    let outcome = server.kernel.lock().unwrap().begin_exec(thread.task, &prepared.exe_text, comm, cred)?;
+    for gone in outcome.vanished.into_iter().filter(|&gone| gone != thread.task) {
         if let Some(gone) = server.guests.by_task(gone) {
             server.guests.remove(&gone);
         }
@@ -335,30 +343,53 @@ pub fn start(server: &Arc<Server>, known: &Arc<GuestThread>, tid: i32, call: u64
     if clone::host_tid(thread) != Some(tid) {
         server.guests.retid(thread, tid);
     }
-    let mut info = StartInfo {
-        tid: tid_nr,
-        pid: pid_nr,
-        slot: 0,
-        secure: u32::from(secure),
-        ids,
-        has_interp: u32::from(prepared.interpreter.is_some()),
-        patch_after: server.patch_after,
-        comm: [0; 16],
-        execfn: [0; 4096],
-    };
-    let comm = &prepared.comm[..prepared.comm.len().min(15)];
-    info.comm[..comm.len()].copy_from_slice(comm);
-    let execfn = &prepared.execfn[..prepared.execfn.len().min(4095)];
-    info.execfn[..execfn.len()].copy_from_slice(execfn);
-    // SAFETY: StartInfo is plain integers without padding between its fields.
-    let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), size_of::<StartInfo>()) };
-    let mut fds: Vec<BorrowedFd<'_>> = vec![image.space().region.fd(), prepared.program.as_fd()];
-    fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
-    sock::send(files.end()?, bytes, &fds).map_err(host)?;
-    drop(fds);
     *thread.image.lock().unwrap() = Some(image);
-    *thread.process.exe.lock().unwrap() = Some(prepared.exe);
+    *thread.borrowed.lock().unwrap() = None;
+    *thread.process.exe.lock().unwrap() = Some(prepared.exe.clone());
+    server.reporters.executed(server, thread);
     Ok(())
+}
+
+impl PreparedExec {
+    /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
+    fn start_info(&self, server: &Server) -> Result<Vec<u8>> {
+        let (pid, tid, ids) = {
+            let kernel = server.kernel.lock().unwrap();
+            let task = self.thread.task;
+            let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred().clone();
+            (kernel.task_tgid_vnr(task, task), kernel.task_pid_vnr(task, task), ids(&cred))
+        };
+        let mut info = StartInfo {
+            tid,
+            pid,
+            slot: 0,
+            secure: u32::from(self.secure),
+            ids,
+            has_interp: u32::from(self.interpreter.is_some()),
+            patch_after: server.patch_after,
+            random: server.tokens.next(),
+            comm: [0; 16],
+            execfn: [0; 4096],
+        };
+        let comm = &self.comm[..self.comm.len().min(15)];
+        info.comm[..comm.len()].copy_from_slice(comm);
+        let execfn = &self.execfn[..self.execfn.len().min(4095)];
+        info.execfn[..execfn.len()].copy_from_slice(execfn);
+        // SAFETY: StartInfo is plain integers without padding between its fields.
+        let bytes =
+            unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), size_of::<StartInfo>()) };
+        Ok(bytes[..std::mem::offset_of!(StartInfo, execfn) + execfn.len() + 1].to_vec())
+    }
+}
+
+/// The slot in its maker's region where a process may ask for an exec that has not introduced itself. `None` as soon as it or
+/// its maker has other credentials than at the fork: who shares the region must not be able to speak for somebody else.
+pub fn borrowed_slot(server: &Server, thread: &GuestThread) -> Option<SlotRef> {
+    let slot = thread.borrowed.lock().unwrap().as_ref()?.slot.clone();
+    let maker = thread.maker.as_ref()?.0.upgrade()?;
+    let kernel = server.kernel.lock().unwrap();
+    let (own, makers) = (kernel.task(thread.task)?.cred(), kernel.task(maker.task)?.cred());
+    Arc::ptr_eq(own, makers).then_some(slot)
 }
 
 /// Whether host process `pid` has become a new image of the shim since its memory was `before`.

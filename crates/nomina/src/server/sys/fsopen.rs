@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::mount::{Mount, MountFlags};
+use nomina_kernel::mount::{DetachedMount, Mount, MountFlags};
 use nomina_kernel::vfs::fs_context::{
     FsContext, FsParameter, FsPhase, FsPurpose, FsValue, reconfigure_super, vfs_get_tree, vfs_parse_fs_param,
 };
@@ -238,8 +238,8 @@ pub fn fsmount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let made = fsmount_locked(&caller, &mut context, mnt_flags);
     open.publish(&mut context);
     drop(context);
-    let place = Path::mount_root(&made?);
-    let fd = ctx.server.handles.open_path(place, libc::O_PATH as u32).map_err(host)?;
+    let tree = DetachedMount::new(caller.ns(), made?);
+    let fd = ctx.server.handles.open_detached(tree, libc::O_PATH as u32).map_err(host)?;
     Ok(Reply::Fd { fd, cloexec: flags & FSMOUNT_CLOEXEC != 0 })
 }
 

@@ -10,12 +10,14 @@ pub mod fsopen;
 pub mod misc;
 pub mod mount;
 pub mod mount_attr;
+pub mod mount_tree;
 pub mod namespace;
 pub mod open;
 pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod stat;
+pub mod statmount;
 pub mod text;
 pub mod uts;
 pub mod written;
@@ -104,12 +106,18 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         308 => namespace::setns(ctx),
         332 => stat::statx(ctx),
         424 => signal::pidfd_send_signal(ctx),
+        428 => mount_tree::open_tree(ctx),
+        429 => mount_tree::move_mount(ctx),
         430 => fsopen::fsopen(ctx),
         431 => fsopen::fsconfig(ctx),
         432 => fsopen::fsmount(ctx),
         433 => fsopen::fspick(ctx),
         434 => process::pidfd_open(ctx),
         437 => open::openat2(ctx),
+        442 => mount_tree::mount_setattr(ctx),
+        457 => statmount::statmount(ctx),
+        458 => statmount::listmount(ctx),
+        467 => mount_tree::open_tree_attr(ctx),
         op::CLONE => clone::clone(ctx),
         op::CLONE_FAILED => clone::failed(ctx),
         op::EXEC => exec::exec(ctx),

@@ -150,6 +150,10 @@ fn path_mount(
     }
     let sb_flags = SuperFlags::from_bits_truncate(flags as u32);
     if flags & ms::REMOUNT != 0 && flags & ms::BIND != 0 {
+        if mnt_flags.contains(MountFlags::READONLY) {
+            path.mnt.may_change_flags(mnt_flags)?;
+            ctx.server.hold_writers(&path.mnt, false)?;
+        }
         return remount_flags(caller.ns(), path, mnt_flags);
     }
     if flags & ms::REMOUNT != 0 {
@@ -264,13 +268,21 @@ fn do_remount(
         if !caller.owns(&sb) {
             return Err(Errno::EPERM);
         }
+        may_become_readonly(ctx, &sb, fc.sb_flags)?;
         reconfigure_super(&mut fc)?;
     } else if !caller.owns(&sb) {
         return Err(Errno::EPERM);
     } else {
+        may_become_readonly(ctx, &sb, sb_flags)?;
         sb.set_flags((sb.flags() - RMT_MASK) | (sb_flags & RMT_MASK));
     }
     remount_flags(caller.ns(), path, mnt_flags)
+}
+
+/// `EBUSY`: a file of a file system that is to become read-only is open for writing.
+fn may_become_readonly(ctx: &Ctx<'_>, sb: &Arc<ActiveSuper>, flags: SuperFlags) -> Result<()> {
+    let becomes = flags.contains(SuperFlags::RDONLY) && !sb.flags().contains(SuperFlags::RDONLY);
+    if becomes { ctx.server.hold_all_writers(sb) } else { Ok(()) }
 }
 
 /// `umount2(2)`: target, flags.
@@ -300,6 +312,7 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
             return Err(Errno::EPERM);
         }
         let sb = mount.sb();
+        may_become_readonly(ctx, sb, SuperFlags::RDONLY)?;
         sb.set_flags(sb.flags() | SuperFlags::RDONLY);
         return Ok(().into());
     }

@@ -88,6 +88,13 @@ fn do_open(
     let fd: OwnedFd = match result.opened {
         Opened::Host(fd) => {
             server.note_open(&fd, &result.path.mnt);
+            if flags & O_ACCMODE != 0 {
+                server.reporters.opened(server, ctx.thread, &**result.path.mnt.sb().ops(), &fd);
+            }
+            fd
+        }
+        Opened::Copy(fd) => {
+            server.handles.register(&fd, result.path, flags).map_err(host)?;
             fd
         }
         Opened::Directory => {
