@@ -31,7 +31,8 @@ pub enum Kind {
     A(u8),
     /// A structure whose first 32-bit number is its size, of which at most so many bytes are read.
     S(u16),
-    /// An array of 64-bit numbers that is written: as many as the call returns; capacity is the argument of this index.
+    /// An array of 64-bit numbers that is written: as many as the call returns; capacity is the argument of this index, passed on as
+    /// it is.
     O8(u8),
     /// A buffer that is written when the call succeeds: as many bytes as `out[0]` of the reply says; capacity is the argument
     /// of this index.

@@ -160,9 +160,7 @@ pub fn generic(area: &Area, number: u64, kinds: &[Kind], guest: &[u64; 6]) -> Re
                 args[index] = arena.bytes(pointer, u64::from(size.min(u32::from(most))))?;
             }
             Kind::O8(count) => {
-                let wanted = guest[count as usize];
-                args[index] = arena.room_for(wanted.saturating_mul(8))?;
-                args[count as usize] = wanted.min((args[index] >> 32) / 8);
+                args[index] = arena.room_for(guest[count as usize].saturating_mul(8))?;
             }
             Kind::OL(capacity) => {
                 args[index] = arena.room_for(guest[capacity as usize])?;

@@ -192,6 +192,10 @@ fn layout(found: &StatMount, mask: u64, room: usize) -> Result<Vec<u8>> {
         // What is empty is not given at all.
         if mask & flag != 0 && !text.is_empty() {
             given |= flag;
+            if strings.is_empty() {
+                // Offset 0 is that of no string.
+                strings.push(0);
+            }
             put32(&mut head, at, strings.len() as u32);
             strings.extend_from_slice(text);
             strings.push(0);
