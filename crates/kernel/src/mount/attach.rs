@@ -60,7 +60,8 @@ pub(super) fn graft_tree(
 /// | move to shared | shared, copied on | shared, copied on | shared and slave, copied on | `EINVAL` |
 /// | move to other | shared | private | slave | unbindable |
 ///
-/// `ENOSPC`: too many mounts, here or in a namespace that receives copies. Nothing has changed then.
+/// `ENOENT`: the topmost root of the tree has been removed. `ENOSPC`: too many mounts, here or in a namespace that receives
+/// copies. Nothing has changed then.
 pub(super) fn attach_recursive_mnt(
     source: &Arc<Mount>,
     dest: &Path,
@@ -68,6 +69,11 @@ pub(super) fn attach_recursive_mnt(
     lock: &mut NamespaceLock<'_>,
 ) -> Result<()> {
     let moving = source.has_parent();
+    // What is there already may have to go on top of the tree: its root must be fit for that (`get_mountpoint`).
+    let top = source.topmost_overmount();
+    if top.root.is_deleted() && !top.root.is_mountpoint() {
+        return Err(Errno::ENOENT);
+    }
     let dest_ns = dest.mnt.ns().ok_or(Errno::EINVAL)?;
     if !moving {
         dest_ns.count_mounts(source.tree_size())?;
@@ -83,7 +89,7 @@ pub(super) fn attach_recursive_mnt(
                 if let Some(ns) = copy.parent().and_then(|parent| parent.ns()) {
                     ns.clear_pending();
                 }
-                umount_tree(copy, UmountTree::SYNC, ns.table(), lock);
+                umount_tree(copy, UmountTree::SYNC, lock);
             }
             lock.pnodes.cleanup_group_ids(source);
             return Err(error);
@@ -94,6 +100,8 @@ pub(super) fn attach_recursive_mnt(
     }
     if moving {
         source.detach(lock);
+        // Who moves a mount wants to keep it.
+        source.set_expiry_list(None);
     } else if let Some(from) = source.ns() {
         // Out of a detached tree.
         for mount in source.preorder() {
@@ -105,13 +113,13 @@ pub(super) fn attach_recursive_mnt(
     source.set_mountpoint(&dest.mnt, &dest.dentry);
     copies.push(source.clone());
     for tree in copies.iter().rev() {
-        commit_tree(tree, ns);
+        commit_tree(tree, ns, lock);
     }
     Ok(())
 }
 
 /// Makes a tree visible at the place set for it, below what is there already: `commit_tree` and what comes with it.
-fn commit_tree(tree: &Arc<Mount>, caller: &MntNamespace) {
+fn commit_tree(tree: &Arc<Mount>, caller: &MntNamespace, lock: &mut NamespaceLock<'_>) {
     let Some((parent, mountpoint)) = tree.parent_and_mountpoint() else { return };
     let Some(ns) = parent.ns() else { return };
     if ns.user_ns() != caller.user_ns() {
@@ -135,5 +143,5 @@ fn commit_tree(tree: &Arc<Mount>, caller: &MntNamespace) {
         there.attach(&top, &top.root);
     }
     tree.make_visible();
-    ns.touch(caller.table().next_event());
+    lock.touch(&ns);
 }

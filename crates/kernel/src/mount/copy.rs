@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::expire::mnt_set_expiry;
+use super::tree::has_locked_children;
 use super::umount::{UmountTree, umount_tree};
 use super::{MntNamespace, Mount, MountFlags, NamespaceLock};
 use crate::errno::{Errno, Result};
 use crate::nsfs::NsRef;
 use crate::user_namespace::UserNamespace;
-use crate::vfs::{Dentry, FsStruct};
+use crate::vfs::{Dentry, FsStruct, Path};
 
 bitflags::bitflags! {
     /// How mounts are copied: `CL_*`.
@@ -20,6 +22,8 @@ bitflags::bitflags! {
         const UNBINDABLE = 0x04;
         /// `CL_MAKE_SHARED`
         const MAKE_SHARED = 0x08;
+        /// `CL_EXPIRE`: copies of mounts that expire do so as well.
+        const EXPIRE = 0x01;
         /// `CL_COPY_MNT_NS_FILE`: also files that stand for mount namespaces.
         const MNT_NS_FILE = 0x80;
     }
@@ -39,6 +43,21 @@ pub(super) fn clone_mnt(
     }
     lock.pnodes.clone_links(&mount, old, copy);
     mount
+}
+
+/// A mount of the directory at `path` for a file system made of others (overlayfs): in no namespace, so that what is
+/// mounted below does not show.
+///
+/// `EINVAL`: an unbindable mount, an unmounted one, one in a detached tree other than its root, or one with locked mounts on
+/// it, which would be uncovered.
+pub fn clone_private_mount(path: &Path) -> Result<Arc<Mount>> {
+    let mnt = &path.mnt;
+    let _lock = mnt.table.namespace_lock();
+    if mnt.is_unbindable() || !(mnt.in_namespace() || mnt.is_anon_root()) || has_locked_children(path) {
+        return Err(Errno::EINVAL);
+    }
+    let flags = mnt.flags() - MountFlags::INTERNAL;
+    Ok(Mount::new(&mnt.table, mnt.sb.clone(), path.dentry.clone(), flags))
 }
 
 /// Copies `src` from `root` downwards with the mounts on it: `copy_tree`.
@@ -67,7 +86,7 @@ pub(super) fn copy_tree(
         let Some((_, mountpoint)) = child.parent_and_mountpoint() else { continue };
         if skips(&child) {
             if child.is_locked() {
-                umount_tree(&top, UmountTree::SYNC, &src.table, lock);
+                umount_tree(&top, UmountTree::SYNC, lock);
                 return Err(Errno::EPERM);
             }
             continue;
@@ -77,6 +96,11 @@ pub(super) fn copy_tree(
         }
         let new = clone_mnt(&child, &child.root, copy, lock);
         new.set_locked(child.is_locked());
+        if copy.contains(CopyFlags::EXPIRE)
+            && let Some(list) = child.expiry_list()
+        {
+            mnt_set_expiry(&new, &list);
+        }
         new.attach(&parent, &mountpoint);
         todo.extend(below(&child, &new));
     }
@@ -109,7 +133,7 @@ pub fn copy_mnt_ns(
     let differs = old.user_ns().is_some_and(|owner| owner != user_ns);
     let mut lock = old.table().namespace_lock();
     let Some(old_root) = old.inner().root() else { return Ok(new_ns.clone()) };
-    let mut flags = CopyFlags::UNBINDABLE;
+    let mut flags = CopyFlags::UNBINDABLE | CopyFlags::EXPIRE;
     flags.set(CopyFlags::SLAVE, differs);
     let new_root = copy_tree(&old_root, &old_root.root, flags, &mut lock)?;
     if differs {
@@ -149,8 +173,8 @@ pub(super) fn lock_mnt_tree(root: &Arc<Mount>) {
                 flags |= lock;
             }
         }
-        // The root of the copy covers nothing.
-        if !Arc::ptr_eq(&mount, root) {
+        // The root of the copy covers nothing, and what expires may be gone at any time.
+        if !Arc::ptr_eq(&mount, root) && mount.expiry_list().is_none() {
             flags |= MountFlags::LOCKED;
         }
         mount.set_flags(flags);

@@ -50,7 +50,7 @@ impl Drop for DetachedMount {
         let table = self.mount.table.clone();
         let mut lock = table.namespace_lock();
         if self.mount.is_anon_root() {
-            umount_tree(&self.mount, UmountTree::CONNECTED, &table, &mut lock);
+            umount_tree(&self.mount, UmountTree::CONNECTED, &mut lock);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! [`MntNamespace`] is a tree of mounts. The files here are parts of Linux's `fs/namespace.c` and `fs/pnode.c`:
 //!
 //! - [`namespace`]: namespaces; `copy`: copies of trees, and `copy_mnt_ns` for `CLONE_NEWNS`
-//! - `attach`: putting a tree in its place; `umount`: taking one out; `tree`: the operations of `mount(2)`, `umount2(2)`
+//! - `attach`: putting a tree in its place; `umount`: taking one out, `expire`: when nobody uses it any more; `tree`: the operations of `mount(2)`, `umount2(2)`
 //!   and `pivot_root(2)` made of them
 //! - `detached`: trees in no namespace (`open_tree(2)`, `fsmount(2)`); `setattr`: `mount_setattr(2)`
 //! - `pnode`: peer groups and slaves, who receives from whom; `propagate`: mounts and unmounts carried along these links
@@ -20,6 +20,7 @@
 mod attach;
 mod copy;
 mod detached;
+mod expire;
 mod flags;
 mod ida;
 mod namespace;
@@ -35,12 +36,13 @@ mod tree;
 mod umount;
 mod visible;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
-pub use copy::copy_mnt_ns;
+pub use copy::{clone_private_mount, copy_mnt_ns};
 pub use detached::DetachedMount;
+pub use expire::{ExpiryList, mark_mounts_for_expiry, mnt_set_expiry};
 pub use flags::MountFlags;
 use ida::Ida;
 pub use namespace::MntNamespace;
@@ -60,7 +62,7 @@ pub use visible::mount_too_revealing;
 
 use crate::errno::{Errno, Result};
 use crate::vfs::lock::{Mutex, RwLock};
-use crate::vfs::{ActiveSuper, Dentry, Path, SuperFlags, SuperIflags};
+use crate::vfs::{ActiveSuper, Dentry, SuperFlags, SuperIflags};
 
 /// What all mount trees of one sandbox share: the lock of their shape and the counters of their numbers.
 pub struct MountTable {
@@ -77,7 +79,11 @@ pub struct MountTable {
     event: AtomicU64,
     /// Order of mounts on one parent.
     next_child: AtomicU64,
+    on_change: OnceLock<OnChange>,
 }
+
+/// Is told the number of a namespace whose tree has changed.
+type OnChange = Box<dyn Fn(u64) + Send + Sync>;
 
 impl MountTable {
     /// Where inode numbers of mount namespaces start.
@@ -96,6 +102,7 @@ impl MountTable {
             namespaces: Mutex::default(),
             event: AtomicU64::new(0),
             next_child: AtomicU64::new(0),
+            on_change: OnceLock::new(),
         })
     }
 
@@ -104,15 +111,17 @@ impl MountTable {
         self.namespaces.lock().get(&id).and_then(Weak::upgrade)
     }
 
+    /// Has `hook` called with the number of a namespace ([`MntNamespace::id`]) after each change of its tree, once for
+    /// all that one operation changes, without locks of this module. Once.
+    pub fn set_on_change(&self, hook: impl Fn(u64) + Send + Sync + 'static) {
+        let _ = self.on_change.set(Box::new(hook));
+    }
+
     /// `namespace_lock`
     fn namespace_lock(&self) -> NamespaceLock<'_> {
         let pnodes = self.namespace_sem.lock();
-        NamespaceLock { pnodes, unmounted: Vec::new(), ex_mountpoints: Vec::new() }
-    }
-
-    /// A new event, for `touch_mnt_namespace`.
-    fn next_event(&self) -> u64 {
-        self.event.fetch_add(1, Ordering::Relaxed) + 1
+        let touched = Touched { table: self, namespaces: BTreeSet::new() };
+        NamespaceLock { pnodes, unmounted: Vec::new(), ex_mountpoints: Vec::new(), touched }
     }
 }
 
@@ -125,12 +134,39 @@ struct NamespaceLock<'a> {
     pnodes: MutexGuard<'a, Pnodes>,
     unmounted: Vec<Arc<Mount>>,
     ex_mountpoints: Vec<Arc<Dentry>>,
+    touched: Touched<'a>,
+}
+
+impl NamespaceLock<'_> {
+    /// Notes that the tree of `ns` changes: `touch_mnt_namespace`.
+    fn touch(&mut self, ns: &NsMounts) {
+        ns.set_event(self.touched.table.event.fetch_add(1, Ordering::Relaxed) + 1);
+        if !ns.is_anon() {
+            self.touched.namespaces.insert(ns.ino());
+        }
+    }
+}
+
+/// Namespaces whose trees have changed under the lock. Their watchers are told after it.
+struct Touched<'a> {
+    table: &'a MountTable,
+    namespaces: BTreeSet<u64>,
+}
+
+impl Drop for Touched<'_> {
+    fn drop(&mut self) {
+        if let Some(hook) = self.table.on_change.get() {
+            self.namespaces.iter().for_each(|ns| hook(*ns));
+        }
+    }
 }
 
 struct MountState {
     parent: Weak<Mount>,
     mountpoint: Option<Arc<Dentry>>,
     ns: Option<Arc<NsMounts>>,
+    /// `mnt_expire`: the list this mount is on.
+    expire: Option<Arc<ExpiryList>>,
 }
 
 /// The mounts on a mount, by the address of their mount point's dentry, which they keep alive, and in the order they
@@ -155,12 +191,6 @@ pub struct Mount {
     table: Arc<MountTable>,
 }
 
-/// A mount of the directory at `path` for a file system made of others (overlayfs): in no namespace, so that what is mounted
-/// below does not show.
-pub fn clone_private_mount(path: &Path) -> Result<Arc<Mount>> {
-    Ok(Mount::private_clone(path))
-}
-
 fn key(dentry: &Arc<Dentry>) -> usize {
     Arc::as_ptr(dentry).addr()
 }
@@ -181,18 +211,12 @@ impl Mount {
             devname: OnceLock::new(),
             flags: AtomicU32::new(flags.bits()),
             expiry_mark: AtomicBool::new(false),
-            state: RwLock::new(MountState { parent: Weak::new(), mountpoint: None, ns: None }),
+            state: RwLock::new(MountState { parent: Weak::new(), mountpoint: None, ns: None, expire: None }),
             children: RwLock::default(),
             table: table.clone(),
         });
         mount.sb.add_mount(&mount);
         mount
-    }
-
-    /// A mount of the directory at `path` that is in no namespace, so that nothing is mounted on it: `clone_private_mount`.
-    fn private_clone(path: &Path) -> Arc<Mount> {
-        let mnt = &path.mnt;
-        Mount::new(&mnt.table, mnt.sb().clone(), path.dentry.clone(), mnt.flags() - MountFlags::INTERNAL)
     }
 
     /// Mount id, as mountinfo shows it: the lowest that was free.
@@ -250,6 +274,16 @@ impl Mount {
         if self.expiry_mark.load(Ordering::Relaxed) {
             self.expiry_mark.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// `mnt_expire`
+    fn expiry_list(&self) -> Option<Arc<ExpiryList>> {
+        self.state.read().expire.clone()
+    }
+
+    fn set_expiry_list(&self, list: Option<Arc<ExpiryList>>) {
+        let old = std::mem::replace(&mut self.state.write().expire, list);
+        drop(old);
     }
 
     /// `MNT_LOCKED`

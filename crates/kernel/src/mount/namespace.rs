@@ -128,8 +128,11 @@ impl NsMounts {
         self.pending_mounts.store(0, Ordering::Relaxed);
     }
 
-    /// `touch_mnt_namespace`
-    pub(super) fn touch(&self, event: u64) {
+    pub(super) fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    pub(super) fn set_event(&self, event: u64) {
         self.event.store(event, Ordering::Release);
     }
 }
@@ -220,7 +223,7 @@ impl Drop for MntNamespace {
         self.table.namespaces.lock().remove(&self.inner.ino);
         let mut lock = self.table.namespace_lock();
         if let Some(root) = self.inner.root() {
-            umount_tree(&root, UmountTree::empty(), &self.table, &mut lock);
+            umount_tree(&root, UmountTree::empty(), &mut lock);
             lock.unmounted.push(root);
         }
     }

@@ -50,7 +50,7 @@ pub fn mount_setattr(ns: &Arc<MntNamespace>, path: &Path, kattr: &MountKattr) ->
         }
     }
     if let Some(of_mount) = top.ns() {
-        of_mount.touch(ns.table().next_event());
+        lock.touch(&of_mount);
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ pub fn bind_mount(ns: &Arc<MntNamespace>, from: &Path, at: &Path, recurse: bool)
     }
     let tree = do_loopback(ns, from, recurse, &mut lock)?;
     if let Err(error) = graft_tree(&tree, &at, ns, &mut lock) {
-        umount_tree(&tree, UmountTree::SYNC, ns.table(), &mut lock);
+        umount_tree(&tree, UmountTree::SYNC, &mut lock);
         return Err(error);
     }
     Ok(tree)
@@ -145,14 +145,14 @@ impl Mount {
 ///
 /// `EINVAL`: not the root of a mount in the caller's namespace. `EPERM`: a flag that a more privileged user locked.
 pub fn remount_flags(ns: &Arc<MntNamespace>, path: &Path, flags: MountFlags) -> Result<()> {
-    let _lock = ns.table().namespace_lock();
+    let mut lock = ns.table().namespace_lock();
     if !is_mount_root(path) || !path.mnt.is_in(ns) {
         return Err(Errno::EINVAL);
     }
     path.mnt.may_change_flags(flags)?;
     let (old, new) = (path.mnt.flags(), flags & MountFlags::USER_SETTABLE);
     path.mnt.set_flags((old - MountFlags::USER_SETTABLE) | new);
-    ns.inner().touch(ns.table().next_event());
+    lock.touch(ns.inner());
     Ok(())
 }
 
@@ -188,7 +188,7 @@ pub fn change_propagation(
         lock.pnodes.change_mnt_propagation(&mount, kind);
     }
     if let Some(ns_of_mount) = path.mnt.ns() {
-        ns_of_mount.touch(ns.table().next_event());
+        lock.touch(&ns_of_mount);
     }
     Ok(())
 }
@@ -273,7 +273,7 @@ pub fn set_group(ns: &Arc<MntNamespace>, from: &Path, to: &Path) -> Result<()> {
     }
     lock.pnodes.set_group(&from.mnt, &to.mnt);
     if let Some(of_mount) = to.mnt.ns() {
-        of_mount.touch(ns.table().next_event());
+        lock.touch(&of_mount);
     }
     Ok(())
 }
@@ -345,6 +345,7 @@ pub fn pivot_root(ns: &Arc<MntNamespace>, new: &Path, put_old: &Path, root: &Pat
     new_mnt.attach(&root_parent, &root_mountpoint);
     root_mnt.detach(&mut lock);
     root_mnt.attach(&put_old.mnt, &put_old.dentry);
-    ns.inner().touch(ns.table().next_event());
+    new_mnt.set_expiry_list(None);
+    lock.touch(ns.inner());
     Ok((root.clone(), new.clone()))
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::propagate::{propagate_mount_busy, propagate_mount_unlock, propagate_umount};
 use super::tree::is_mount_root;
-use super::{MntNamespace, Mount, MountFlags, MountTable, NamespaceLock};
+use super::{MntNamespace, Mount, MountFlags, NamespaceLock};
 use crate::errno::{Errno, Result};
 use crate::vfs::{Dentry, Path};
 
@@ -36,12 +36,7 @@ bitflags::bitflags! {
 }
 
 /// Takes a mount and all below it out of the tree: `umount_tree`. Dropped is all that after the lock.
-pub(super) fn umount_tree(
-    root: &Arc<Mount>,
-    how: UmountTree,
-    table: &MountTable,
-    lock: &mut NamespaceLock<'_>,
-) {
+pub(super) fn umount_tree(root: &Arc<Mount>, how: UmountTree, lock: &mut NamespaceLock<'_>) {
     if how.contains(UmountTree::PROPAGATE) {
         propagate_mount_unlock(root, lock);
     }
@@ -56,11 +51,11 @@ pub(super) fn umount_tree(
         propagate_umount(&mut set, lock);
     }
     lock.pnodes.bulk_make_private(&set);
-    let event = table.next_event();
     for mount in &set {
+        mount.set_expiry_list(None);
         let ns = mount.state.write().ns.take();
         if let Some(ns) = ns {
-            ns.touch(event);
+            lock.touch(&ns);
         }
         if how.contains(UmountTree::SYNC) {
             mount.set_flags(mount.flags() | MountFlags::SYNC_UMOUNT);
@@ -120,7 +115,7 @@ pub fn umount(ns: &Arc<MntNamespace>, path: Path, flags: UmountFlags, root: &Pat
         }
         how |= UmountTree::SYNC;
     }
-    umount_tree(mount, how, ns.table(), &mut lock);
+    umount_tree(mount, how, &mut lock);
     Ok(())
 }
 
@@ -144,7 +139,7 @@ pub(crate) fn detach_mounts(dentry: &Dentry) {
         if mount.is_umount() {
             mount.detach(&mut lock);
         } else if mount.has_parent() {
-            umount_tree(&mount, UmountTree::CONNECTED, &table, &mut lock);
+            umount_tree(&mount, UmountTree::CONNECTED, &mut lock);
         }
         lock.unmounted.push(mount);
     }

@@ -214,7 +214,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let instances = Instances::default();
     let root_sb = active(root_overlay);
     instances.add(&root_sb);
-    let ns = MntNamespace::new(&table, root_sb, MountFlags::empty());
+    let ns = MntNamespace::new(&table, root_sb, MountFlags::RELATIME);
     let root_mount = ns.root().ok_or_else(|| errno_error("mounting the root")(Errno::ENOENT))?;
     let root = Path::mount_root(&root_mount);
     for dir in &plan.dirs {
@@ -287,6 +287,8 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
             sb.keep(dir);
         }
         instances.add(&sb);
+        // `mount(2)` makes relatime the default.
+        let flags = flags | MountFlags::RELATIME;
         let mounted = do_mount(&ns, sb, &place, flags).map_err(errno_error("mounting"))?;
         if is_tmpfs {
             let top = Path::mount_root(&mounted);

@@ -439,6 +439,10 @@ impl ProcSource for PidNsView {
     }
 
     fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>> {
+        if let Some(server) = self.server() {
+            // A closed file of a namespace keeps it, and what it propagates to others, no longer.
+            server.handles.sweep_closed();
+        }
         let (ns, fs) = self.need(|_, kernel, _| {
             let task = kernel.task(TaskId(task.0))?;
             Some((task.nsproxy()?.mnt_ns().mounts().clone(), task.fs()?.clone()))

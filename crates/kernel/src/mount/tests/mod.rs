@@ -403,3 +403,103 @@ fn walks_renames_and_mounts_at_once_neither_deadlock_nor_lose_names() {
     world.at.root.mnt.sb().shrink_dcache();
     assert_eq!(seen(), cached, "the cache knows what the file system knows");
 }
+
+#[test]
+fn mounts_on_an_expiry_list_go_when_nobody_has_used_them_between_two_looks() {
+    let world = World::new();
+    let list = Arc::new(ExpiryList::default());
+    let table = world.ns.table().clone();
+    world.make("/", MountPropagation::Shared);
+    mnt_set_expiry(&world.mount("/a"), &list);
+    let child = world.unshare(true);
+    assert_eq!(child.umount("/a", UmountFlags::empty()), Ok(()), "what expires is not locked");
+    let child = world.unshare(false);
+    let held = child.path("/a");
+    mark_mounts_for_expiry(&table, &list);
+    mark_mounts_for_expiry(&table, &list);
+    assert_eq!((world.places().len(), child.places().len()), (2, 2), "one of them is in use");
+    drop(held);
+    mark_mounts_for_expiry(&table, &list);
+    assert_eq!((world.places().len(), child.places().len()), (1, 1));
+    // Who moves a mount keeps it.
+    mnt_set_expiry(&world.mount("/a"), &list);
+    world.make("/", MountPropagation::Private);
+    move_mount(&world.ns, &world.path("/a"), &world.path("/c")).unwrap();
+    mark_mounts_for_expiry(&table, &list);
+    mark_mounts_for_expiry(&table, &list);
+    assert_eq!(world.places(), ["/", "/c"]);
+}
+
+#[test]
+fn a_removed_mount_point_takes_its_tree_along_in_one_piece() {
+    let world = World::new();
+    let child = world.unshare(false);
+    child.mount("/a/b");
+    child.mkdir("/a/b/in");
+    child.mount("/a/b/in");
+    child.mkdir("/a/b/in/deep");
+    let held = child.path("/a/b");
+    rmdir(&world.at.walk(&ROOT), b"/a/b").unwrap();
+    assert_eq!(child.places(), ["/"]);
+    let inside = FsStruct::new(held);
+    assert!(path_lookup(&inside.walk(&ROOT), b"in/deep", LookupFlags::empty()).is_ok());
+}
+
+#[test]
+fn a_removed_directory_that_is_still_mounted_cannot_be_mounted_again() {
+    let world = World::new();
+    world.bind("/a/b", "/c", false).unwrap();
+    rmdir(&world.at.walk(&ROOT), b"/a/b").unwrap();
+    assert_eq!(refused(world.bind("/c", "/d", false)), Errno::ENOENT);
+    assert_eq!(move_mount(&world.ns, &world.path("/c"), &world.path("/d")), Err(Errno::ENOENT));
+    assert_eq!(world.places(), ["/", "/c"]);
+}
+
+#[test]
+fn a_private_clone_is_no_way_around_unbindable_and_locked_mounts() {
+    let world = World::new();
+    world.mount("/a");
+    let clone = clone_private_mount(&world.path("/")).unwrap();
+    assert!(!clone.is_mounted() && clone.children().is_empty());
+    let child = world.unshare(true);
+    assert_eq!(refused(clone_private_mount(&child.path("/"))), Errno::EINVAL, "it would uncover /a");
+    assert!(clone_private_mount(&child.path("/c")).is_ok());
+    world.make("/a", MountPropagation::Unbindable);
+    assert_eq!(refused(clone_private_mount(&world.path("/a"))), Errno::EINVAL);
+}
+
+#[test]
+fn a_deep_stack_of_mounts_is_dropped_without_a_deep_stack_of_calls() {
+    let world = World::new();
+    let sb = ActiveSuper::new(TestFs::new(true), SuperFlags::empty());
+    // As deep as the limit of mounts allows, without a namespace.
+    let top = Mount::new(world.ns.table(), sb.clone(), sb.root().clone(), MountFlags::empty());
+    let mut at = top.clone();
+    for _ in 0..MntNamespace::MOUNT_MAX {
+        let next = Mount::new(world.ns.table(), sb.clone(), sb.root().clone(), MountFlags::empty());
+        next.attach(&at, at.root());
+        at = next;
+    }
+    drop(at);
+    drop(top);
+}
+
+#[test]
+fn watchers_are_told_which_trees_have_changed_after_the_change() {
+    let world = World::new();
+    world.make("/", MountPropagation::Shared);
+    let child = world.unshare(false);
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hook = seen.clone();
+    let table = Arc::downgrade(world.ns.table());
+    world.ns.table().set_on_change(move |ns| {
+        // No lock is held: this would wait for ever.
+        assert!(table.upgrade().unwrap().namespace_sem.lock().groups_in_use().len() < 10);
+        hook.lock().unwrap().push(ns);
+    });
+    world.mount("/a");
+    assert_eq!(*seen.lock().unwrap(), [world.ns.id(), child.ns.id()]);
+    seen.lock().unwrap().clear();
+    child.make("/a", MountPropagation::Private);
+    assert_eq!(*seen.lock().unwrap(), [child.ns.id()]);
+}
