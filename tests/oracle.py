@@ -21,6 +21,9 @@ BOTH_WAYS = ("files_", "unix_", "fifo_", "exec")
 # But not these: a host directory cannot hold foreign owners, and takes no set-id bits from a guest, by policy.
 # e2e/basic.py shows that policy (written_through_files_take_no_set_id_bits_and_no_foreign_owners).
 COPIED_ONLY = ("files_owner", "files_attr", "files_open")
+# The POSIX behaviour of every writable file system: copied on write, written through, and in memory. Written through only as
+# the invoking user, for the reason above.
+EVERY_FILE_SYSTEM = "posix_"
 
 
 def modes(source):
@@ -44,6 +47,12 @@ def prepare(directory, name):
     return program
 
 
+def in_memory(name, ctx, opts):
+    """The program on a tmpfs of its own: it is copied there, as no directory can be shown below one."""
+    copy = f"cp ./{name} /scratch/; cd /scratch; ./{name}; exit $?"
+    return ctx.run(["sh", "-c", copy], ["--tmpfs", "/scratch", *opts], cwd=ctx.dir)
+
+
 def compare(want, got, who):
     if (want.out, want.code) == (got.out, got.code):
         return
@@ -55,7 +64,7 @@ def compare(want, got, who):
     raise Failure(f"differs from {who}:\n" + "\n".join(diff))
 
 
-def as_user(name, opts):
+def as_user(name, opts, tmpfs=False):
     def run(ctx):
         outside, inside = ctx.dir / "native", ctx.dir / "inside"
         for d in (outside, inside):
@@ -63,18 +72,23 @@ def as_user(name, opts):
             prepare(d, name)
         want = ctx.native(through_a_shell(name), cwd=outside)
         ids = ["--user", f"{os.getuid()}:{os.getgid()}"]
+        if tmpfs:
+            prepare(ctx.dir, name)
+            compare(want, in_memory(name, ctx, ids), "the host kernel")
+            return
         compare(want, ctx.run(through_a_shell(name), ids + opts, cwd=inside), "the host kernel")
 
     return run
 
 
-def as_root(name, opts):
+def as_root(name, opts, tmpfs=False):
     def run(ctx):
         prepare(ctx.dir, name)
         kept = (EXPECTED / f"{name}.out").read_text()
         body, _, code = kept.rpartition("exit code ")
         want = harness.Result([name], int(code), body, "")
-        compare(want, ctx.run(through_a_shell(name), opts), "what root saw on the host kernel")
+        got = in_memory(name, ctx, []) if tmpfs else ctx.run(through_a_shell(name), opts)
+        compare(want, got, "what root saw on the host kernel")
 
     return run
 
@@ -90,8 +104,13 @@ def register():
         if name.startswith(BOTH_WAYS) and name not in COPIED_ONLY:
             ways["_written_through"] = ["--rw", "."]
         for mode in modes(source):
-            for suffix, opts in ways.items():
-                run = (as_user if mode == "user" else as_root)(name, opts)
+            every = dict(ways)
+            if name.startswith(EVERY_FILE_SYSTEM):
+                every["_in_memory"] = None
+                if mode == "user":
+                    every["_written_through"] = ["--rw", "."]
+            for suffix, opts in every.items():
+                run = (as_user if mode == "user" else as_root)(name, opts, tmpfs=opts is None)
                 # Timing is part of what these programs show; they run one at a time.
                 harness.case(timeout=90, alone=name.startswith("signal_restart"), name=f"oracle.{name}_{mode}{suffix}")(run)
 

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -114,6 +115,28 @@ case(timeout=60, name="abuse.a_slot_lent_to_a_child_that_has_more_privilege")(ab
 case(timeout=60, name="abuse.connects_that_would_block")(abuse("block_connect", []))
 case(timeout=60, name="abuse.control_files_written_from_everywhere")(abuse("control_writes", []))
 case(timeout=60, name="abuse.host_processes_sockets_terminals")(abuse("reach_host"))
+
+
+@case(timeout=90)
+def nobody_walks_out_of_a_bind_when_directories_move(t):
+    """A host directory and one in it are both bound, and things are moved between them while others walk."""
+    outside = pathlib.Path(tempfile.mkdtemp(prefix="nomina-moved.", dir="/var/tmp"))
+    try:
+        token = f"moved-{os.urandom(8).hex()}"
+        for d in ("top/low/sub/deep", "top/away"):
+            (outside / d).mkdir(parents=True)
+        (outside / "canary").write_text(token)
+        shutil.copy(Settings.built / "abuse" / "moved_dirs", t.dir)
+        binds = ["--bind", f"{outside}/top:/up", "--bind", f"{outside}/top/low:/low"]
+        script = f": NOMINA_ABUSE; ./moved_dirs {token}; echo code $?"
+        r = t.sh(script, [*binds, "--env", "NOMINA_ABUSE_INSIDE=1"])
+        r.has("tried often enough", "code 0").lacks("ESCAPED", "panicked")
+        equal((outside / "canary").read_text(), token, "what lies above the bind")
+        equal((outside / "canary").stat().st_mode & 0o777, 0o644, "its mode")
+        equal(sorted(x.name for x in outside.iterdir()), ["canary", "top"], "its directory")
+    finally:
+        subprocess.run(["chmod", "-R", "u+rwX", str(outside)], check=False)
+        shutil.rmtree(outside, ignore_errors=True)
 
 
 @case(timeout=60)

@@ -179,6 +179,12 @@ impl<'a> At<'a> {
         rustix::fs::chmodat(CWD, self.proc_path(), Mode::from_raw_mode(mode), AtFlags::empty()).map_err(errno)
     }
 
+    /// Changes the time of change only, as `chown(2)` without any id does.
+    pub fn touch_ctime(self) -> Result<()> {
+        let flags = if self.name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
+        rustix::fs::chownat(self.fd, self.name, None, None, flags).map_err(errno)
+    }
+
     /// `utimensat(2)`; `None` leaves a time as it is.
     pub fn set_times(self, atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()> {
         let times = Timestamps { last_access: host_time(atime), last_modification: host_time(mtime) };
@@ -202,7 +208,11 @@ impl<'a> At<'a> {
     fn read_dir_with(self, flags: OFlags) -> Result<Vec<DirEntry>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | flags;
         let dir = At { fd: self.fd, name: if self.name.is_empty() { b"." } else { self.name } };
-        let fd = dir.open(flags)?;
+        let fd = match dir.open(flags) {
+            // `.` takes the right to search, which reading does not.
+            Err(Errno::EACCES) if self.name.is_empty() => self.open(flags)?,
+            other => other?,
+        };
         let mut buf = vec![MaybeUninit::uninit(); 32768];
         let mut raw = RawDir::new(fd, &mut buf);
         let mut entries = Vec::new();

@@ -42,6 +42,9 @@ pub(crate) fn set_attr_in(store: &Store, fd: BorrowedFd<'_>, map: &IdMap, set: &
     if let Some(size) = set.size {
         rustix::fs::ftruncate(fd, size).map_err(errno)?;
     }
+    if *set == SetAttr::default() {
+        at.touch_ctime()?;
+    }
     if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
         let stat = at.statx()?;
         let over = store.override_of(at, &stat, false)?;

@@ -161,7 +161,9 @@ impl Store {
         match Placement::of(new, stat, map) {
             Placement::Host(mode) => {
                 let link = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFLNK;
-                if mode != host_mode || (touch && !had && !link) {
+                if touch && link {
+                    at.touch_ctime()?;
+                } else if mode != host_mode || touch {
                     at.chmod(mode)?;
                 }
                 if had {
@@ -170,7 +172,8 @@ impl Store {
             }
             Placement::Override(mode) => {
                 self.set(at, id_of(stat), XATTR, new.format().as_bytes())?;
-                if mode != host_mode {
+                // An attribute that is set to what it is leaves the ctime alone.
+                if mode != host_mode || touch {
                     at.chmod(mode)?;
                 }
             }

@@ -184,6 +184,7 @@ impl Cred {
             sys_chroot: has(Cap::SYS_CHROOT),
             setfcap: has(Cap::SETFCAP),
             mapped: if self.user_ns.level() == 0 { None } else { Some(&mapped) },
+            runs: None,
         })
     }
 

@@ -350,6 +350,9 @@ impl Inode for HostInode {
         if set.atime.is_some() || set.mtime.is_some() {
             self.at().set_times(set.atime, set.mtime)?;
         }
+        if (set.size, set.mode, set.atime, set.mtime) == (None, None, None, None) {
+            self.at().touch_ctime()?;
+        }
         Ok(())
     }
 

@@ -141,12 +141,20 @@ impl Node {
     /// Moves `temp` from the work directory to `name` here, keeping the times of this directory: for guests nothing
     /// happened to it.
     fn install(&self, temp: &[u8], name: &[u8], entry: Entry) -> Result<()> {
+        self.with_state(|_| ())?;
+        self.keeping_times(|dir| {
+            rustix::fs::renameat(&self.fs.work, temp, dir, name).map_err(errno)?;
+            self.with_state(|state| state.names.as_mut().map(|names| names.insert(name.into(), entry)))?;
+            Ok(())
+        })
+    }
+
+    /// Does something to this directory of the upper tree that guests must not see in its times.
+    pub(crate) fn keeping_times(&self, change: impl FnOnce(&OwnedFd) -> Result<()>) -> Result<()> {
         let fd = self.upper_fd()?;
         let at = At::new(&*fd, b"");
         let before = at.statx()?;
-        self.with_state(|_| ())?;
-        rustix::fs::renameat(&self.fs.work, temp, &*fd, name).map_err(errno)?;
-        self.with_state(|state| state.names.as_mut().map(|names| names.insert(name.into(), entry)))?;
+        change(&fd)?;
         at.set_times(Some(accessed(&before)), Some(modified(&before)))
     }
 

@@ -238,17 +238,20 @@ impl Node {
         if id_of(&stat).0 != id_of(&work).0 {
             return Err(Errno::EXDEV);
         }
-        // A file with a name that is not ours is the host's: a link to it would let guests write it.
-        if stat.stx_nlink != 0 || u32::from(stat.stx_mode) & S_IFMT != S_IFREG {
+        // A file with a name that is not ours is the host's: a link to it would let guests write it. Ours may have names that
+        // its handle knows nothing of: it was made as O_TMPFILE, or the name it was opened by is gone.
+        let ours = || self.root().is_ok_and(|root| root.is_in_layer(handle));
+        if u32::from(stat.stx_mode) & S_IFMT != S_IFREG || stat.stx_nlink != 0 && !ours() {
             return Err(Errno::EXDEV);
         }
         let _tree = self.fs.write();
         self.make(name, false, Stage::InPlace, |at, _| {
             let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
             rustix::fs::linkat(CWD, path, at.fd, at.name, AtFlags::SYMLINK_FOLLOW).map_err(errno)?;
-            Ok(((), Entry { kind: libc::DT_REG, ino: stat.stx_ino }))
+            let (_, ino) = lock(&self.fs.copied).shown(id_of(&stat)).unwrap_or(id_of(&stat));
+            Ok(((), Entry { kind: libc::DT_REG, ino }))
         })?;
-        if self.fs.space.as_ref().is_some_and(|space| space.is_limited()) {
+        if stat.stx_nlink == 0 && self.fs.space.as_ref().is_some_and(|space| space.is_limited()) {
             // It has been charged when it was made.
             self.fs.free_inode();
         }

@@ -54,6 +54,11 @@ impl Node {
         below(host, &link_of(&*lower).ok()?).map(|rest| Tree::Lower(rest.to_vec()))
     }
 
+    /// Whether a handle is of an object of the upper or work directory, deleted or not.
+    pub(crate) fn is_in_layer(&self, fd: impl AsFd) -> bool {
+        link_of(fd).is_ok_and(|link| matches!(self.tree_of(&link), Some(Tree::Upper(_) | Tree::Work(_))))
+    }
+
     /// Where a path of the lower tree shows, renamed directories considered.
     fn place_of_lower(&self, path: &[u8]) -> Option<Vec<u8>> {
         let moved = lock(&self.fs.moved).clone();
@@ -194,7 +199,7 @@ impl OverlaySb {
 
     /// Whether a handle is of an object of the layer, deleted or not: nobody outside has it.
     pub fn is_ours(&self, fd: BorrowedFd<'_>) -> bool {
-        link_of(fd).is_ok_and(|link| matches!(self.root.tree_of(&link), Some(Tree::Upper(_) | Tree::Work(_))))
+        self.root.is_in_layer(fd)
     }
 
     /// Whether a handle is of a regular file of ours, which may be changed directly.

@@ -11,7 +11,7 @@ use nomina_kernel::vfs::{
 use nomina_kernel::{Errno, Result};
 use rustix::fs::OFlags;
 
-use super::copy_up::{Data, open_lower, write_all};
+use super::copy_up::{Data, accessed, modified, open_lower, write_all};
 use super::fresh;
 use super::layer::{Fs, NO_DATA, lock};
 use super::node::{Node, Seen};
@@ -128,15 +128,18 @@ impl Node {
                 space.opened(&file)?;
             }
         }
+        if *set == SetAttr::default() {
+            self.spot()?.0.at().touch_ctime()?;
+        }
         if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
             let seen = self.see()?;
             let real_link = u32::from(seen.stat.stx_mode) & libc::S_IFMT == S_IFLNK;
             let owner = (set.uid.unwrap_or(seen.attr.uid), set.gid.unwrap_or(seen.attr.gid));
-            if !real_link {
+            if real_link && owner != (seen.attr.uid, seen.attr.gid) {
+                self.replace_link(&seen, owner)?;
+            } else {
                 let (at, over) = (seen.spot.at(), seen.over.as_ref());
                 self.fs.store.change_owner_mode(at, &seen.stat, over, &self.fs.map, set)?;
-            } else if owner != (seen.attr.uid, seen.attr.gid) {
-                self.replace_link(&seen, owner)?;
             }
         }
         if set.atime.is_some() || set.mtime.is_some() {
@@ -159,7 +162,8 @@ impl Node {
             let at = At::new(&fs.work, &temp);
             let over = Override { uid, gid, mode: 0o777, kind: Some(S_IFLNK), rdev: 0 };
             fs.store.place(at, &at.statx()?, false, &fs.map, &over)?;
-            rustix::fs::renameat(&fs.work, &temp, &*parent.upper_fd()?, &*name).map_err(errno)
+            at.set_times(Some(accessed(&seen.stat)), Some(modified(&seen.stat)))?;
+            parent.keeping_times(|dir| rustix::fs::renameat(&fs.work, &temp, dir, &*name).map_err(errno))
         });
         if made.is_err() {
             fs.discard(&temp);

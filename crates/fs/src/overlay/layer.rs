@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use nomina_kernel::{Errno, Result};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 
 use crate::at::{ALWAYS, At, errno, id_of};
 use crate::fifo::Fifos;
@@ -63,6 +63,11 @@ pub(crate) struct FdCache {
 }
 
 impl FdCache {
+    /// Of a long way down, the handles of so many last directories are kept: who climbs up again asks for them next.
+    pub fn near(&self) -> usize {
+        self.limit / 2
+    }
+
     pub fn new(limit: usize) -> Self {
         FdCache { limit: limit.max(8), queue: Mutex::default() }
     }
@@ -92,6 +97,38 @@ impl FdCache {
             lock(&slot.fd).take();
         }
     }
+}
+
+/// Opens a long way down with few host calls, keeping no handle but the last: what lies between would only push others out of
+/// the cache. In a tree of 30,000 levels every step up would otherwise open thousands of directories.
+pub(crate) fn open_far<'a>(
+    from: Arc<OwnedFd>,
+    names: impl Iterator<Item = (Box<[u8]>, &'a Arc<FdSlot>)>,
+    fs: &Fs,
+) -> Result<Arc<OwnedFd>> {
+    let mut fd = from;
+    let mut names = names.peekable();
+    while names.peek().is_some() {
+        let mut path = Vec::new();
+        let mut steps = Vec::new();
+        while let Some((name, slot)) =
+            names.next_if(|(name, _)| path.len() + name.len() < libc::PATH_MAX as usize - 2)
+        {
+            path.extend_from_slice(&name);
+            path.push(b'/');
+            steps.push((name, slot));
+        }
+        path.pop();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | ALWAYS;
+        // As one name at a time: no link is followed, nothing above is reached.
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH;
+        fd = match rustix::fs::openat2(&*fd, &*path, flags, Mode::empty(), resolve) {
+            Ok(far) => Arc::new(far),
+            // Not there on this host, or not for us, or something changes: what one step says is the answer.
+            Err(_) => steps.iter().try_fold(fd, |fd, (name, slot)| fs.open_dir(slot, &fd, name))?,
+        };
+    }
+    Ok(fd)
 }
 
 /// A directory of the lower tree. Its place never changes, whatever guests do.
@@ -125,7 +162,10 @@ impl LowerDir {
             chain.push(at);
             at = at.parent.as_ref().ok_or(Errno::EIO)?;
         };
-        for dir in chain.into_iter().rev() {
+        let mut below = chain.into_iter().rev();
+        let far = below.len().saturating_sub(fs.cache.near());
+        fd = open_far(fd, below.by_ref().take(far).map(|dir| (dir.name.clone(), &dir.slot)), fs)?;
+        for dir in below {
             fd = fs.open_dir(&dir.slot, &fd, &dir.name)?;
         }
         Ok(fd)

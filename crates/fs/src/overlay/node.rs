@@ -9,7 +9,7 @@ use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, Statx};
 
 use super::fresh;
-use super::layer::{FdSlot, Fs, LowerDir, OPAQUE, REDIRECT, WHITEOUT, lock};
+use super::layer::{FdSlot, Fs, LowerDir, OPAQUE, REDIRECT, WHITEOUT, lock, open_far};
 use crate::at::{At, Spot, check_name, dtype, errno, id_of};
 use crate::override_stat::{MARK, Override, attr_of};
 
@@ -150,7 +150,14 @@ impl Node {
             let parent = at.parent()?;
             chain.push(std::mem::replace(&mut at, parent));
         };
-        for node in chain.iter().rev() {
+        let mut below = chain.iter().rev();
+        let far = below.len().saturating_sub(self.fs.cache.near());
+        let mut names = Vec::with_capacity(far);
+        for node in below.by_ref().take(far) {
+            names.push((lock(&node.place).name.clone(), &node.dir()?.upper_fd));
+        }
+        fd = open_far(fd, names.into_iter(), &self.fs)?;
+        for node in below {
             let name = lock(&node.place).name.clone();
             fd = self.fs.open_dir(&node.dir()?.upper_fd, &fd, &name)?;
         }

@@ -9,7 +9,8 @@ use super::inode::{
     Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr, SetTime, StatFs,
 };
 use super::permission::{
-    MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, drop_sugid, mode_without_privs, path_permission,
+    MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, drop_sugid, get_write_access, mode_without_privs,
+    path_permission,
 };
 use crate::errno::{Errno, Result};
 
@@ -58,7 +59,8 @@ pub fn vfs_chmod(path: &Path, cred: &WalkCred<'_>, mode: u32) -> Result<()> {
 /// `fchown(2)`, `lchown(2)`; `None` leaves an id as it is. Of a file the set-user-ID bit, the set-group-ID bit (where it
 /// means that) and the file capabilities are taken away, whoever changes it.
 ///
-/// `EROFS`. `EPERM`: without `CAP_CHOWN` an owner may only keep the owner and choose among the groups it is in.
+/// `EROFS`. `EPERM`: without `CAP_CHOWN` an owner may only keep the owner and choose among the groups it is in; a file with
+/// set-id bits to lose is changed by nobody but its owner and who has `CAP_FOWNER`.
 pub fn vfs_chown(path: &Path, cred: &WalkCred<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
     path.mnt.want_write()?;
     let attr = path.inode().getattr()?;
@@ -77,6 +79,10 @@ pub fn vfs_chown(path: &Path, cred: &WalkCred<'_>, uid: Option<u32>, gid: Option
         return Err(Errno::EPERM);
     }
     let mode = if path.dentry.is_dir() { None } else { drop_sugid(&attr, cred) };
+    // Losing the bits is a change of the mode (`ATTR_MODE`), which is the owner's to make, even where no id changes.
+    if mode.is_some() && !cred.owner_or_capable(&attr) {
+        return Err(Errno::EPERM);
+    }
     if path.dentry.file_type() == S_IFREG && attr.mode & 0o111 != 0 {
         // A file without them, or a file system without extended attributes, is none to change.
         let _ = path.inode().removexattr(b"security.capability");
@@ -108,10 +114,12 @@ pub fn vfs_utimes(
     setattr(&path.dentry, &SetAttr { atime, mtime, ..SetAttr::default() })
 }
 
-/// `truncate(2)`. The set-user-ID and set-group-ID bits go, unless the caller has `CAP_FSETID`.
+/// `truncate(2)`. The set-user-ID and set-group-ID bits go, unless the caller has `CAP_FSETID`. `limit` is the caller's
+/// `RLIMIT_FSIZE`: who is refused by it gets a `SIGXFSZ` from the caller of this function.
 ///
-/// `EISDIR`, `EINVAL`: not a regular file. `EROFS`. `EACCES`: no write permission.
-pub fn vfs_truncate(path: &Path, cred: &WalkCred<'_>, size: u64) -> Result<()> {
+/// `EISDIR`, `EINVAL`: not a regular file. `EROFS`. `EACCES`: no write permission. `ETXTBSY`: a program that runs.
+/// `EFBIG`: to grow past the limit.
+pub fn vfs_truncate(path: &Path, cred: &WalkCred<'_>, size: u64, limit: u64) -> Result<()> {
     match path.dentry.file_type() {
         S_IFDIR => return Err(Errno::EISDIR),
         S_IFREG => {}
@@ -119,6 +127,11 @@ pub fn vfs_truncate(path: &Path, cred: &WalkCred<'_>, size: u64) -> Result<()> {
     }
     path.mnt.want_write()?;
     path_permission(path, cred, MAY_WRITE)?;
+    get_write_access(path, cred)?;
+    // `inode_newsize_ok`
+    if size > limit && size > path.inode().getattr()?.size {
+        return Err(Errno::EFBIG);
+    }
     let mode = if cred.fsetid { None } else { mode_without_privs(&path.inode().getattr()?, cred, true) };
     setattr(&path.dentry, &SetAttr { size: Some(size), mode, ..SetAttr::default() })
 }

@@ -79,8 +79,9 @@ pub enum SetTime {
     At(Timespec),
 }
 
-/// The changes of `chmod`, `chown`, `truncate` and `utimensat`: `struct iattr`. Permission is checked before.
-#[derive(Clone, Copy, Debug, Default)]
+/// The changes of `chmod`, `chown`, `truncate` and `utimensat`: `struct iattr`. Permission is checked before. Any change
+/// sets the time of change, also one that gives what is there already, and one of nothing (`chown` without ids).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetAttr {
     /// Permission bits (07777).
     pub mode: Option<u32>,

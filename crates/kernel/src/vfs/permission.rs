@@ -52,6 +52,9 @@ pub struct WalkCred<'a> {
     /// Whether the caller's user namespace maps an owner and a group; capabilities over an inode count only then
     /// (`capable_wrt_inode_uidgid`). `None`: it maps all.
     pub mapped: Option<&'a (dyn Fn(u32, u32) -> bool + Sync)>,
+    /// Whether some process runs the file with these attributes as its program, which then cannot be written
+    /// (`exe_file_deny_write_access`). `None`: nobody runs anything.
+    pub runs: Option<&'a (dyn Fn(&Attr) -> bool + Sync)>,
 }
 
 impl<'a> WalkCred<'a> {
@@ -71,6 +74,7 @@ impl<'a> WalkCred<'a> {
             sys_admin: true,
             setfcap: true,
             mapped: None,
+            runs: None,
         }
     }
 
@@ -90,6 +94,7 @@ impl<'a> WalkCred<'a> {
             sys_admin: false,
             setfcap: false,
             mapped: None,
+            runs: None,
         }
     }
 
@@ -180,6 +185,16 @@ pub fn path_permission(path: &Path, cred: &WalkCred<'_>, mask: u32) -> Result<()
         return Ok(());
     }
     inode_permission(&path.inode().getattr()?, cred, mask)
+}
+
+/// `get_write_access`: a program cannot be written while it runs. (Only where the file may be executed now: Linux looks at what
+/// runs, whatever its mode has become.)
+///
+/// `ETXTBSY`.
+pub(crate) fn get_write_access(path: &Path, cred: &WalkCred<'_>) -> Result<()> {
+    let Some(runs) = cred.runs.filter(|_| path.dentry.file_type() == S_IFREG) else { return Ok(()) };
+    let attr = path.inode().getattr()?;
+    if attr.mode & 0o111 != 0 && runs(&attr) { Err(Errno::ETXTBSY) } else { Ok(()) }
 }
 
 /// [`path_permission`] for directories, from the dentry's memory where names are cached.

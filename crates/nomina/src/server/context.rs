@@ -87,7 +87,9 @@ impl Ctx<'_> {
         let (cred, fs) = self.cred_and_fs();
         let start = self.start(&fs, dirfd, name)?;
         walk_cred(&cred, real, |walk_cred| {
-            with(&WalkContext { root: &fs.root, pwd: &start, cred: walk_cred, umask: fs.umask })
+            let runs = |attr: &Attr| self.server.guests.run((attr.dev, attr.ino));
+            let cred = WalkCred { runs: Some(&runs), ..*walk_cred };
+            with(&WalkContext { root: &fs.root, pwd: &start, cred: &cred, umask: fs.umask })
         })
     }
 
@@ -165,5 +167,6 @@ pub fn walk_cred<T>(cred: &Cred, real: bool, with: impl FnOnce(&WalkCred<'_>) ->
         sys_admin: has(Cap::SYS_ADMIN) && user_ns.parent().is_none(),
         setfcap: has(Cap::SETFCAP),
         mapped: user_ns.parent().is_some().then_some(&mapped),
+        runs: None,
     })
 }

@@ -25,7 +25,16 @@ pub struct GuestProcess {
     /// Whether it ever had a second thread.
     pub threaded: AtomicBool,
     /// Its program's file (`/proc/PID/exe`).
-    pub exe: Mutex<Option<Path>>,
+    pub exe: Mutex<Option<Exe>>,
+}
+
+/// The program a process runs: `mm->exe_file`.
+#[derive(Clone)]
+pub struct Exe {
+    /// Its place.
+    pub path: Path,
+    /// Its device and inode number, as `stat` shows them.
+    pub id: (u64, u64),
 }
 
 /// Which slots of a region are free.
@@ -244,7 +253,7 @@ impl GuestProcess {
         GuestProcess::with_exe(parent.exe.lock().unwrap().clone())
     }
 
-    fn with_exe(exe: Option<Path>) -> Arc<GuestProcess> {
+    fn with_exe(exe: Option<Exe>) -> Arc<GuestProcess> {
         Arc::new(GuestProcess {
             host_pid: AtomicI32::new(0),
             pidfd: OnceLock::new(),
@@ -253,6 +262,20 @@ impl GuestProcess {
             threaded: AtomicBool::new(false),
             exe: Mutex::new(exe),
         })
+    }
+
+    /// Whether it runs the file with this device and inode number. A zombie does not, even where the model has not seen its end.
+    /// Nor does a child that has not introduced itself: its end would not be seen.
+    fn runs(&self, id: (u64, u64)) -> bool {
+        if self.exe.lock().unwrap().as_ref().is_none_or(|exe| exe.id != id) {
+            return false;
+        }
+        let Some(pidfd) = self.pidfd.get() else { return false };
+        let mut poll = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+        matches!(
+            rustix::event::poll(&mut poll, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })),
+            Ok(0)
+        )
     }
 
     /// Binds the process to host pid `pid`, which has proved to be a guest by its gate call.
@@ -341,6 +364,11 @@ impl Guests {
             by_tid.remove(&old);
         }
         by_tid.insert(tid, thread.clone());
+    }
+
+    /// Whether any process runs the file with this device and inode number.
+    pub fn run(&self, id: (u64, u64)) -> bool {
+        self.by_task.read().unwrap().values().any(|thread| thread.process.runs(id))
     }
 
     /// All threads.

@@ -6,7 +6,8 @@ use super::{LookupFlags, WalkContext, path_lookup};
 use crate::errno::{Errno, Result};
 use crate::vfs::dcache::{Found, Keep};
 use crate::vfs::permission::{
-    MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, may_create, mode_without_privs, path_permission,
+    MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, get_write_access, may_create, mode_without_privs,
+    path_permission,
 };
 use crate::vfs::{NAME_MAX, Opened, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr};
 
@@ -42,7 +43,7 @@ pub struct OpenResult {
 /// `EINVAL`: `O_CREAT` with `O_DIRECTORY`, or `O_TMPFILE` without write access. With `O_CREAT`: `EISDIR` (a slash after the
 /// name, or a directory), `EEXIST` (`O_EXCL`), `EROFS` and `EACCES` of the directory. `ENOTDIR` (`O_DIRECTORY`). `ELOOP` (a
 /// symbolic link with `O_NOFOLLOW`). `EISDIR` (a directory for writing). `EACCES` (a device on a `nodev` mount, or refused by
-/// the mode). `EPERM` (`O_NOATIME` by another than the owner). `EROFS`. `ENXIO` (a socket). `EOPNOTSUPP` (no `O_TMPFILE`
+/// the mode). `EPERM` (`O_NOATIME` by another than the owner). `EROFS`. `ETXTBSY` (a program that runs, for writing). `ENXIO` (a socket). `EOPNOTSUPP` (no `O_TMPFILE`
 /// here). Nothing is asked of the target with `O_PATH`.
 pub fn open(
     ctx: &WalkContext<'_>,
@@ -219,7 +220,10 @@ pub fn vfs_open(path: &Path, cred: &WalkCred<'_>, flags: u32) -> Result<Opened> 
         S_IFDIR => return Ok(Opened::Directory),
         S_IFSOCK => return Err(Errno::ENXIO),
         S_IFCHR | S_IFBLK => return Ok(Opened::Device(path.inode().getattr()?.rdev)),
-        S_IFREG if mask & MAY_WRITE != 0 => path.mnt.want_write()?,
+        S_IFREG if mask & MAY_WRITE != 0 => {
+            path.mnt.want_write()?;
+            get_write_access(path, cred)?;
+        }
         _ => {}
     }
     let mut inode_flags = flags & !(O_CREAT | O_EXCL | O_NOFOLLOW | O_DIRECTORY);

@@ -75,12 +75,13 @@ fn times_are_set_by_owners_and_touched_by_writers() {
 #[test]
 fn truncate_is_for_regular_files_that_may_be_written() {
     let world = World::populated();
-    assert_eq!(vfs_truncate(&world.path("/a"), &USER, 0), Err(Errno::EISDIR));
+    assert_eq!(vfs_truncate(&world.path("/a"), &USER, 0, u64::MAX), Err(Errno::EISDIR));
     namei::mknod(&world.ctx(&ROOT), b"/fifo", S_IFIFO | 0o666, 0).unwrap();
-    assert_eq!(vfs_truncate(&world.path("/fifo"), &ROOT, 0), Err(Errno::EINVAL));
-    assert_eq!(vfs_truncate(&world.path("/f"), &USER, 0), Err(Errno::EACCES));
+    assert_eq!(vfs_truncate(&world.path("/fifo"), &ROOT, 0, u64::MAX), Err(Errno::EINVAL));
+    assert_eq!(vfs_truncate(&world.path("/f"), &USER, 0, u64::MAX), Err(Errno::EACCES));
     chmod(&world, "/f", 0o4766);
-    assert_eq!(vfs_truncate(&world.path("/f"), &USER, 9), Ok(()));
+    assert_eq!(vfs_truncate(&world.path("/f"), &USER, 9, 8), Err(Errno::EFBIG));
+    assert_eq!(vfs_truncate(&world.path("/f"), &USER, 9, u64::MAX), Ok(()));
     assert_eq!((world.stat("/f").unwrap().size, mode(&world, "/f")), (9, 0o766));
 }
 
@@ -106,7 +107,7 @@ fn access_tells_what_open_and_exec_would() {
     for error in [
         vfs_chmod(&f, &USER, 0o600),
         attr::vfs_chown(&f, &USER, Some(1), None),
-        vfs_truncate(&f, &USER, 0),
+        vfs_truncate(&f, &USER, 0, u64::MAX),
         vfs_setxattr(&f, &USER, b"user.x", b"", 0),
     ] {
         assert_eq!(error, Err(Errno::EROFS));

@@ -14,7 +14,7 @@ use nomina_kernel::vfs::{FsStruct, LookupFlags, Opened, Path, WalkContext, attr,
 use super::super::Server;
 use super::super::context::walk_cred;
 use super::super::fresh::{self, Memory};
-use super::super::guest::{GuestThread, Image};
+use super::super::guest::{Exe, GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
 use super::super::worker::Answer;
 use super::clone;
@@ -38,8 +38,8 @@ pub struct PreparedExec {
     /// Credentials of the new image; `None` when the model has them already.
     cred: Option<ExecCred>,
     secure: bool,
-    /// Place of the program.
-    pub exe: Path,
+    /// The program.
+    pub exe: Exe,
     exe_text: Vec<u8>,
     execfn: Vec<u8>,
     comm: Vec<u8>,
@@ -49,7 +49,7 @@ pub struct PreparedExec {
 pub struct Program {
     program: OwnedFd,
     interpreter: Option<OwnedFd>,
-    exe: Path,
+    exe: Exe,
     file: ExecFile,
     /// What replaces `argv[0]` when the file named is a script.
     pub argv_prefix: Vec<Vec<u8>>,
@@ -104,7 +104,8 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
             nosuid: path.mnt.flags().nosuid(),
             caps,
         };
-        return Ok(Program { program: file, interpreter, exe: path, file: file_info, argv_prefix });
+        let exe = Exe { path, id: (attr.dev, attr.ino) };
+        return Ok(Program { program: file, interpreter, exe, file: file_info, argv_prefix });
     }
     Err(Errno::ELOOP)
 }
@@ -206,7 +207,7 @@ pub fn prepare(
         true => Some(fresh::memory_of(pid).ok_or(Errno::EPERM)?),
         false => None,
     };
-    let own = program.exe.dentry.name();
+    let own = program.exe.path.dentry.name();
     // By a descriptor alone: since Linux 6.14 the file's own name, where the path made up says nothing.
     let named = if by_descriptor && own != b"/" { &own } else { name };
     let comm = named.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
@@ -217,7 +218,7 @@ pub fn prepare(
         interpreter: program.interpreter,
         secure: cred.secure,
         cred: Some(cred),
-        exe_text: d_path::d_path(&program.exe, &fs.root),
+        exe_text: d_path::d_path(&program.exe.path, &fs.root),
         exe: program.exe,
         execfn: name.to_vec(),
         comm: comm.to_vec(),

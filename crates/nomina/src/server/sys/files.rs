@@ -262,9 +262,14 @@ pub fn chown(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn truncate(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let size = u64::try_from(ctx.args[1] as i64).map_err(|_| Errno::EINVAL)?;
     let name = ctx.path(0)?;
-    ctx.with_place(libc::AT_FDCWD, &name, LookupFlags::FOLLOW, |path, cred| {
-        attr::vfs_truncate(path, cred, size)
-    })?;
+    let limit = super::process::native_rlimit(ctx, libc::RLIMIT_FSIZE)?;
+    let done = ctx.with_place(libc::AT_FDCWD, &name, LookupFlags::FOLLOW, |path, cred| {
+        attr::vfs_truncate(path, cred, size, limit)
+    });
+    if done == Err(Errno::EFBIG) && size > limit {
+        super::signal::force_sig(ctx, libc::SIGXFSZ)?;
+    }
+    done?;
     Ok(().into())
 }
 
@@ -307,6 +312,10 @@ pub fn utimes(ctx: &mut Ctx<'_>) -> Result<Reply> {
             (one(0)?, one(16)?)
         }
     };
+    if (atime, mtime) == (None, None) {
+        // Nothing to do is found before the file, which need not exist.
+        return Ok(().into());
+    }
     let flags = if ctx.nr == 280 { at_flags(ctx.int(3))? } else { LookupFlags::FOLLOW };
     match ctx.bytes_opt(name_at)? {
         None if matches!(ctx.nr, 280 | 261) => {

@@ -115,6 +115,16 @@ pub fn rlimit(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(().into())
 }
 
+/// A soft limit of the caller's that the host enforces where it can and we where we act for the guest.
+pub fn native_rlimit(ctx: &Ctx<'_>, resource: libc::__rlimit_resource_t) -> Result<u64> {
+    let mut native = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: reads a guest's limit into a local structure.
+    if unsafe { libc::prlimit(ctx.host_pid(), resource, std::ptr::null(), &raw mut native) } != 0 {
+        return Err(host(std::io::Error::last_os_error()));
+    }
+    Ok(native.rlim_cur)
+}
+
 /// `getpriority(2)` (returns 20 - nice) and `setpriority(2)` by process.
 pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
     const PRIO_PROCESS: i32 = 0;
@@ -279,7 +289,11 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             }
         }
         xlate::FROM_HOST => {
-            let known = server.guests.by_tid(nr).map(|thread| thread.task);
+            let known = match ctx.args[3] {
+                0 => server.guests.by_tid(nr),
+                _ => server.guest_of_host_pid(nr),
+            };
+            let known = known.map(|thread| thread.task);
             let kernel = server.kernel.lock().unwrap();
             let hinted = || {
                 kernel.find_task_by_vpid(caller, ctx.int(2)).filter(|&task| is_child(&kernel, caller, task))
@@ -292,6 +306,7 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             };
             if let (Some(task), Some(me)) = (kernel.task(found), kernel.task(caller)) {
                 ctx.out[0] = me.cred().user_ns.from_kuid_munged(task.cred().uid).into();
+                ctx.out[1] = me.cred().user_ns.from_kgid_munged(task.cred().gid).into();
             }
             Ok(kernel.task_pid_vnr(found, caller).into())
         }

@@ -82,6 +82,19 @@ fn send(
     }
 }
 
+/// A signal to the calling thread itself that the kernel causes: `send_sig(signal, current, 0)`.
+pub fn force_sig(ctx: &Ctx<'_>, signal: i32) -> Result<()> {
+    let server = ctx.server;
+    let target = {
+        let kernel = server.kernel.lock().unwrap();
+        let own = kernel.task_pid_vnr(ctx.task(), ctx.task());
+        kernel.tgkill_target(ctx.task(), None, own, signal)?
+    };
+    let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
+    send(server, ctx, &target, signal, &info, true)?;
+    Ok(())
+}
+
 /// `kill(2)`.
 pub fn kill(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (pid, signal) = (ctx.int(0), ctx.int(1));
