@@ -62,6 +62,12 @@ int main(int argc, char **argv)
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	int sock = socket(AF_UNIX, SOCK_STREAM, 0), dsock = socket(AF_UNIX, SOCK_DGRAM, 0);
 	if (argc > 5) strncpy(un.sun_path, argv[5], sizeof un.sun_path - 1);
+	/* A datagram socket is none of the host's, so that an address the shim would not pass on leads nowhere. */
+	struct sockaddr_un dun = { .sun_family = AF_UNIX };
+	if (argc > 5) snprintf(dun.sun_path, sizeof dun.sun_path, "%s.dgram", argv[5]);
+	struct iovec word = { "out", 3 };
+	struct msghdr dmsg = { .msg_name = &dun, .msg_namelen = sizeof dun, .msg_iov = &word, .msg_iovlen = 1 };
+	struct mmsghdr dmsgs[1] = { { .msg_hdr = dmsg } };
 	char *av[] = { "sh", "-c", "echo ESCAPED: executed a host program", NULL };
 	uint64_t how[3] = { O_RDONLY, 0, 0 };
 	int dir = open("/", O_RDONLY | O_DIRECTORY);
@@ -90,6 +96,9 @@ int main(int argc, char **argv)
 		{ SYS_chmod, (long)canary, 0 },
 		{ SYS_connect, sock, (long)&un, sizeof un },
 		{ SYS_sendto, dsock, (long)"x", 1, 0, (long)&un, sizeof un },
+		{ SYS_sendto, dsock, (long)"x", 1, 0, (long)&dun, sizeof dun },
+		{ SYS_sendmsg, dsock, (long)&dmsg, 0 },
+		{ SYS_sendmmsg, dsock, (long)dmsgs, 1, 0 },
 		{ SYS_execve, (long)"/bin/sh", (long)av, 0 },
 		{ SYS_execveat, -100, (long)"/bin/sh", (long)av, 0, 0 },
 		{ SYS_setpriority, PRIO_PROCESS, host_pid, 19 },

@@ -114,6 +114,7 @@ case(timeout=60, name="abuse.an_exec_that_was_prepared_but_not_made")(abuse("fal
 case(timeout=60, name="abuse.a_slot_lent_to_a_child_that_has_more_privilege")(abuse("lent_slot", []))
 case(timeout=60, name="abuse.connects_that_would_block")(abuse("block_connect", []))
 case(timeout=60, name="abuse.control_files_written_from_everywhere")(abuse("control_writes", []))
+case(timeout=60, name="abuse.overlays_of_what_is_not_the_mounters")(abuse("overlay_layers"))
 case(timeout=60, name="abuse.host_processes_sockets_terminals")(abuse("reach_host"))
 
 

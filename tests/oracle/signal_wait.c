@@ -1,7 +1,6 @@
 /* oracle: user
- * Synchronous acceptance: sigtimedwait, sigwaitinfo, signalfd; timers; kill to groups. */
+ * Synchronous acceptance: sigtimedwait, sigwaitinfo; timers; kill to groups. */
 #include "oracle.h"
-#include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <sys/eventfd.h>
 #include <sys/epoll.h>
@@ -51,24 +50,6 @@ int main(void)
 	printf("then %s code %d status %d pid %s\n", r < 0 ? name_of(errno) : sigabbrev_np(r), si.si_code, si.si_status,
 	       si.si_pid == p ? "child" : "other");
 	reap("child", p);
-
-	int fd = T(signalfd(-1, &m, SFD_NONBLOCK | SFD_CLOEXEC));
-	struct signalfd_siginfo fi;
-	T(read(fd, &fi, sizeof fi));
-	kill(getpid(), SIGUSR1);
-	T(read(fd, &fi, sizeof fi));
-	printf("signalfd: %s code %d pid %s uid %s\n", sigabbrev_np(fi.ssi_signo), fi.ssi_code,
-	       fi.ssi_pid == (uint32_t)getpid() ? "mine" : "other", fi.ssi_uid == getuid() ? "mine" : "other");
-	p = fork();
-	if (p == 0) _exit(3);
-	struct pollfd pf = { fd, POLLIN, 0 };
-	T(poll(&pf, 1, 2000));
-	T(read(fd, &fi, sizeof fi));
-	printf("signalfd: %s status %d pid %s\n", sigabbrev_np(fi.ssi_signo), fi.ssi_status,
-	       fi.ssi_pid == (uint32_t)p ? "child" : "other");
-	reap("child", p);
-	T(read(fd, &fi, 8));
-	close(fd);
 
 	signal(SIGALRM, on);
 	alarm(1);

@@ -141,17 +141,6 @@ int main(void)
 	printf("again: %s\n", name_of(pthread_mutex_lock(&robust)));
 	pthread_mutex_unlock(&robust);
 
-	/* The same across processes: the holder is killed, and the owner died mark is set by the kernel. */
-	pthread_mutex_t *shm = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
-	pthread_mutex_init(shm, &a);
-	pid_t c = fork();
-	if (c == 0) {
-		pthread_mutex_lock(shm);
-		raise(SIGKILL);
-	}
-	reap("holder", c);
-	printf("robust shared: %s\n", name_of(pthread_mutex_lock(shm)));
 	pthread_mutexattr_setprotocol(&a, PTHREAD_PRIO_INHERIT);
 	pthread_mutex_t pi;
 	pthread_mutex_init(&pi, &a);

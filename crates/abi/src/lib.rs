@@ -138,6 +138,9 @@ pub const fn span(offset: u32, len: u32) -> u64 {
     offset as u64 | (len as u64) << 32
 }
 
+/// Longest socket address (`sizeof(struct sockaddr_storage)`).
+pub const SOCKADDR_MAX: usize = 128;
+
 /// The argument that stands for a null pointer.
 pub const SPAN_NULL: u64 = u64::MAX;
 
@@ -196,13 +199,18 @@ pub mod op {
     /// `si_code` [`super::SI_SIGIO`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
     /// the result the guest must see.
     pub const WRITTEN: u32 = 0x8007;
+    /// Who sent a message. args: datagram socket, the first descriptor that came with the message, span for the address.
+    /// out: [0] length of the address, [1] pid, [2] uid, [3] gid of the sender, [4] whether the socket wants them
+    /// (`SO_PASSCRED`). Fails for other sockets and other descriptors.
+    pub const SENDER: u32 = 0x8009;
 }
 
 /// Kinds of [`op::XLATE`].
 pub mod xlate {
     /// Guest pid (caller's namespace) of a child to host pid; `ECHILD` if it is no child.
     pub const CHILD_TO_HOST: u64 = 0;
-    /// Host pid or tid to the number the caller sees; 0 when it sees none. out[0]: uid as the caller sees it. The third
+    /// Host pid or tid to the number the caller sees; 0 when it sees none. out: [0] uid, [1] gid as the caller sees them. With
+    /// a fourth argument that is not 0, processes that have not asked for anything yet are looked for, too. The third
     /// argument of the request may be the number of a child of the caller that the host pid is, for the case that the
     /// supervisor has not met it.
     pub const FROM_HOST: u64 = 1;

@@ -5,7 +5,8 @@
 //! | [`overlay`] | overlayfs | a read-only host directory under a private writable one: the root |
 //! | [`overlayfs`] | overlayfs | directories of the sandbox on one another, as guests mount it |
 //! | [`host`] | a bind mount | a host directory as it is, written through |
-//! | [`tmpfs`] | tmpfs | an overlay without a lower directory |
+//! | [`cgroup2`], [`mqueue`] | the same | one group without controllers, read-only; no queues |
+//! | [`tmpfs`] | tmpfs, ramfs | an overlay without a lower directory |
 //! | [`proc`] | proc | one per pid namespace, from the model and the host's files |
 //! | [`sysfs`] | sysfs | a selection of the host's |
 //! | [`fuse`] | FUSE | questions to a server inside the sandbox |
@@ -17,12 +18,15 @@
 //! ever blocking).
 
 mod at;
+pub mod cgroup2;
 pub mod dev;
 pub mod devpts;
 mod fifo;
+pub mod flat;
 pub mod fuse;
 pub mod handle;
 pub mod host;
+pub mod mqueue;
 mod names;
 pub mod overlay;
 pub mod overlayfs;

@@ -3,9 +3,11 @@
 //! `user.*` keeps its name, except where that is our own bookkeeping, which no guest sees: a guest's own `user.overlay.X`
 //! is kept as `user.overlay.overlay.X`, as overlayfs does it, and its `user.containers.override_stat` below
 //! `user.nomina.`, so that layers can be made inside. `trusted.*` and `security.*` need rights on
-//! the host that we do not have: they are kept as `user.nomina.trusted.*` and so on. `system.*` (access control lists)
-//! is `EOPNOTSUPP`, as on a file system mounted without them.
+//! the host that we do not have: they are kept as `user.nomina.trusted.*` and so on, and
+//! so are access control lists (`system.posix_acl_*`), whose ids an ordinary user could set, but which must not let anybody
+//! in on the host.
 
+use nomina_kernel::vfs::posix_acl::is_acl;
 use nomina_kernel::vfs::{S_IFDIR, S_IFREG};
 use nomina_kernel::{Errno, Result};
 
@@ -21,7 +23,7 @@ const ESCAPE: &[u8] = b"overlay.";
 
 /// Whether an attribute of a guest's is kept below [`PREFIX`].
 fn is_kept(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.") || name.starts_with(b"security.") || name == XATTR
+    name.starts_with(b"trusted.") || name.starts_with(b"security.") || name == XATTR || is_acl(name)
 }
 
 /// Whether a host attribute is a mark of overlayfs that says something about the layer it is in.
@@ -72,7 +74,7 @@ pub(crate) fn list_to_guest(list: &[u8], kind: u32, lower: bool) -> Vec<u8> {
         } else if name.starts_with(b"user.") {
             (has_user && name != XATTR).then(|| name.to_vec())
         } else {
-            (lower && name == CAPABILITY).then(|| name.to_vec())
+            (lower && (name == CAPABILITY || is_acl(name))).then(|| name.to_vec())
         };
         if let Some(guest) = guest {
             out.extend_from_slice(&guest);
@@ -119,6 +121,6 @@ mod tests {
     fn user_attributes_belong_to_files_and_directories_only() {
         assert_eq!(to_host(b"user.a", S_IFLNK, true), Err(Errno::EPERM));
         assert_eq!(to_host(b"user.a", S_IFLNK, false), Err(Errno::ENODATA));
-        assert_eq!(to_host(b"system.posix_acl_access", S_IFREG, true), Err(Errno::EOPNOTSUPP));
+        assert_eq!(to_host(b"system.other", S_IFREG, true), Err(Errno::EOPNOTSUPP));
     }
 }

@@ -9,6 +9,7 @@
 //! sticky bit of their *host* mode, which means nothing for regular files and nothing to others in a private directory:
 //! without the mark there is no attribute to look for.
 
+use nomina_kernel::vfs::posix_acl;
 use nomina_kernel::vfs::{
     Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, Timespec,
 };
@@ -55,6 +56,23 @@ impl IdMap {
     /// The group inside that a host group shows as.
     pub fn gid_inside(&self, host: u32) -> u32 {
         if host == self.host_gid { self.gid } else { host }
+    }
+}
+
+impl IdMap {
+    /// An access control list of the host's as it shows inside.
+    pub(crate) fn acl_inside(&self, mut value: Vec<u8>) -> Vec<u8> {
+        posix_acl::translate_ids(&mut value, |id| self.uid_inside(id), |id| self.gid_inside(id));
+        value
+    }
+
+    /// A list of the inside as the host keeps it.
+    pub(crate) fn acl_outside(&self, value: &[u8]) -> Vec<u8> {
+        let mut value = value.to_vec();
+        let user = |id| if id == self.uid { self.host_uid } else { id };
+        let group = |id| if id == self.gid { self.host_gid } else { id };
+        posix_acl::translate_ids(&mut value, user, group);
+        value
     }
 }
 

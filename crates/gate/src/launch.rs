@@ -321,7 +321,7 @@ impl Launch<'_> {
             if listener < 0 {
                 failed(Step::Seccomp);
             }
-            if !send_fd(control, listener as RawFd) {
+            if !send_fd(trampoline, control, listener as RawFd) {
                 failed(Step::Handover);
             }
             let mut go = 0u8;
@@ -488,7 +488,7 @@ unsafe fn trampoline() -> Option<Trampoline> {
 }
 
 /// Sends one descriptor without allocating.
-unsafe fn send_fd(socket: RawFd, fd: RawFd) -> bool {
+unsafe fn send_fd(trampoline: Trampoline, socket: RawFd, fd: RawFd) -> bool {
     // SAFETY: the control buffer is large and aligned enough for one descriptor.
     unsafe {
         let mut byte = 0u8;
@@ -504,7 +504,7 @@ unsafe fn send_fd(socket: RawFd, fd: RawFd) -> bool {
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = libc::CMSG_LEN(4) as usize;
         ptr::write_unaligned(libc::CMSG_DATA(header).cast(), fd);
-        libc::sendmsg(socket, &raw const message, 0) == 1
+        trampoline(libc::SYS_sendmsg, socket.into(), &raw const message as i64, 0, 0, 0) == 1
     }
 }
 

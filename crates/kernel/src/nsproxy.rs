@@ -89,6 +89,16 @@ impl NsProxy {
         &self.mnt
     }
 
+    /// IPC namespace.
+    pub fn ipc_ns(&self) -> &Arc<IpcNamespace> {
+        &self.ipc
+    }
+
+    /// Cgroup namespace.
+    pub fn cgroup_ns(&self) -> &Arc<CgroupNamespace> {
+        &self.cgroup
+    }
+
     /// The network namespace.
     pub fn net_ns(&self) -> &Arc<NetNamespace> {
         &self.net

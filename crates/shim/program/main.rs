@@ -21,6 +21,7 @@ mod load;
 mod lock;
 mod marshal;
 mod masked;
+mod message;
 mod patch;
 mod process;
 mod sighand;

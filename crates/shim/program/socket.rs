@@ -4,17 +4,19 @@ use nomina_abi::SPAN_NULL;
 
 use crate::area::Area;
 use crate::marshal::{Arena, copy_out, generic, kinds};
-use crate::slot::{out, request};
+use crate::slot::{exchange, out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{get_user, put_user};
 use crate::window::window;
 
 /// Largest socket option that is asked for through the supervisor.
 const OPTION_MAX: i32 = 128;
-const SOCKADDR_MAX: u64 = 128;
 const SOL_SOCKET: u32 = 1;
+const SO_TYPE: u32 = 3;
+const SOCK_SEQPACKET: i32 = 5;
 
-fn restartable(ret: i64) -> i64 {
+/// The result of a call that may be restarted.
+pub fn restartable(ret: i64) -> i64 {
     if ret == err::EINTR { err::ERESTARTSYS } else { ret }
 }
 
@@ -39,33 +41,33 @@ pub fn accept(area: &Area, args: &[u64; 6], flags: u64) -> Result<i64, i64> {
     Ok(accepted)
 }
 
-/// `recvfrom(2)` with an address: of a connected socket, which gives none.
-pub fn recvfrom(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [socket, buffer, len, flags, _, address_len] = *args;
-    let call = [socket, buffer, len, flags, 0, 0];
-    let ret = restartable(window(area, area.guest_mask(), nr::RECVFROM, call));
-    if ret >= 0 && address_len != 0 {
-        put_user(address_len, 0u32)?;
-    }
-    Ok(ret)
+/// Whether the host has a socket for one of type `SOCK_SEQPACKET`, behind which may be a guest's datagram socket.
+pub fn is_seqpacket(socket: u64) -> bool {
+    let (mut kind, mut len) = (0i32, 4u32);
+    let args = [socket, SOL_SOCKET.into(), SO_TYPE.into(), &raw mut kind as u64, &raw mut len as u64, 0];
+    // SAFETY: the kernel writes one number of four bytes.
+    unsafe { sys::syscall(nr::GETSOCKOPT, args) == 0 && kind == SOCK_SEQPACKET }
 }
 
-/// `sendto(2)` with an address: the supervisor says whether the host may send without it.
-pub fn sendto(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [socket, buffer, len, flags, address, address_len] = *args;
-    let mut ask = *args;
-    if address != 0 {
-        if address_len as u32 as u64 > SOCKADDR_MAX {
-            return Err(err::EINVAL);
-        }
-        ask[4] = Arena::new(area).bytes(address, address_len as u32 as u64)?;
-        let ret = request(area, nr::SENDTO as u32, &ask);
-        if ret != 0 {
-            return Ok(ret);
+/// `socketpair(2)` of datagram sockets.
+pub fn socketpair(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    const SOCK_CLOEXEC: u64 = 0o2000000;
+    let (ret, received) = exchange(area, nr::SOCKETPAIR as u32, args);
+    if ret < 0 || received.count < 2 {
+        received.close();
+        return Err(if ret < 0 { ret } else { err::EMFILE });
+    }
+    if args[1] & SOCK_CLOEXEC != 0 {
+        for fd in &received.fds[..2] {
+            // SAFETY: F_SETFD of FD_CLOEXEC; no memory.
+            unsafe { sys::sys!(nr::FCNTL, *fd, 2, 1) };
         }
     }
-    let call = [socket, buffer, len, flags, 0, 0];
-    Ok(restartable(window(area, area.guest_mask(), nr::SENDTO, call)))
+    if let Err(error) = put_user(args[3], [received.fds[0], received.fds[1]]) {
+        received.close();
+        return Err(error);
+    }
+    Ok(0)
 }
 
 /// `SO_TYPE`, `SO_ERROR`, `SO_ACCEPTCONN`, `SO_PROTOCOL`, `SO_DOMAIN`.
@@ -74,7 +76,8 @@ const OF_THE_HANDLE: [u32; 5] = [3, 4, 30, 38, 39];
 /// `getsockopt(2)`: of the handle itself natively, of what names processes or users by the supervisor.
 pub fn getsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let [_, level, option, value, len_at, _] = *args;
-    if level as u32 == SOL_SOCKET && OF_THE_HANDLE.contains(&(option as u32)) {
+    let of_the_handle = level as u32 == SOL_SOCKET && OF_THE_HANDLE.contains(&(option as u32));
+    if of_the_handle && !(option as u32 == SO_TYPE && is_seqpacket(args[0])) {
         // SAFETY: the guest's call as it is.
         return Ok(unsafe { sys::syscall(nr::GETSOCKOPT, *args) });
     }

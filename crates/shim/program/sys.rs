@@ -30,6 +30,7 @@ pub mod nr {
     pub const RECVFROM: u64 = 45;
     pub const SENDMSG: u64 = 46;
     pub const RECVMSG: u64 = 47;
+    pub const SOCKETPAIR: u64 = 53;
     pub const BIND: u64 = 49;
     pub const GETPEERNAME: u64 = 52;
     pub const GETSOCKOPT: u64 = 55;
@@ -79,7 +80,9 @@ pub mod nr {
     pub const ACCEPT4: u64 = 288;
     pub const SIGNALFD4: u64 = 289;
     pub const DUP3: u64 = 292;
+    pub const RECVMMSG: u64 = 299;
     pub const PRLIMIT64: u64 = 302;
+    pub const SENDMMSG: u64 = 307;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
     pub const CLONE3: u64 = 435;
@@ -106,6 +109,7 @@ pub mod err {
     pub const EDEADLK: i64 = -35;
     pub const ENAMETOOLONG: i64 = -36;
     pub const ENOSYS: i64 = -38;
+    pub const ENOBUFS: i64 = -105;
     /// Never seen by guests: restart if the handler has `SA_RESTART`, else `EINTR`.
     pub const ERESTARTSYS: i64 = -512;
     /// Never seen by guests: restart always.

@@ -6,7 +6,9 @@ use crate::arch::in_shim;
 use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
-use crate::{clone, exec, fd, futex, marshal, masked, patch, process, signal, slot, socket, wait, written};
+use crate::{
+    clone, exec, fd, futex, marshal, masked, message, patch, process, signal, slot, socket, wait, written,
+};
 
 /// `si_code` of a SIGSYS that the filter raised.
 const SYS_SECCOMP: i32 = 1;
@@ -130,8 +132,13 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::PRLIMIT64 => fd::prlimit(area, a, b, c, d),
         nr::ACCEPT => socket::accept(area, args, 0),
         nr::ACCEPT4 => socket::accept(area, args, d),
-        nr::RECVFROM => socket::recvfrom(area, args),
-        nr::SENDTO => socket::sendto(area, args),
+        nr::RECVFROM => message::recvfrom(area, args),
+        nr::SENDTO => message::sendto(area, args),
+        nr::SENDMSG => message::sendmsg(area, a, b, c),
+        nr::RECVMSG => message::recvmsg(area, a, b, c),
+        nr::SENDMMSG => message::sendmmsg(area, args),
+        nr::RECVMMSG => message::recvmmsg(area, args),
+        nr::SOCKETPAIR => socket::socketpair(area, args),
         nr::GETSOCKOPT => socket::getsockopt(area, args),
         nr::SETSOCKOPT => socket::setsockopt(area, args),
         nr::UNSHARE => Ok(process::unshare(area, a)),

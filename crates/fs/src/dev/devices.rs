@@ -30,6 +30,8 @@ pub const PTS_MAJOR: u32 = 136;
 pub trait DeviceHost: Send + Sync {
     /// `/dev/tty`: the controlling terminal of the caller. `ENXIO` without one.
     fn open_tty(&self, flags: u32) -> Result<OwnedFd>;
+    /// File system user and group of the caller.
+    fn caller_ids(&self) -> (u32, u32);
     /// `/dev/ptmx`: a new pseudo terminal's master, registered in the caller's devpts.
     fn open_ptmx(&self, flags: u32) -> Result<OwnedFd>;
     /// `/dev/fuse`: a connection for a server ([`crate::fuse`]).

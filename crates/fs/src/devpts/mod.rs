@@ -19,7 +19,7 @@ use nomina_kernel::vfs::{
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{FileType, Mode, OFlags, major, makedev, minor};
 
-use crate::dev::{DeviceHost, PTS_MAJOR, TTYAUX_MAJOR, device_flags, open_device};
+use crate::dev::{DeviceHost, PTS_MAJOR, TTYAUX_MAJOR, device_flags};
 use crate::proc::generic::{dirent, generated_attr, host_errno, name_to_int, now, wants_write};
 
 /// `DEVPTS_SUPER_MAGIC`.
@@ -28,6 +28,67 @@ const ROOT_INO: u64 = 1;
 const PTMX_INO: u64 = 2;
 /// Inode number of terminal 0, as in Linux.
 const FIRST_INO: u64 = 3;
+
+/// Most terminals of an instance (`NR_UNIX98_PTY_MAX`).
+const PTY_MAX: u32 = 1 << 20;
+
+/// Mount options: `struct pts_mount_opts`. Owners are kernel ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Owner of new terminals; their maker where it is `None`.
+    pub uid: Option<u32>,
+    /// Group of new terminals; their maker's where it is `None`.
+    pub gid: Option<u32>,
+    /// Mode of new terminals.
+    pub mode: u32,
+    /// Mode of `ptmx`.
+    pub ptmxmode: u32,
+    /// Most terminals.
+    pub max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { uid: None, gid: None, mode: 0o600, ptmxmode: 0, max: PTY_MAX }
+    }
+}
+
+impl Options {
+    /// Those of a system's `/dev/pts`.
+    pub const STANDARD: Options =
+        Options { uid: None, gid: Some(5), mode: 0o620, ptmxmode: 0o666, max: PTY_MAX };
+
+    /// Takes an option other than `uid` and `gid`. `Ok(false)`: there is no such option. `newinstance` says what is so anyway
+    /// (since Linux 4.7).
+    ///
+    /// # Errors
+    /// `EINVAL` for a bad value.
+    pub fn parse(&mut self, key: &str, value: Option<&str>) -> Result<bool> {
+        let mode = || {
+            let mode = value.and_then(|text| u32::from_str_radix(text, 8).ok()).ok_or(Errno::EINVAL)?;
+            Ok(mode & 0o7777)
+        };
+        match key {
+            "mode" => self.mode = mode()?,
+            "ptmxmode" => self.ptmxmode = mode()?,
+            "max" => {
+                let max = value.and_then(|text| text.parse().ok()).filter(|&max| max <= PTY_MAX);
+                self.max = max.ok_or(Errno::EINVAL)?;
+            }
+            "newinstance" if value.is_none() => {}
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// `devpts_show_options`
+    fn show(&self) -> String {
+        let id = |key: &str, id: Option<u32>| id.map_or_else(String::new, |id| format!("{key}={id},"));
+        let max = if self.max < PTY_MAX { format!(",max={}", self.max) } else { String::new() };
+        let (uid, gid) = (id("uid", self.uid), id("gid", self.gid));
+        format!("{uid}{gid}mode={:03o},ptmxmode={:03o}{max}", self.mode, self.ptmxmode)
+    }
+}
 
 /// A terminal.
 struct Pty {
@@ -52,6 +113,7 @@ struct PtsInfo {
     devices: Arc<dyn DeviceHost>,
     born: Timespec,
     table: Mutex<BTreeMap<u32, Pty>>,
+    options: Mutex<Options>,
 }
 
 impl PtsInfo {
@@ -64,6 +126,44 @@ impl PtsInfo {
         let mut table = self.table();
         table.retain(|_, pty| pty.alive());
         table
+    }
+
+    fn options(&self) -> Options {
+        *self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_master(&self, flags: u32) -> Result<OwnedFd> {
+        if self.living().len() as u64 >= u64::from(self.options().max) {
+            return Err(Errno::ENOSPC);
+        }
+        let master =
+            rustix::fs::open(c"/dev/ptmx", device_flags(flags), Mode::empty()).map_err(host_errno)?;
+        let mut index: libc::c_uint = 0;
+        // SAFETY: TIOCGPTN writes one unsigned int to the place given.
+        if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut index) } < 0 {
+            return Err(Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = rustix::fs::open(format!("/dev/pts/{index}"), flags, Mode::empty()).map_err(host_errno)?;
+        let (uid, gid) = self.devices.caller_ids();
+        if self.insert(node, uid, gid)? != index {
+            return Err(Errno::ENXIO);
+        }
+        Ok(master)
+    }
+
+    /// Registers a terminal for who made it, unless the options name another owner.
+    fn insert(&self, node: OwnedFd, uid: u32, gid: u32) -> Result<u32> {
+        let stat = rustix::fs::fstat(node.as_fd()).map_err(host_errno)?;
+        let tty = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        if !tty || major(stat.st_rdev) != PTS_MAJOR {
+            return Err(Errno::ENOTTY);
+        }
+        let index = minor(stat.st_rdev);
+        let options = self.options();
+        let (uid, gid) = (options.uid.unwrap_or(uid), options.gid.unwrap_or(gid));
+        self.table().insert(index, Pty { node, mode: options.mode, uid, gid, time: now() });
+        Ok(index)
     }
 
     fn inode(&self, index: u32) -> Result<Arc<dyn Inode>> {
@@ -88,34 +188,33 @@ pub struct DevPts {
 }
 
 impl DevPts {
-    /// Makes an instance without terminals. `dev` is its `st_dev`; `devices` opens its `ptmx` node.
-    pub fn new(dev: u64, devices: Arc<dyn DeviceHost>) -> Arc<DevPts> {
+    /// Makes an instance without terminals. `dev` is its `st_dev`; `devices` knows the caller.
+    pub fn new(dev: u64, devices: Arc<dyn DeviceHost>, options: Options) -> Arc<DevPts> {
         let info = Arc::new_cyclic(|me| PtsInfo {
             me: me.clone(),
             dev,
             devices,
             born: now(),
             table: Mutex::default(),
+            options: Mutex::new(options),
         });
         Arc::new(DevPts { info })
     }
 
-    /// Makes a terminal: opens the host's `ptmx` with `flags` and registers the slave for its maker. What
-    /// [`DeviceHost::open_ptmx`] does. `ENOSPC` when the host has no more.
-    pub fn open_master(&self, flags: u32, uid: u32, gid: u32) -> Result<OwnedFd> {
-        let master =
-            rustix::fs::open(c"/dev/ptmx", device_flags(flags), Mode::empty()).map_err(host_errno)?;
-        let mut index: libc::c_uint = 0;
-        // SAFETY: TIOCGPTN writes one unsigned int to the place given.
-        if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut index) } < 0 {
-            return Err(Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)));
-        }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = rustix::fs::open(format!("/dev/pts/{index}"), flags, Mode::empty()).map_err(host_errno)?;
-        if self.insert(node, uid, gid)? != index {
-            return Err(Errno::ENXIO);
-        }
-        Ok(master)
+    /// The same instance once more.
+    pub fn handle(&self) -> Arc<DevPts> {
+        Arc::new(DevPts { info: self.info.clone() })
+    }
+
+    /// Puts mount options into force, for terminals made from now on.
+    pub fn reconfigure(&self, options: Options) {
+        *self.info.options.lock().unwrap_or_else(PoisonError::into_inner) = options;
+    }
+
+    /// Makes a terminal: opens the host's `ptmx` with `flags` and registers the slave for its maker, or the owner that the
+    /// options name. `ENOSPC` when the instance or the host has no more.
+    pub fn open_master(&self, flags: u32) -> Result<OwnedFd> {
+        self.info.open_master(flags)
     }
 
     /// Opens the slave of a terminal of this instance: what [`DeviceHost::open_pts`] does. Never makes it anybody's
@@ -130,7 +229,7 @@ impl DevPts {
         let path = format!("/proc/self/fd/{}", slave.as_raw_fd());
         let node =
             rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(host_errno)?;
-        self.insert(node, uid, gid)
+        self.info.insert(node, uid, gid)
     }
 
     /// Forgets a terminal at once, without waiting for its master to be closed.
@@ -142,17 +241,6 @@ impl DevPts {
     pub fn inode(&self, index: u32) -> Option<Arc<dyn Inode>> {
         self.info.inode(index).ok()
     }
-
-    fn insert(&self, node: OwnedFd, uid: u32, gid: u32) -> Result<u32> {
-        let stat = rustix::fs::fstat(node.as_fd()).map_err(host_errno)?;
-        let tty = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        if !tty || major(stat.st_rdev) != PTS_MAJOR {
-            return Err(Errno::ENOTTY);
-        }
-        let index = minor(stat.st_rdev);
-        self.info.table().insert(index, Pty { node, mode: 0o620, uid, gid, time: now() });
-        Ok(index)
-    }
 }
 
 impl SuperBlock for DevPts {
@@ -163,7 +251,7 @@ impl SuperBlock for DevPts {
         b"devpts".to_vec()
     }
     fn show_options(&self) -> String {
-        "mode=620,ptmxmode=666".into()
+        self.info.options().show()
     }
     fn dev(&self) -> u64 {
         self.info.dev
@@ -223,7 +311,8 @@ struct PtmxInode {
 
 impl Inode for PtmxInode {
     fn getattr(&self) -> Result<Attr> {
-        let mut attr = generated_attr(self.fs.dev, PTMX_INO, S_IFCHR | 0o666, (0, 0), self.fs.born);
+        let mut attr =
+            generated_attr(self.fs.dev, PTMX_INO, S_IFCHR | self.fs.options().ptmxmode, (0, 0), self.fs.born);
         attr.rdev = makedev(TTYAUX_MAJOR, 2);
         Ok(attr)
     }
@@ -234,7 +323,7 @@ impl Inode for PtmxInode {
         self
     }
     fn open(&self, flags: u32) -> Result<Opened> {
-        open_device(makedev(TTYAUX_MAJOR, 2), S_IFCHR, flags, &*self.fs.devices)
+        self.fs.open_master(flags).map(Opened::Host)
     }
 }
 
@@ -290,6 +379,9 @@ mod tests {
         fn open_ptmx(&self, _flags: u32) -> Result<OwnedFd> {
             Err(Errno::ENXIO)
         }
+        fn caller_ids(&self) -> (u32, u32) {
+            (1000, 1000)
+        }
         fn open_pts(&self, _index: u32, _flags: u32) -> Result<OwnedFd> {
             Err(Errno::ENXIO)
         }
@@ -314,8 +406,8 @@ mod tests {
 
     #[test]
     fn a_terminal_made_here_can_be_opened_and_talks_to_its_master() {
-        let fs = DevPts::new(50, Arc::new(NoTerminals));
-        let master = fs.open_master(RDWR, 1000, 5).unwrap();
+        let fs = DevPts::new(50, Arc::new(NoTerminals), Options::STANDARD);
+        let master = fs.open_master(RDWR).unwrap();
         unlock(&master);
         let index = index_of(&fs);
         let inode = fs.root().lookup(index.to_string().as_bytes()).unwrap();
@@ -331,9 +423,9 @@ mod tests {
 
     #[test]
     fn terminals_of_others_are_neither_listed_nor_opened() {
-        let ours = DevPts::new(50, Arc::new(NoTerminals));
-        let others = DevPts::new(51, Arc::new(NoTerminals));
-        let master = others.open_master(RDWR, 0, 0).unwrap();
+        let ours = DevPts::new(50, Arc::new(NoTerminals), Options::STANDARD);
+        let others = DevPts::new(51, Arc::new(NoTerminals), Options::STANDARD);
+        let master = others.open_master(RDWR).unwrap();
         unlock(&master);
         let index = index_of(&others);
         assert_eq!(names(&ours), ["ptmx"]);
@@ -343,14 +435,14 @@ mod tests {
 
     #[test]
     fn a_reused_number_does_not_lead_to_another_terminal() {
-        let ours = DevPts::new(50, Arc::new(NoTerminals));
-        let others = DevPts::new(51, Arc::new(NoTerminals));
-        let master = ours.open_master(RDWR, 0, 0).unwrap();
+        let ours = DevPts::new(50, Arc::new(NoTerminals), Options::STANDARD);
+        let others = DevPts::new(51, Arc::new(NoTerminals), Options::STANDARD);
+        let master = ours.open_master(RDWR).unwrap();
         let index = index_of(&ours);
         let held = ours.root().lookup(index.to_string().as_bytes()).unwrap();
         drop(master);
         // The host gives the lowest free number: ours, unless another test took it first.
-        let masters: Vec<_> = (0..4).map(|_| others.open_master(RDWR, 0, 0).unwrap()).collect();
+        let masters: Vec<_> = (0..4).map(|_| others.open_master(RDWR).unwrap()).collect();
         masters.iter().for_each(unlock);
         assert_eq!(held.open(RDWR).err(), Some(Errno::EIO));
         assert_eq!(ours.root().lookup(index.to_string().as_bytes()).err(), Some(Errno::ENOENT));
@@ -359,8 +451,8 @@ mod tests {
 
     #[test]
     fn hostile_names_do_not_exist() {
-        let fs = DevPts::new(50, Arc::new(NoTerminals));
-        let master = fs.open_master(RDWR, 0, 0).unwrap();
+        let fs = DevPts::new(50, Arc::new(NoTerminals), Options::STANDARD);
+        let master = fs.open_master(RDWR).unwrap();
         let index = index_of(&fs);
         for name in
             [format!("0{index}"), format!("+{index}"), format!("{index} "), "../ptmx".into(), "-1".into()]
@@ -372,22 +464,22 @@ mod tests {
 
     #[test]
     fn owner_and_mode_can_be_changed() {
-        let fs = DevPts::new(50, Arc::new(NoTerminals));
-        let _master = fs.open_master(RDWR, 0, 0).unwrap();
+        let fs = DevPts::new(50, Arc::new(NoTerminals), Options::STANDARD);
+        let _master = fs.open_master(RDWR).unwrap();
         let inode = fs.inode(index_of(&fs)).unwrap();
         inode.setattr(&SetAttr { mode: Some(0o600), uid: Some(7), gid: None, ..SetAttr::default() }).unwrap();
         let attr = inode.getattr().unwrap();
-        assert_eq!((attr.mode & 0o7777, attr.uid, attr.gid), (0o600, 7, 0));
+        assert_eq!((attr.mode & 0o7777, attr.uid, attr.gid), (0o600, 7, 5));
     }
 
     #[test]
     fn a_slave_from_elsewhere_can_be_adopted_and_other_files_cannot() {
-        let others = DevPts::new(51, Arc::new(NoTerminals));
-        let master = others.open_master(RDWR, 0, 0).unwrap();
+        let others = DevPts::new(51, Arc::new(NoTerminals), Options::STANDARD);
+        let master = others.open_master(RDWR).unwrap();
         unlock(&master);
         let index = index_of(&others);
         let slave = others.open_slave(index, RDWR).unwrap();
-        let ours = DevPts::new(50, Arc::new(NoTerminals));
+        let ours = DevPts::new(50, Arc::new(NoTerminals), Options::STANDARD);
         assert_eq!(ours.adopt(slave.as_fd(), 0, 0), Ok(index));
         assert!(ours.open_slave(index, RDWR).is_ok());
         let null = std::fs::File::open("/dev/null").unwrap();

@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nomina_kernel::vfs::posix_acl;
 use nomina_kernel::vfs::{
     Attr, DirEntry, Inode, Link, NewInode, Opened, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT,
     S_IFREG, S_IFSOCK, SetAttr, StatFs, SuperBlock,
@@ -93,6 +94,11 @@ impl SuperBlock for HostSb {
 
     fn cacheable(&self) -> bool {
         false
+    }
+
+    /// The host's own: what is created in a directory gets its default list by the host.
+    fn has_acls(&self) -> bool {
+        true
     }
 
     fn path_of_host(&self, host: &[u8]) -> Option<Vec<u8>> {
@@ -183,6 +189,9 @@ fn host_mode(mode: u32, kind: u32) -> Result<Mode> {
 fn host_xattr(name: &[u8], kind: u32, write: bool) -> Result<Vec<u8>> {
     if name.starts_with(b"user.overlay.") && matches!(kind, S_IFREG | S_IFDIR) {
         // The directory is no layer of ours: what is written there is meant for overlayfs.
+        return Ok(name.to_vec());
+    }
+    if posix_acl::is_acl(name) {
         return Ok(name.to_vec());
     }
     let host = names::to_host(name, kind, write)?;
@@ -357,7 +366,8 @@ impl Inode for HostInode {
     }
 
     fn getxattr(&self, name: &[u8]) -> Result<Vec<u8>> {
-        self.at().getxattr(&host_xattr(name, self.kind, false)?)
+        let value = self.at().getxattr(&host_xattr(name, self.kind, false)?)?;
+        Ok(if posix_acl::is_acl(name) { self.shared.map.acl_inside(value) } else { value })
     }
 
     fn listxattr(&self) -> Result<Vec<u8>> {
@@ -367,11 +377,18 @@ impl Inode for HostInode {
         let (marks, own): (Vec<&[u8]>, Vec<&[u8]>) = names.partition(|n| n.starts_with(b"user.overlay."));
         let mut shown = names::list_to_guest(&own.concat(), self.kind, false);
         shown.extend(marks.concat());
+        for list in own.iter().filter(|name| posix_acl::is_acl(&name[..name.len() - 1])) {
+            shown.extend_from_slice(list);
+        }
         Ok(shown)
     }
 
     fn setxattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
-        self.at().setxattr(&host_xattr(name, self.kind, true)?, value, flags)
+        let host = host_xattr(name, self.kind, true)?;
+        if posix_acl::is_acl(name) {
+            return self.at().setxattr(&host, &self.shared.map.acl_outside(value), flags);
+        }
+        self.at().setxattr(&host, value, flags)
     }
 
     fn removexattr(&self, name: &[u8]) -> Result<()> {

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nomina_kernel::vfs::posix_acl::is_acl;
 use nomina_kernel::vfs::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SetTime, Timespec};
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{Mode, OFlags, SeekFrom, Statx};
@@ -261,14 +262,17 @@ fn copy_xattrs(fs: &Fs, from: At<'_>, to: At<'_>, kind: u32) -> Result<()> {
     // A file whose attributes we may not read has none for guests either.
     let Ok(list) = from.listxattr() else { return Ok(()) };
     for name in list.split(|&b| b == 0).filter(|n| !n.is_empty()) {
-        let kept = if name == names::CAPABILITY {
+        let kept = if name == names::CAPABILITY || is_acl(name) {
             [names::PREFIX, name].concat()
         } else if name.starts_with(b"user.") && !names::is_mark(name) && name != XATTR {
             name.to_vec()
         } else {
             continue;
         };
-        let Ok(value) = from.getxattr(name) else { continue };
+        let Ok(mut value) = from.getxattr(name) else { continue };
+        if is_acl(name) {
+            value = fs.map.acl_inside(value);
+        }
         if kept.starts_with(names::PREFIX) {
             fs.store.set(to, id_of(&to.statx()?), &kept, &value)?;
         } else {

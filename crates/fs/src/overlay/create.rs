@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
+use nomina_kernel::vfs::posix_acl::{self, DEFAULT};
 use nomina_kernel::vfs::{NewInode, Opened, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
@@ -12,6 +13,7 @@ use super::fresh;
 use super::layer::{Fs, OPAQUE, UPPER_ROOT, lock};
 use super::node::{Dir, Entry, Names, Node, Place, State, WHT};
 use crate::at::{ALWAYS, At, GUEST_FLAGS, check_name, dtype, errno, id_of};
+use crate::names;
 use crate::override_stat::{Override, attr_of};
 use crate::store::Placement;
 
@@ -56,6 +58,8 @@ impl Node {
             return Err(Errno::EEXIST);
         }
         self.copy_up_dir()?;
+        // What gets more than a mode from its directory is not whole at once either.
+        let stage = if self.default_acl()?.is_some() { Stage::Work } else { stage };
         let whiteout = self.with_state(|s| {
             s.remove_child(name);
             s.names.as_ref().and_then(|n| n.get(name)).is_some_and(|e| e.kind == WHT)
@@ -67,7 +71,9 @@ impl Node {
             let fs = &*self.fs;
             let temp = fs.temp_name();
             let made = make(At::new(&fs.work, &temp), merged).and_then(|made| {
-                let moved = if !whiteout {
+                let moved = if !whiteout && is_dir {
+                    rustix::fs::renameat(&fs.work, &temp, &*fd, name)
+                } else if !whiteout {
                     // A link rather than a move: who watches the directory is told of a new name.
                     rustix::fs::linkat(&fs.work, &temp, &*fd, name, AtFlags::empty())
                 } else if is_dir {
@@ -77,7 +83,7 @@ impl Node {
                 };
                 moved.map_err(errno).map(|()| made)
             });
-            if made.is_err() || !whiteout || is_dir {
+            if made.is_err() || whiteout == is_dir {
                 fs.discard(&temp);
             }
             made
@@ -110,6 +116,7 @@ impl Node {
         let fs = &self.fs;
         let stat = at.statx()?;
         fs.forget(id_of(&stat));
+        self.inherit_acls(at, id_of(&stat), new.mode)?;
         if opaque {
             fs.store.set(at, id_of(&stat), OPAQUE, b"y")?;
         }
@@ -129,6 +136,32 @@ impl Node {
             fresh::set(node.id, attr);
         }
         Ok((node, Entry { kind: dtype(kind), ino: stat.stx_ino }))
+    }
+
+    /// The list that what is created here gets, if any. The tree is locked.
+    fn default_acl(&self) -> Result<Option<Arc<[u8]>>> {
+        if let Some(known) = &lock(&self.dir()?.state).default_acl {
+            return Ok(known.clone());
+        }
+        let acl = match self.xattr_locked(DEFAULT) {
+            Ok(value) => Some(Arc::from(value)),
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => None,
+            Err(error) => return Err(error),
+        };
+        lock(&self.dir()?.state).default_acl = Some(acl.clone());
+        Ok(acl)
+    }
+
+    /// Gives a new object the lists of its directory.
+    fn inherit_acls(&self, at: At<'_>, id: (u64, u64), mode: u32) -> Result<()> {
+        let Some(default) = self.default_acl()? else { return Ok(()) };
+        let (access, default) = posix_acl::inherited(&default, mode);
+        for (name, value) in [(posix_acl::ACCESS, access), (DEFAULT, default)] {
+            if let Some(value) = value {
+                self.fs.store.set(at, id, &[names::PREFIX, name].concat(), &value)?;
+            }
+        }
+        Ok(())
     }
 
     /// Host mode for a new object.
@@ -275,6 +308,10 @@ impl Node {
         let at = At::new(&fd, b"");
         let stat = at.statx()?;
         self.fs.forget(id_of(&stat));
+        {
+            let _tree = self.fs.read();
+            self.inherit_acls(at, id_of(&stat), new.mode)?;
+        }
         self.fs.store.place(at, &stat, false, &self.fs.map, &wanted(&new))?;
         if let Some(space) = &self.fs.space {
             space.charge_inode()?;

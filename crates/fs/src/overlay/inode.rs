@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nomina_kernel::vfs::posix_acl::{DEFAULT, is_acl};
 use nomina_kernel::vfs::{
     Attr, DirEntry, Inode, Link, NewInode, Opened, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr,
 };
@@ -179,10 +180,20 @@ impl Node {
 
     fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
         let _tree = self.fs.read();
+        self.xattr_locked(name)
+    }
+
+    /// An extended attribute. The tree is locked.
+    pub(crate) fn xattr_locked(&self, name: &[u8]) -> Result<Vec<u8>> {
         let host = names::to_host(name, self.kind, false)?;
         let (spot, upper) = self.spot()?;
         let at = spot.at();
         if !upper {
+            if is_acl(name)
+                && let Ok(value) = at.getxattr(name)
+            {
+                return Ok(self.fs.map.acl_inside(value));
+            }
             return match at.getxattr(&host) {
                 Err(Errno::ENODATA | Errno::EOPNOTSUPP) if name == names::CAPABILITY => {
                     match at.getxattr(name) {
@@ -211,7 +222,13 @@ impl Node {
         self.copy_up(Data::IfReadable)?;
         let _tree = self.fs.write();
         let (spot, _) = self.spot()?;
-        change(&self.fs, spot.at(), &host)
+        let changed = change(&self.fs, spot.at(), &host);
+        if name == DEFAULT
+            && let Some(dir) = &self.dir
+        {
+            lock(&dir.state).default_acl = None;
+        }
+        changed
     }
 }
 

@@ -324,6 +324,10 @@ impl SuperBlock for OverlaySb {
         true
     }
 
+    fn has_acls(&self) -> bool {
+        true
+    }
+
     fn path_of_host(&self, host: &[u8]) -> Option<Vec<u8>> {
         self.root.path_of(host)
     }

@@ -66,6 +66,9 @@ pub(crate) struct State {
     pub(super) sweep_at: usize,
     /// The directory is marked as one with whiteouts.
     pub marked: bool,
+    /// The list that what is created here gets; `None` where it is not known yet.
+    #[allow(clippy::option_option, reason = "not known, known to be none, known")]
+    pub default_acl: Option<Option<Arc<[u8]>>>,
 }
 
 impl State {
@@ -461,15 +464,11 @@ impl Node {
 
     /// Whether a directory has no entry. The tree is locked.
     pub(crate) fn is_empty(&self) -> Result<bool> {
-        let whiteouts = self.with_state(|state| {
-            let names = state.names.as_ref()?;
-            names.values().all(|e| e.kind == WHT).then(|| names.keys().cloned().collect::<Vec<_>>())
-        })?;
-        let gone = match (whiteouts, self.is_upper()) {
-            (None, true) => return Ok(false),
-            (gone, _) => gone.unwrap_or_default(),
-        };
-        Ok(self.lower_entries()?.iter().all(|e| gone.iter().any(|name| **name == *e.name)))
+        let below = self.lower_entries()?;
+        self.with_state(|state| {
+            let Some(names) = &state.names else { return below.is_empty() };
+            names.values().all(|e| e.kind == WHT) && below.iter().all(|e| names.contains_key(&*e.name))
+        })
     }
 
     /// Path in the overlay, starting with `/`; `None` for what has no name any more.

@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nomina_kernel::vfs::posix_acl;
 use nomina_kernel::vfs::{
     LookupFlags, NewInode, Opened, Path, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, WalkContext,
     namei as vfs,
@@ -58,8 +59,9 @@ impl OvlInode {
         if !whiteout {
             let made = make(&dir, name)?;
             let path = found(&dir, name)?;
-            if is_dir && self.is_merged() {
-                // Nothing below has the name now; that it stays so costs a mark, which may be missing.
+            if is_dir && self.is_merged() && fs.params.redirect == Redirect::On {
+                // Nothing below has the name now, and without `redirect_dir` the layers may be changed between two mounts
+                // (`ovl_allow_offline_changes`). The mark only saves looking, and may be missing.
                 let _ = fs.marks.set(&path, mounter, OPAQUE, b"y");
             }
             return Ok((made, path));
@@ -69,6 +71,8 @@ impl OvlInode {
         let made = (|| {
             let made = make(&work.path, &temp)?;
             let path = found(&work.path, &temp)?;
+            // In place the layer's file system does it.
+            inherit_acls(&dir, &path)?;
             if is_dir {
                 fs.marks.set(&path, mounter, OPAQUE, b"y")?;
             }
@@ -258,12 +262,18 @@ impl OvlInode {
     ///
     /// # Errors
     /// `EXDEV`: what it is merged with could not be found again.
-    fn prepare_move(&self, to: &OvlInode) -> Result<()> {
+    fn prepare_move(&self, name: &[u8], from: &OvlInode, to: &OvlInode) -> Result<()> {
         let (fs, mounter) = (&*self.fs, &self.fs.mounter);
         let upper = self.upper().ok_or(Errno::EIO)?;
         let Some(lower) = self.lower.first() else {
             return if to.is_merged() { fs.marks.set(&upper, mounter, OPAQUE, b"y") } else { Ok(()) };
         };
+        let in_place = std::ptr::eq(from, to);
+        if let Some(old) = fs.marks.get(&upper, mounter, REDIRECT)?
+            && (in_place || old.starts_with(b"/"))
+        {
+            return Ok(());
+        }
         let root = &fs.layers[lower.layer].root.dentry;
         let mut names: Vec<Vec<u8>> = Vec::new();
         let mut at = lower.path.dentry.clone();
@@ -272,6 +282,7 @@ impl OvlInode {
             at = at.parent().ok_or(Errno::EIO)?;
         }
         let path: Vec<u8> = names.iter().rev().flat_map(|name| [b"/", &name[..]].concat()).collect();
+        let path = if in_place { name.to_vec() } else { path };
         if path.len() > REDIRECT_MAX {
             return Err(Errno::EXDEV);
         }
@@ -363,12 +374,12 @@ impl OvlInode {
         let (from_dir, to_dir) = (self.upper().ok_or(Errno::EROFS)?, to.upper().ok_or(Errno::EROFS)?);
         if is_dir {
             source.copy_up_dirs()?;
-            source.prepare_move(to)?;
+            source.prepare_move(old, self, to)?;
         }
         if let (Some(target), EXCHANGE) = (&target, flags) {
             if target.dir.is_some() {
                 target.copy_up_dirs()?;
-                target.prepare_move(self)?;
+                target.prepare_move(new, to, self)?;
             }
             mounter.rename(&from_dir, old, &to_dir, new, EXCHANGE)?;
             self.place(old, target)?;
@@ -424,4 +435,21 @@ impl OvlInode {
         drop(old);
         Ok(())
     }
+}
+
+/// Gives an object made in the work directory the lists it would have got in `dir`.
+fn inherit_acls(dir: &Path, path: &Path) -> Result<()> {
+    let default = match dir.inode().getxattr(posix_acl::DEFAULT) {
+        Ok(value) => value,
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let (access, default) = posix_acl::inherited(&default, path.inode().getattr()?.mode);
+    for (name, value) in [(posix_acl::ACCESS, access), (posix_acl::DEFAULT, default)] {
+        if let Some(value) = value {
+            path.inode().setxattr(name, &value, 0)?;
+        }
+    }
+    path.dentry.forget_cached_acls();
+    Ok(())
 }

@@ -205,7 +205,9 @@ impl OvlInode {
         self.copy_up(false, false)?;
         let upper = self.upper().ok_or(Errno::EROFS)?;
         upper.mnt.want_write()?;
-        change(&upper)
+        let changed = change(&upper);
+        upper.dentry.forget_cached_acls();
+        changed
     }
 }
 

@@ -213,6 +213,10 @@ impl SuperBlock for OvlSuper {
         Ok(StatFs { magic: OVERLAYFS_SUPER_MAGIC, fsid: self.fs.dev, ..stat })
     }
 
+    fn has_acls(&self) -> bool {
+        true
+    }
+
     /// As Linux: changes of a layer behind the overlay's back give undefined results.
     fn cacheable(&self) -> bool {
         true

@@ -12,7 +12,7 @@ use super::generic::{dirent, generated_attr, hash_ino, name_to_int, parse_int, r
 use super::namespaces::NsDir;
 use super::proc_net::NetDir;
 use super::source::{IdMapKind, MagicLink, MountTable, TaskInfo, TaskKey, current};
-use super::{ProcInfo, array, task_mmu};
+use super::{HidePid, ProcInfo, array, task_mmu};
 
 /// In which of the two directories a file is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -161,8 +161,10 @@ impl TaskDir {
         Ok(Arc::new(TaskFile { fs: self.fs.clone(), task: self.task, thread: self.thread, ino, entry }))
     }
 
-    fn alive(&self) -> Result<()> {
-        self.fs.source.owner(self.task).map(drop).ok_or(Errno::ENOENT)
+    /// `ENOENT` for a task that is gone; what [`ProcInfo::pid_permission`] says to who must not look into its directory.
+    fn searchable(&self) -> Result<()> {
+        self.fs.source.owner(self.task).ok_or(Errno::ENOENT)?;
+        if self.thread { Ok(()) } else { self.fs.pid_permission(self.task) }
     }
 }
 
@@ -173,6 +175,9 @@ fn task_ino_key(task: TaskKey, thread: bool) -> u64 {
 
 impl Inode for TaskDir {
     fn getattr(&self) -> Result<Attr> {
+        if !self.thread && !self.fs.may_see(self.task, HidePid::Invisible) {
+            return Err(Errno::ENOENT);
+        }
         let mut attr = task_attr(&self.fs, self.task, Self::ino(self.task, self.thread), S_IFDIR | 0o555)?;
         attr.nlink += DIRS.len() as u64 - u64::from(self.thread);
         Ok(attr)
@@ -184,7 +189,7 @@ impl Inode for TaskDir {
         self
     }
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
-        self.alive()?;
+        self.searchable()?;
         let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
         if name.contains('/') {
             return Err(Errno::ENOENT);
@@ -204,7 +209,7 @@ impl Inode for TaskDir {
         })
     }
     fn readdir(&self) -> Result<Vec<DirEntry>> {
-        self.alive()?;
+        self.searchable()?;
         let mut entries = Vec::with_capacity(ENTRIES.len() + MAGIC.len() + DIRS.len());
         for (name, _) in DIRS.iter().filter(|(n, _)| !self.thread || *n != "task") {
             entries.push(dirent(self.child_ino(name), S_IFDIR, *name));
@@ -218,7 +223,11 @@ impl Inode for TaskDir {
         Ok(entries)
     }
     fn open(&self, flags: u32) -> Result<Opened> {
-        if wants_write(flags) { Err(Errno::EISDIR) } else { Ok(Opened::Directory) }
+        if wants_write(flags) {
+            return Err(Errno::EISDIR);
+        }
+        self.searchable()?;
+        Ok(Opened::Directory)
     }
 }
 

@@ -19,6 +19,7 @@ mod fd;
 pub(crate) mod generic;
 mod inode;
 mod namespaces;
+mod options;
 mod proc_net;
 mod root;
 mod source;
@@ -28,11 +29,12 @@ mod task_mmu;
 mod tests;
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use nomina_kernel::Result;
 use nomina_kernel::vfs::{Inode, StatFs, SuperBlock, Timespec};
+use nomina_kernel::{Errno, Result};
 
+pub use options::{GivenOptions, HidePid, ProcOptions};
 pub use source::*;
 
 /// `PROC_SUPER_MAGIC`.
@@ -45,6 +47,37 @@ pub(crate) struct ProcInfo {
     /// Time all inodes show: when the instance was made.
     born: Timespec,
     tree: Arc<inode::StaticDir>,
+    options: RwLock<ProcOptions>,
+}
+
+impl ProcInfo {
+    pub(crate) fn options(&self) -> ProcOptions {
+        *self.options.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `has_pid_permissions`: whether the viewer may know of a task what is hidden from `least` on.
+    pub(crate) fn may_see(&self, task: TaskKey, least: HidePid) -> bool {
+        let options = self.options();
+        let hides = match options.hide_pid {
+            HidePid::Off => false,
+            HidePid::NoAccess => least == HidePid::NoAccess,
+            HidePid::Invisible | HidePid::Ptraceable => true,
+        };
+        let viewer = current();
+        let in_group =
+            || options.hide_pid != HidePid::Ptraceable && self.source.in_group(viewer, options.gid);
+        !hides || in_group() || self.source.may_access(viewer, task)
+    }
+
+    /// `proc_pid_permission`: whether the viewer may look into a task's directory. `ENOENT` where it must not even know that
+    /// there is one, else `EPERM`.
+    pub(crate) fn pid_permission(&self, task: TaskKey) -> Result<()> {
+        match self.options().hide_pid {
+            _ if self.may_see(task, HidePid::NoAccess) => Ok(()),
+            HidePid::Invisible => Err(Errno::ENOENT),
+            _ => Err(Errno::EPERM),
+        }
+    }
 }
 
 /// A proc instance for one pid namespace.
@@ -55,8 +88,14 @@ pub struct ProcFs {
 impl ProcFs {
     /// Makes an instance with `dev` as its `st_dev`.
     pub fn new(dev: u64, source: Arc<dyn ProcSource>) -> Arc<ProcFs> {
-        let info = ProcInfo { source, dev, born: generic::now(), tree: root::static_tree() };
+        let tree = root::static_tree();
+        let info = ProcInfo { source, dev, born: generic::now(), tree, options: RwLock::default() };
         Arc::new(ProcFs { info: Arc::new(info) })
+    }
+
+    /// Puts mount options into force.
+    pub fn reconfigure(&self, given: &GivenOptions) {
+        self.info.options.write().unwrap_or_else(PoisonError::into_inner).apply(given);
     }
 }
 
@@ -66,6 +105,9 @@ impl SuperBlock for ProcFs {
     }
     fn source(&self) -> Vec<u8> {
         b"proc".to_vec()
+    }
+    fn show_options(&self) -> String {
+        self.info.options().show()
     }
     fn dev(&self) -> u64 {
         self.info.dev

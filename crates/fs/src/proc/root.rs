@@ -6,12 +6,12 @@ use std::sync::Arc;
 use nomina_kernel::vfs::{Attr, DirEntry, Inode, Opened, S_IFDIR, S_IFLNK};
 use nomina_kernel::{Errno, Result};
 
-use super::ProcInfo;
 use super::base::TaskDir;
 use super::generic::{dirent, generated_attr, hash_ino, name_to_int, read_host, wants_write};
 use super::inode::{Content, LinkInode, StaticDir, StaticFile};
 use super::source::{TaskKey, current};
 use super::sysctl;
+use super::{HidePid, ProcInfo};
 
 /// Inode number of the root (`PROC_ROOT_INO`).
 const ROOT_INO: u64 = 1;
@@ -144,16 +144,23 @@ impl Inode for RootDir {
             // Any thread's number leads to its group's directory, though only leaders are listed.
             Some(nr) => {
                 let task = self.fs.source.find(nr).ok_or(Errno::ENOENT)?;
+                let only_ptraceable = self.fs.options().hide_pid == HidePid::Ptraceable;
+                if only_ptraceable && !self.fs.may_see(task, HidePid::Invisible) {
+                    return Err(Errno::ENOENT);
+                }
                 Ok(Arc::new(TaskDir { fs: self.fs.clone(), task, thread: false }))
             }
+            None if self.fs.options().pid_only => Err(Errno::ENOENT),
             None => self.fs.tree.lookup(&self.fs, name),
         }
     }
     fn readdir(&self) -> Result<Vec<DirEntry>> {
-        let mut entries = self.fs.tree.readdir();
+        let mut entries = if self.fs.options().pid_only { Vec::new() } else { self.fs.tree.readdir() };
         entries.extend(["self", "thread-self"].map(|n| dirent(hash_ino(0, n.as_bytes()), S_IFLNK, n)));
         for nr in self.fs.source.thread_groups() {
-            if let Some(task) = self.fs.source.find(nr) {
+            if let Some(task) = self.fs.source.find(nr)
+                && self.fs.may_see(task, HidePid::Invisible)
+            {
                 entries.push(dirent(TaskDir::ino(task, false), S_IFDIR, nr.to_string()));
             }
         }

@@ -209,6 +209,11 @@ pub trait ProcSource: Send + Sync {
     /// layout, environment and links.
     fn may_access(&self, viewer: Option<TaskKey>, task: TaskKey) -> bool;
 
+    /// `in_group_p`: whether a kernel group id is the viewer's file system group or one of its supplementary groups.
+    fn in_group(&self, _viewer: Option<TaskKey>, _gid: u32) -> bool {
+        false
+    }
+
     /// What `readlink` prints for a magic link, such as `/usr/bin/env`, `pipe:[4711]` or `uts:[4026532451]`, as the
     /// viewer's root sees it. `ENOENT` for a closed descriptor.
     fn link_text(&self, task: TaskKey, link: MagicLink, viewer: Option<TaskKey>) -> Result<Vec<u8>>;

@@ -153,6 +153,8 @@ impl Space {
     pub fn opened(&self, file: &OwnedFd) -> Result<()> {
         let mut state = self.lock();
         if state.is_limited() {
+            // Its inode number may have been that of a file that is gone.
+            state.forget_closed();
             let stat = rustix::fs::fstat(file).map_err(errno)?;
             state.count(&stat);
         }

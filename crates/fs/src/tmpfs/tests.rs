@@ -169,3 +169,15 @@ fn limits_can_be_changed_but_not_below_what_is_used() {
     assert_eq!(fs.write(&fd, 1 << 20), Ok(1 << 20));
     assert_eq!(space.reconfigure((Some(1 << 20), None)), Err("Cannot retroactively limit size"));
 }
+
+#[test]
+fn a_file_with_the_number_of_one_that_is_gone_has_an_account_of_its_own() {
+    let fs = mounted(&options("size=64k").unwrap());
+    for _ in 0..4 {
+        let fd = fs.create("a").unwrap();
+        assert_eq!(fs.write(&fd, 40_000), Ok(40_000));
+        assert_eq!(fs.write(&fd, 40_000), Ok(65_536 - 40_000));
+        assert_eq!(fs.write(&fd, 40_000), Err(Errno::ENOSPC));
+        fs.sb.root().unlink(b"a").unwrap();
+    }
+}

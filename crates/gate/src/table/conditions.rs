@@ -129,7 +129,7 @@ const PLAIN_OPTIONS: &[Named] = named![
 ];
 
 /// Options of the buffer behind a descriptor. Not in the list: `SO_PEERCRED` and its like (they tell host pids),
-/// `SO_PASSCRED` and `SO_PASSPIDFD` (they make `recvmsg` tell them), `SO_ATTACH_FILTER` and `SO_ATTACH_BPF` (guest code in
+/// `SO_PASSCRED` and `SO_PASSPIDFD` (they make `recvmsg` tell them, which the shim has to know), `SO_ATTACH_FILTER` and `SO_ATTACH_BPF` (guest code in
 /// the host kernel's BPF), what a socket standing for one of another family must answer itself (`SO_TYPE`, `SO_DOMAIN`,
 /// `SO_ERROR`), and all protocol levels.
 pub(super) const SOCKOPT_SET: &[Test] = &[Test::In(1, SOL_SOCKET), Test::In(2, PLAIN_OPTIONS)];

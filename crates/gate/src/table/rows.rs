@@ -69,8 +69,8 @@ rows! {
     43 accept: NativeIf(c::ACCEPT), "takes a connection the supervisor allowed; the peer's name is the supervisor's to tell";
     44 sendto: NativeIf(c::SENDTO), "without an address a write on a handle";
     45 recvfrom: NativeIf(c::SENDTO), "without an address a read on a handle; the peer's name is the supervisor's to tell";
-    46 sendmsg: Native, "connected stream or seqpacket sockets ignore or refuse an address; what is passed on is handles the guest holds";
-    47 recvmsg: Native, "receives on a handle, and handles that another guest may hold anyway; the peer's name is one the supervisor chose";
+    46 sendmsg: ShimOnly, "stream and seqpacket sockets, the only ones a guest holds, ignore or refuse an address; what is passed on is handles the guest holds";
+    47 recvmsg: ShimOnly, "receives on a handle, and handles that another guest may hold anyway; the peer's name is one the supervisor chose";
     48 shutdown: Native, FD;
     49 bind: Trap, "addresses are names; the host's sockets stay out of reach";
     50 listen: Native, "acts on a socket the guest holds; what it is bound to, the supervisor decided";
@@ -322,7 +322,7 @@ rows! {
     296 pwritev: Native, FD;
     297 rt_tgsigqueueinfo: Trap, "names a process to signal; every process of the host user would be in reach";
     298 perf_event_open: Refused(Errno::EPERM), "samples the host; as with kernel.perf_event_paranoid 3";
-    299 recvmmsg: Native, "receives on a handle, and handles that another guest may hold anyway; the peer's name is one the supervisor chose";
+    299 recvmmsg: ShimOnly, "receives on a handle, and handles that another guest may hold anyway; the peer's name is one the supervisor chose";
     300 fanotify_init: Refused(Errno::ENOSYS), "reports accesses with host pids and file handles; as without CONFIG_FANOTIFY";
     301 fanotify_mark: Refused(Errno::ENOSYS), "reports accesses with host pids and file handles; as without CONFIG_FANOTIFY";
     302 prlimit64: Cases(c::PRLIMIT), "own limits, never above the hard one; other processes go by pid";
@@ -330,7 +330,7 @@ rows! {
     304 open_by_handle_at: Trap, "a file by its host identity, past every path and permission of the sandbox";
     305 clock_adjtime: Trap, "reading is harmless, but whether it sets the clock is in guest memory";
     306 syncfs: Native, "flushes the page cache, of the whole host where it has no descriptor, as any unprivileged process may";
-    307 sendmmsg: Native, "connected stream or seqpacket sockets ignore or refuse an address; what is passed on is handles the guest holds";
+    307 sendmmsg: ShimOnly, "stream and seqpacket sockets, the only ones a guest holds, ignore or refuse an address; what is passed on is handles the guest holds";
     308 setns: Trap, "namespaces are the model's";
     309 getcpu: Native, "numbers about the machine, not about anything on it";
     310 process_vm_readv: Refused(Errno::EPERM), "reads or writes another process's memory";

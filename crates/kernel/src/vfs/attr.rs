@@ -12,6 +12,7 @@ use super::permission::{
     MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, drop_sugid, get_write_access, mode_without_privs,
     path_permission,
 };
+use super::posix_acl::acl_chmod;
 use crate::errno::{Errno, Result};
 
 const S_ISGID: u32 = 0o2000;
@@ -53,7 +54,8 @@ pub fn vfs_chmod(path: &Path, cred: &WalkCred<'_>, mode: u32) -> Result<()> {
     if !cred.in_group_or_capable(attr.uid, attr.gid) {
         mode &= !S_ISGID;
     }
-    setattr(&path.dentry, &SetAttr { mode: Some(mode), ..SetAttr::default() })
+    setattr(&path.dentry, &SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+    acl_chmod(path, &attr, mode)
 }
 
 /// `fchown(2)`, `lchown(2)`; `None` leaves an id as it is. Of a file the set-user-ID bit, the set-group-ID bit (where it

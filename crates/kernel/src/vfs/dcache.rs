@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use super::inode::{Inode, Link, S_IFDIR, S_IFLNK};
 use super::lock::{Mutex, RwLock};
+use super::posix_acl::PosixAcl;
 use super::super_block::ActiveSuper;
 use crate::errno::{Errno, Result};
 use crate::mount::Mount;
@@ -32,6 +33,9 @@ struct Location {
     parent: Option<Arc<Dentry>>,
     name: Box<[u8]>,
 }
+
+/// Access and default list: known, known to be none, or not known.
+type KnownAcls = [Option<Option<Arc<PosixAcl>>>; 2];
 
 /// Mode and owner of a directory, kept so that search permission needs no question to the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Dentry {
     pub(crate) i_rwsem: RwLock<()>,
     mounts: Mutex<Vec<Weak<Mount>>>,
     perm: RwLock<Option<DirPerm>>,
+    /// A directory's access and default list, where they are known.
+    acls: RwLock<Option<Box<KnownAcls>>>,
     link: OnceLock<Box<[u8]>>,
     lru_slot: AtomicUsize,
 }
@@ -108,6 +114,7 @@ impl Dentry {
             i_rwsem: RwLock::new(()),
             mounts: Mutex::new(Vec::new()),
             perm: RwLock::new(None),
+            acls: RwLock::new(None),
             link: OnceLock::new(),
             lru_slot: AtomicUsize::new(NO_SLOT),
         })
@@ -335,6 +342,26 @@ impl Dentry {
 
     pub(crate) fn cached_perm(&self) -> Option<DirPerm> {
         *self.perm.read()
+    }
+
+    /// A directory's access (or default) list as far as it is known.
+    #[allow(clippy::option_option, reason = "not known, known to be none, known")]
+    pub(crate) fn cached_acl(&self, default: bool) -> Option<Option<Arc<PosixAcl>>> {
+        self.acls.read().as_ref().and_then(|acls| acls[usize::from(default)].clone())
+    }
+
+    /// Remembers a directory's list, or forgets it.
+    #[allow(clippy::option_option, reason = "as cached_acl")]
+    pub(crate) fn set_cached_acl(&self, default: bool, acl: Option<Option<Arc<PosixAcl>>>) {
+        let mut acls = self.acls.write();
+        if acl.is_some() || acls.is_some() {
+            acls.get_or_insert_default()[usize::from(default)] = acl;
+        }
+    }
+
+    /// Forgets what is known of the lists: they have been changed behind path walk's back.
+    pub fn forget_cached_acls(&self) {
+        *self.acls.write() = None;
     }
 
     pub(crate) fn set_cached_perm(&self, perm: Option<DirPerm>) {

@@ -193,6 +193,11 @@ pub trait SuperBlock: Send + Sync {
     fn has_fixed_names(&self) -> bool {
         false
     }
+    /// Whether objects have access control lists (`SB_POSIXACL`): the attributes of [`crate::vfs::posix_acl`] are stored, and what
+    /// is created in a directory gets its default list.
+    fn has_acls(&self) -> bool {
+        false
+    }
     /// The guest path (relative to this file system's root, starting with `/`) of a host path below it, for
     /// `readlink /proc/PID/fd/N`. `None` when the path is not in this file system.
     fn path_of_host(&self, _host: &[u8]) -> Option<Vec<u8>> {

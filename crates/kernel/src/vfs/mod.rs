@@ -4,6 +4,7 @@
 //! - [`dcache`]: names in use and cached directories
 //! - [`namei`]: path walk and the calls that create, remove and open names
 //! - [`permission`]: who may do what
+//! - [`posix_acl`]: access control lists
 //! - [`attr`], [`xattr`]: calls on an object found
 //! - [`d_path`]: from a place back to its name
 //! - [`fs_struct`]: root, working directory and umask
@@ -18,6 +19,7 @@ mod inode;
 pub(crate) mod lock;
 pub mod namei;
 pub mod permission;
+pub mod posix_acl;
 mod super_block;
 #[cfg(test)]
 pub(crate) mod testfs;

@@ -1,11 +1,11 @@
 //! Who may do what with an inode: `inode_permission` and its relatives (`fs/namei.c`, `path_resolution(7)`).
 //!
-//! Access control lists are not evaluated: the nine mode bits and the capabilities decide. The sysctls
-//! `fs.protected_hardlinks`, `protected_symlinks`, `protected_fifos` and `protected_regular` are 0, the kernel's own
+//! The sysctls `fs.protected_hardlinks`, `protected_symlinks`, `protected_fifos` and `protected_regular` are 0, the kernel's own
 //! default.
 
 use super::dcache::DirPerm;
 use super::inode::{Attr, Inode, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use super::posix_acl::{check_acl, create_mode};
 use super::{Path, SuperFlags};
 use crate::errno::{Errno, Result};
 
@@ -136,6 +136,24 @@ impl<'a> WalkCred<'a> {
 
 /// The mode bits' verdict: `generic_permission`. `EACCES`: refused.
 pub fn generic_permission(mode: u32, uid: u32, gid: u32, cred: &WalkCred<'_>, mask: u32) -> Result<()> {
+    by_class(mode, uid, gid, cred, mask).or_else(|_| by_capability(mode, uid, gid, cred, mask))
+}
+
+/// [`generic_permission`] with the access list of the object, which goes before the bits of group and others:
+/// `acl_permission_check`.
+fn acl_permission(
+    path: &Path,
+    (mode, uid, gid): (u32, u32, u32),
+    cred: &WalkCred<'_>,
+    mask: u32,
+) -> Result<()> {
+    let listed = if cred.fsuid == uid { None } else { check_acl(path, (mode, uid, gid), cred, mask)? };
+    let verdict = listed.unwrap_or_else(|| by_class(mode, uid, gid, cred, mask));
+    verdict.or_else(|_| by_capability(mode, uid, gid, cred, mask))
+}
+
+/// What the nine bits say.
+fn by_class(mode: u32, uid: u32, gid: u32, cred: &WalkCred<'_>, mask: u32) -> Result<()> {
     let bits = if cred.fsuid == uid {
         mode >> 6
     } else if cred.in_group(gid) {
@@ -143,9 +161,11 @@ pub fn generic_permission(mode: u32, uid: u32, gid: u32, cred: &WalkCred<'_>, ma
     } else {
         mode
     };
-    if mask & 7 & !bits == 0 {
-        return Ok(());
-    }
+    if mask & 7 & !bits == 0 { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+/// Whether the capabilities allow what the bits refuse.
+fn by_capability(mode: u32, uid: u32, gid: u32, cred: &WalkCred<'_>, mask: u32) -> Result<()> {
     let is_dir = mode & S_IFMT == S_IFDIR;
     let read_search = if is_dir { mask & MAY_WRITE == 0 } else { mask & 7 == MAY_READ };
     if read_search && cred.capable_wrt(cred.dac_read_search, uid, gid) {
@@ -184,7 +204,8 @@ pub fn path_permission(path: &Path, cred: &WalkCred<'_>, mask: u32) -> Result<()
     if mask & 7 == 0 || cred.passes_files(mask) {
         return Ok(());
     }
-    inode_permission(&path.inode().getattr()?, cred, mask)
+    let attr = path.inode().getattr()?;
+    acl_permission(path, (attr.mode, attr.uid, attr.gid), cred, mask)
 }
 
 /// `get_write_access`: a program cannot be written while it runs. (Only where the file may be executed now: Linux looks at what
@@ -203,7 +224,7 @@ pub(crate) fn dir_permission(path: &Path, cred: &WalkCred<'_>, mask: u32) -> Res
         return Ok(());
     }
     let perm = dir_perm(path)?;
-    generic_permission(perm.mode, perm.uid, perm.gid, cred, mask)
+    acl_permission(path, (perm.mode, perm.uid, perm.gid), cred, mask)
 }
 
 /// Mode and owner of a directory.
@@ -273,7 +294,10 @@ fn check_sticky(dir: &Path, victim: &dyn Inode, cred: &WalkCred<'_>) -> Result<(
 }
 
 /// Mode and group of an object that `cred` creates in a directory: `vfs_prepare_mode` and `inode_init_owner`.
-pub(crate) fn prepare_mode(dir: DirPerm, cred: &WalkCred<'_>, mode: u32, umask: u32) -> (u32, u32) {
+///
+/// Errors of asking for the directory's attributes and its default list, which the umask gives way to.
+pub(crate) fn prepare_mode(path: &Path, cred: &WalkCred<'_>, mode: u32, umask: u32) -> Result<(u32, u32)> {
+    let dir = dir_perm(path)?;
     let is_dir = mode & S_IFMT == S_IFDIR;
     let inherits = dir.mode & S_ISGID != 0;
     let mut mode = mode;
@@ -284,13 +308,11 @@ pub(crate) fn prepare_mode(dir: DirPerm, cred: &WalkCred<'_>, mode: u32, umask: 
     {
         mode &= !S_ISGID;
     }
-    if mode & S_IFMT != S_IFLNK {
-        mode &= !(umask & 0o777);
-    }
+    mode = create_mode(path, mode, umask)?;
     if inherits && is_dir {
         mode |= S_ISGID;
     }
-    (mode, if inherits { dir.gid } else { cred.fsgid })
+    Ok((mode, if inherits { dir.gid } else { cred.fsgid }))
 }
 
 /// The mode after the privileges of a file that somebody changes have been taken away, where that changes anything:

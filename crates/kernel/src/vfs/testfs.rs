@@ -125,6 +125,9 @@ impl SuperBlock for TestFs {
     fn statfs(&self) -> Result<StatFs> {
         Ok(StatFs { magic: 0x7e57, ..StatFs::default() })
     }
+    fn has_acls(&self) -> bool {
+        true
+    }
     fn cacheable(&self) -> bool {
         self.cacheable
     }

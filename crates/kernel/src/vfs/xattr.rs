@@ -3,6 +3,7 @@
 use super::Path;
 use super::inode::{S_IFDIR, S_IFREG};
 use super::permission::{MAY_READ, MAY_WRITE, WalkCred, path_permission};
+use super::posix_acl::{is_acl, vfs_set_acl};
 use crate::errno::{Errno, Result};
 
 /// `XATTR_NAME_MAX`
@@ -75,6 +76,9 @@ fn is_vfs_cap_data(value: &[u8]) -> bool {
 /// may not read. `EOPNOTSUPP`: an unknown name space.
 pub fn vfs_getxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8]) -> Result<Vec<u8>> {
     check_name(name)?;
+    if is_acl(name) && (path.dentry.is_symlink() || !path.mnt.sb().ops().has_acls()) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     xattr_permission(path, cred, name, MAY_READ)?;
     path.inode().getxattr(name)
 }
@@ -110,6 +114,9 @@ pub fn vfs_setxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8], value: &[u8],
     if name == b"security.capability" && !is_vfs_cap_data(value) {
         return Err(Errno::EINVAL);
     }
+    if is_acl(name) {
+        return vfs_set_acl(path, cred, name, Some(value));
+    }
     xattr_permission(path, cred, name, MAY_WRITE)?;
     path.inode().setxattr(name, value, flags)
 }
@@ -118,6 +125,9 @@ pub fn vfs_setxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8], value: &[u8],
 pub fn vfs_removexattr(path: &Path, cred: &WalkCred<'_>, name: &[u8]) -> Result<()> {
     check_name(name)?;
     path.mnt.want_write()?;
+    if is_acl(name) {
+        return vfs_set_acl(path, cred, name, None);
+    }
     xattr_permission(path, cred, name, MAY_WRITE)?;
     path.inode().removexattr(name)
 }

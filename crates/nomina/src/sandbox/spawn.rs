@@ -34,11 +34,14 @@ use nomina_kernel::vfs::{
     ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, WalkContext, WalkCred, namei,
 };
 
+use rustix::fs::FlockOperation;
+
 use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
 use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::server::datagram::Datagrams;
 use crate::server::filesystems::{self, REVEALING};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::instances::{Instances, PrivateDir, PrivateDirs};
@@ -61,7 +64,7 @@ pub struct Running {
     control: Option<Control>,
     pid: i32,
     foreground: Option<Foreground>,
-    layer: Option<(PathBuf, Option<OwnedFd>)>,
+    layer: Layer,
     sweeper: Option<JoinHandle<()>>,
     _scratch: OwnedFd,
 }
@@ -103,7 +106,6 @@ impl SandboxBuilder {
         let result = start(&self, &plan);
         match result {
             Ok((server, control, pid, scratch, foreground)) => {
-                let layer = layer.keep_until_end();
                 let sweeper = start_sweeping(&plan);
                 let control = Some(control);
                 Ok(Running { server, control, pid, foreground, layer, sweeper, _scratch: scratch })
@@ -122,30 +124,41 @@ fn start_sweeping(plan: &Plan) -> Option<JoinHandle<()>> {
     std::thread::Builder::new().name("nomina-sweep".into()).spawn(sweep).ok()
 }
 
-/// The layer's directory; removed when it is dropped and was to be thrown away.
-struct Layer(Option<OwnedFd>, Option<PathBuf>);
+/// The layer's directory, in use by nobody else. Removed when it is dropped and was to be thrown away.
+struct Layer {
+    /// The directory to remove.
+    remove: Option<PathBuf>,
+    /// What marks it as in use.
+    _lock: OwnedFd,
+}
 
 impl Layer {
     fn create(plan: &Plan) -> Result<Layer, SpawnError> {
         let error = host_error("creating the layer's directory");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&plan.layer.dir).map_err(&error)?;
-        let mut lock = None;
+        let dir = &plan.layer.dir;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(&error)?;
         if plan.layer.disposal == Disposal::Remove {
-            lock = Some(scratch::hold(&plan.layer.dir).map_err(&error)?);
+            let lock = scratch::hold(dir).map_err(&error)?;
+            return Ok(Layer { remove: Some(dir.clone()), _lock: lock });
         }
-        Ok(Layer(lock, (plan.layer.disposal == Disposal::Remove).then(|| plan.layer.dir.clone())))
+        // A layer has one writer. The directory itself is locked: a kept layer has nothing in it that is not its own.
+        let lock: OwnedFd = fs::File::open(dir).map_err(&error)?.into();
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(io::Error::from)
+            .map_err(host_error("locking the layer, which another sandbox is using; wait for its end"))?;
+        Ok(Layer { remove: None, _lock: lock })
     }
 
-    fn keep_until_end(mut self) -> Option<(PathBuf, Option<OwnedFd>)> {
-        Some((self.1.take()?, self.0.take()))
+    fn remove(&mut self) {
+        if let Some(dir) = self.remove.take() {
+            remove_tree(&dir);
+        }
     }
 }
 
 impl Drop for Layer {
     fn drop(&mut self) {
-        if let Some(dir) = self.1.take() {
-            remove_tree(&dir);
-        }
+        self.remove();
     }
 }
 
@@ -162,7 +175,7 @@ struct Mounted {
     proc: Arc<PidNsView>,
 }
 
-fn overlay(plan: &OverlayPlan, ids: IdMap) -> Result<Arc<OverlaySb>, SpawnError> {
+fn overlay(plan: &OverlayPlan, ids: IdMap, durable: bool) -> Result<Arc<OverlaySb>, SpawnError> {
     for dir in [&plan.upper, &plan.work] {
         fs::DirBuilder::new()
             .recursive(true)
@@ -173,6 +186,7 @@ fn overlay(plan: &OverlayPlan, ids: IdMap) -> Result<Arc<OverlaySb>, SpawnError>
     let hide = plan.hidden.iter().map(|hidden| (hidden.path.clone(), hidden.mode)).collect();
     let options = OverlayOptions {
         hide,
+        durable,
         ..OverlayOptions::new(Some(plan.lower.clone()), plan.upper.clone(), plan.work.clone(), ids)
     };
     OverlaySb::new(&options).map_err(errno_error("making the copy-on-write layer"))
@@ -221,7 +235,8 @@ fn make_dir(root: &Path, plan: &DirPlan) -> nomina_kernel::Result<()> {
 
 fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let table = MountTable::new();
-    let root_overlay = overlay(&plan.root, ids)?;
+    let durable = plan.layer.disposal == Disposal::Keep;
+    let root_overlay = overlay(&plan.root, ids, durable)?;
     seed(&plan.root, ids, &root_overlay).map_err(errno_error("writing what the user may not read"))?;
     let instances = Instances::default();
     let root_sb = active(root_overlay);
@@ -233,7 +248,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         make_dir(&root, dir).map_err(errno_error("making a directory inside"))?;
     }
     let terminals = Arc::new(Terminals::default());
-    let devpts = DevPts::new(DEVPTS_DEV, terminals.clone());
+    let devpts = DevPts::new(DEVPTS_DEV, terminals.clone(), nomina_fs::devpts::Options::STANDARD);
     let _ = terminals.devpts.set(Arc::downgrade(&devpts));
     let proc = PidNsView::new();
     let mut devtmpfs = None;
@@ -281,7 +296,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
                 (sb, MountFlags::NOSUID | MountFlags::NODEV)
             }
             MountKind::Overlay(plan) => {
-                let sb = overlay(plan, ids)?;
+                let sb = overlay(plan, ids, durable)?;
                 (sb, MountFlags::empty())
             }
             MountKind::Host { src, read_only, .. } => {
@@ -419,6 +434,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         listener: OnceLock::new(),
         handles: handle::Handles::new(scratch).map_err(host_error("preparing handles"))?,
         controls: controls::Controls::default(),
+        datagrams: Datagrams::new().map_err(host_error("preparing sockets"))?,
         reporters: Default::default(),
         unix: socket::UnixNames::new(sockets),
         ids,
@@ -670,9 +686,7 @@ impl Running {
         }
         let server = self.server.clone();
         nomina_gate::guardian::kill_orphans(|pid| server.guests.by_tid(pid).is_some() || runs_shim(pid));
-        if let Some((layer, _lock)) = self.layer.take() {
-            remove_tree(&layer);
-        }
+        self.layer.remove();
         server.handles.remove_scratch();
         if let Some(sweeper) = self.sweeper.take() {
             let _ = sweeper.join();

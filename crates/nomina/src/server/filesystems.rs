@@ -1,17 +1,21 @@
 //! The file system types of a sandbox: what `mount -t` takes and `/proc/filesystems` lists.
 //!
-//! A type that is missing here is unknown (`ENODEV`), as on a kernel that is built without it.
+//! A type that is missing here is unknown (`ENODEV`), as on a kernel that is built without it. Missing on purpose: what shows or
+//! steers the host's kernel as a whole and what Linux therefore refuses to containers anyway (`debugfs`, `tracefs`, `securityfs`,
+//! `configfs`, `bpf`, `pstore`, `hugetlbfs`), `binfmt_misc`, since programs are executed by the shim, and whatever needs a block
+//! device, since there is none.
 
 mod memory;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use nomina_fs::proc::ProcFs;
+use nomina_fs::devpts;
+use nomina_fs::proc::{self, ProcFs};
 use nomina_fs::sysfs::SysFs;
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::vfs::fs_context::{FileSystemType, FsContext, FsFlags, FsParameter};
-use nomina_kernel::vfs::{ActiveSuper, SuperBlock, SuperIflags};
+use nomina_kernel::vfs::fs_context::{FileSystemType, FsContext, FsFlags, FsParameter, FsValue};
+use nomina_kernel::vfs::{ActiveSuper, SuperBlock, SuperFlags, SuperIflags};
 
 use super::Server;
 use super::overlayfs::Overlay;
@@ -33,15 +37,17 @@ pub fn anon_dev() -> u64 {
 /// `EBUSY`: one of them twice.
 pub fn register_all(server: &Arc<Server>) -> Result<()> {
     let weak = Arc::downgrade(server);
-    let types: [Arc<dyn FileSystemType>; 8] = [
+    let types: [Arc<dyn FileSystemType>; 10] = [
         Arc::new(Sysfs),
         Arc::new(Memory { name: "tmpfs", server: weak.clone() }),
         Arc::new(Proc { server: weak.clone() }),
+        Arc::new(Cgroup2 { server: weak.clone() }),
         Arc::new(DevTmpfs { server: weak.clone() }),
         Arc::new(DevPts { server: weak.clone() }),
         Arc::new(super::fuse::FuseType { server: weak.clone() }),
         Arc::new(Memory { name: "ramfs", server: weak.clone() }),
         Arc::new(Overlay { server: weak }),
+        Arc::new(Mqueue),
     ];
     types.into_iter().try_for_each(|fs_type| server.filesystems.register(fs_type))
 }
@@ -80,12 +86,30 @@ impl FileSystemType for Proc {
         }
         Ok(())
     }
+    fn parse_param(&self, fc: &mut FsContext, param: &FsParameter) -> Result<bool> {
+        let key = param.key();
+        if key == "gid" {
+            let gid = parse_kgid(fc, param)?;
+            fc.private::<proc::GivenOptions>().set_gid(gid);
+            return Ok(true);
+        }
+        let known = fc.private::<proc::GivenOptions>().parse(key, text_of(param)?);
+        known.map_err(|_| fc.invalf(format_args!("Bad value for '{key}'")))
+    }
     fn get_tree(&self, fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
         let view = PidNsView {
             server: OnceLock::from(self.server.clone()),
             ns: OnceLock::from(fc.caller.pid_ns.clone()),
         };
-        Ok(fill_super(fc, ProcFs::new(anon_dev(), Arc::new(view)), REVEALING))
+        let ops = ProcFs::new(anon_dev(), Arc::new(view));
+        ops.reconfigure(fc.private::<proc::GivenOptions>());
+        Ok(fill_super(fc, ops, REVEALING))
+    }
+    fn reconfigure(&self, fc: &mut FsContext, sb: &Arc<ActiveSuper>) -> Result<()> {
+        if let Some(ops) = sb.ops().as_any().downcast_ref::<ProcFs>() {
+            ops.reconfigure(fc.private::<proc::GivenOptions>());
+        }
+        Ok(())
     }
 }
 
@@ -126,7 +150,63 @@ impl FileSystemType for DevTmpfs {
     }
 }
 
-/// devpts.
+/// cgroup2: read-only, whatever is asked for.
+struct Cgroup2 {
+    server: Weak<Server>,
+}
+
+impl FileSystemType for Cgroup2 {
+    fn name(&self) -> &'static str {
+        "cgroup2"
+    }
+    fn flags(&self) -> FsFlags {
+        FsFlags::USERNS_MOUNT
+    }
+    fn init_fs_context(&self, fc: &mut FsContext) -> Result<()> {
+        if let Some(owner) = fc.caller.nsproxy.cgroup_ns().common().owner() {
+            fc.user_ns = owner.clone();
+        }
+        Ok(())
+    }
+    fn parse_param(&self, _fc: &mut FsContext, param: &FsParameter) -> Result<bool> {
+        let known =
+            ["nsdelegate", "favordynmods", "memory_localevents", "memory_recursiveprot", "pids_localevents"];
+        Ok(known.contains(&param.key()) && matches!(param.value, FsValue::Flag))
+    }
+    fn get_tree(&self, fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
+        let view = PidNsView {
+            server: OnceLock::from(self.server.clone()),
+            ns: OnceLock::from(fc.caller.pid_ns.clone()),
+        };
+        let sb = fill_super(fc, nomina_fs::cgroup2::new(anon_dev(), Arc::new(view)), SuperIflags::empty());
+        sb.set_flags(sb.flags() | SuperFlags::RDONLY);
+        Ok(sb)
+    }
+}
+
+/// mqueue.
+struct Mqueue;
+
+impl FileSystemType for Mqueue {
+    fn name(&self) -> &'static str {
+        "mqueue"
+    }
+    fn flags(&self) -> FsFlags {
+        FsFlags::USERNS_MOUNT
+    }
+    fn init_fs_context(&self, fc: &mut FsContext) -> Result<()> {
+        if let Some(owner) = fc.caller.nsproxy.ipc_ns().common().owner() {
+            fc.user_ns = owner.clone();
+        }
+        Ok(())
+    }
+    fn get_tree(&self, fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
+        let iflags = SuperIflags::NOEXEC | SuperIflags::NODEV;
+        Ok(fill_super(fc, nomina_fs::mqueue::new(anon_dev()), iflags))
+    }
+}
+
+/// devpts: every mount has terminals of its own.
 struct DevPts {
     server: Weak<Server>,
 }
@@ -138,14 +218,61 @@ impl FileSystemType for DevPts {
     fn flags(&self) -> FsFlags {
         FsFlags::USERNS_MOUNT
     }
-    fn parse_param(&self, _fc: &mut FsContext, param: &FsParameter) -> Result<bool> {
-        Ok(matches!(param.key(), "uid" | "gid" | "mode" | "ptmxmode" | "newinstance" | "max"))
+    fn parse_param(&self, fc: &mut FsContext, param: &FsParameter) -> Result<bool> {
+        let key = param.key();
+        match key {
+            "uid" => {
+                let uid = parse_kuid(fc, param)?;
+                fc.private::<devpts::Options>().uid = Some(uid);
+                return Ok(true);
+            }
+            "gid" => {
+                let gid = parse_kgid(fc, param)?;
+                fc.private::<devpts::Options>().gid = Some(gid);
+                return Ok(true);
+            }
+            _ => {}
+        }
+        let known = fc.private::<devpts::Options>().parse(key, text_of(param)?);
+        known.map_err(|_| fc.invalf(format_args!("Bad value for '{key}'")))
     }
     fn get_tree(&self, fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
         let server = upgrade(&self.server)?;
-        // The new owner's device nodes are its own terminals: usable, unlike those of other instances in a user namespace.
-        let sb = ActiveSuper::new(server.devpts.clone(), fc.sb_flags);
+        let options = *fc.private::<devpts::Options>();
+        let ops = devpts::DevPts::new(anon_dev(), server.terminals.clone(), options);
+        // Not SB_I_NODEV, whoever owns it: its nodes are terminals that it has made itself.
+        let sb = ActiveSuper::new(ops, fc.sb_flags);
         sb.add_iflags(SuperIflags::NOEXEC);
+        server.instances.add(&sb);
         Ok(sb)
     }
+    fn reconfigure(&self, fc: &mut FsContext, sb: &Arc<ActiveSuper>) -> Result<()> {
+        if let Some(ops) = sb.ops().as_any().downcast_ref::<devpts::DevPts>() {
+            ops.reconfigure(*fc.private::<devpts::Options>());
+        }
+        Ok(())
+    }
+}
+
+/// A parameter's value as text; `None` where it has none.
+///
+/// # Errors
+/// `EINVAL` where it is something else.
+fn text_of(param: &FsParameter) -> Result<Option<&str>> {
+    match &param.value {
+        FsValue::Flag => Ok(None),
+        _ => param.string().map(Some),
+    }
+}
+
+/// A user id of the context's user namespace (`fsparam_uid`).
+fn parse_kuid(fc: &mut FsContext, param: &FsParameter) -> Result<u32> {
+    let id = text_of(param)?.and_then(|text| text.parse().ok()).and_then(|id| fc.user_ns.make_kuid(id));
+    id.ok_or_else(|| fc.invalf(format_args!("Bad value for '{}'", param.key())))
+}
+
+/// A group id of the context's user namespace (`fsparam_gid`).
+fn parse_kgid(fc: &mut FsContext, param: &FsParameter) -> Result<u32> {
+    let id = text_of(param)?.and_then(|text| text.parse().ok()).and_then(|id| fc.user_ns.make_kgid(id));
+    id.ok_or_else(|| fc.invalf(format_args!("Bad value for '{}'", param.key())))
 }

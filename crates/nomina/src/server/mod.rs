@@ -10,6 +10,7 @@
 pub mod arch;
 pub mod context;
 pub mod controls;
+pub mod datagram;
 pub mod filesystems;
 pub mod fresh;
 pub mod fuse;
@@ -70,6 +71,8 @@ pub struct Server {
     pub handles: handle::Handles,
     /// Files whose writes come to us.
     pub controls: controls::Controls,
+    /// Datagram sockets.
+    pub datagrams: datagram::Datagrams,
     /// Threads whose writes to limited file systems are looked at.
     pub reporters: reporters::Reporters,
     /// Names of unix sockets.
@@ -157,6 +160,22 @@ impl Server {
             0 => None,
             nr => Some(nr),
         }
+    }
+
+    /// The guest with host pid `host`, also one that has not asked for anything yet.
+    pub fn guest_of_host_pid(self: &Arc<Self>, host: i32) -> Option<Arc<GuestThread>> {
+        self.guests.by_tid(host).or_else(|| {
+            let silent = self.guests.waiting().into_iter().find(|thread| thread.noted_pid() == Some(host))?;
+            self.seek(&silent).and(Some(silent))
+        })
+    }
+
+    /// Real user and group of a guest process.
+    pub fn real_ids_of_host_pid(self: &Arc<Self>, host: i32) -> Option<(u32, u32)> {
+        let thread = self.guest_of_host_pid(host)?;
+        let kernel = self.kernel.lock().unwrap();
+        let cred = kernel.task(thread.task)?.cred();
+        Some((cred.uid, cred.gid))
     }
 
     /// Effective user and group of a guest process.

@@ -321,6 +321,14 @@ impl ProcSource for PidNsView {
         .unwrap_or(false)
     }
 
+    fn in_group(&self, viewer: Option<TaskKey>, gid: u32) -> bool {
+        self.with(|_, kernel, _| {
+            let cred = kernel.task(TaskId(viewer?.0))?.cred();
+            Some(cred.fsgid == gid || cred.groups.contains(&gid))
+        })
+        .unwrap_or(false)
+    }
+
     fn link_text(&self, task: TaskKey, link: MagicLink, viewer: Option<TaskKey>) -> Result<Vec<u8>> {
         match link {
             MagicLink::Ns(link) => {
@@ -343,6 +351,14 @@ impl ProcSource for PidNsView {
                 let text = host_link(&copy)?;
                 // The devices of the sandbox's /dev are the host's, under their names there.
                 let stat = rustix::fs::fstat(&copy).map_err(host)?;
+                let major = rustix::fs::major(stat.st_rdev);
+                if stat.st_mode & libc::S_IFMT == libc::S_IFCHR
+                    && major == nomina_fs::dev::PTS_MAJOR
+                    && let Some(path) =
+                        server.terminal_path(rustix::fs::minor(stat.st_rdev), &self.root_of(viewer)?)
+                {
+                    return Ok(path);
+                }
                 let is_device = server.device_inode(stat.st_rdev, stat.st_mode).is_some();
                 if !text.starts_with(b"/") || text.starts_with(b"/memfd:") || is_device {
                     return Ok(text);

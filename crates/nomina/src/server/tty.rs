@@ -8,7 +8,7 @@ use nomina_fs::devpts::DevPts;
 use nomina_fs::proc::current;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
-use nomina_kernel::vfs::Inode;
+use nomina_kernel::vfs::{Inode, Path, d_path};
 use rustix::fs::{Mode, OFlags, major, minor};
 
 use super::Server;
@@ -40,7 +40,7 @@ impl DeviceHost for Terminals {
         let pid = server.host_pid_of(caller).ok_or(Errno::ENXIO)?;
         let device = tty_of(pid).ok_or(Errno::ENXIO)?;
         if major(device) == nomina_fs::dev::PTS_MAJOR
-            && let Ok(fd) = self.devpts()?.open_slave(minor(device), flags)
+            && let Ok(fd) = self.open_pts(minor(device), flags)
         {
             return Ok(fd);
         }
@@ -52,18 +52,19 @@ impl DeviceHost for Terminals {
         rustix::fs::open("/dev/tty", kept | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).map_err(host)
     }
 
-    fn open_ptmx(&self, flags: u32) -> Result<OwnedFd> {
-        let server = self.server()?;
-        let task = TaskId(current().ok_or(Errno::ENXIO)?.0);
-        let (uid, gid) = {
+    fn caller_ids(&self) -> (u32, u32) {
+        let ids = || {
+            let server = self.server().ok()?;
             let kernel = server.kernel.lock().unwrap();
-            let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred();
-            (cred.fsuid, cred.fsgid)
+            let cred = kernel.task(TaskId(current()?.0))?.cred();
+            Some((cred.fsuid, cred.fsgid))
         };
-        /// Group `tty`, as devpts is mounted with `gid=5`.
-        const TTY_GROUP: u32 = 5;
-        let _ = gid;
-        self.devpts()?.open_master(flags, uid, TTY_GROUP)
+        ids().unwrap_or((0, 0))
+    }
+
+    /// A `ptmx` node outside of devpts makes terminals of the first instance.
+    fn open_ptmx(&self, flags: u32) -> Result<OwnedFd> {
+        self.devpts()?.open_master(flags)
     }
 
     fn open_fuse(&self, flags: u32) -> Result<OwnedFd> {
@@ -71,7 +72,7 @@ impl DeviceHost for Terminals {
     }
 
     fn open_pts(&self, index: u32, flags: u32) -> Result<OwnedFd> {
-        self.devpts()?.open_slave(index, flags)
+        self.server()?.devpts_of(index).ok_or(Errno::ENXIO)?.open_slave(index, flags)
     }
 }
 
@@ -87,6 +88,27 @@ fn tty_of(pid: i32) -> Option<u64> {
 }
 
 impl Server {
+    /// The devpts instance that a terminal is of.
+    fn devpts_of(&self, index: u32) -> Option<Arc<DevPts>> {
+        if self.devpts.inode(index).is_some() {
+            return Some(self.devpts.clone());
+        }
+        self.instances.all().iter().find_map(|sb| {
+            let devpts = sb.ops().as_any().downcast_ref::<DevPts>()?.handle();
+            devpts.inode(index).map(|_| devpts)
+        })
+    }
+
+    /// The path of a terminal below `root`: where its instance is mounted there.
+    pub fn terminal_path(&self, index: u32, root: &Path) -> Option<Vec<u8>> {
+        self.instances.all().iter().find_map(|sb| {
+            sb.ops().as_any().downcast_ref::<DevPts>()?.inode(index)?;
+            let top =
+                sb.mounts().iter().find_map(|mount| d_path::path_below(&Path::mount_root(mount), root))?;
+            Some([&top[..], b"/", index.to_string().as_bytes()].concat())
+        })
+    }
+
     /// The node of a terminal or memory device in a guest's hands, whose owner, mode and inode number are not those of the
     /// host's node. `None` for anything else.
     pub fn device_inode(&self, rdev: u64, mode: u32) -> Option<Arc<dyn Inode>> {
@@ -94,7 +116,7 @@ impl Server {
             return None;
         }
         match major(rdev) {
-            nomina_fs::dev::PTS_MAJOR => self.devpts.inode(minor(rdev)),
+            nomina_fs::dev::PTS_MAJOR => self.devpts_of(minor(rdev))?.inode(minor(rdev)),
             nomina_fs::dev::MEM_MAJOR => self.devtmpfs.as_ref()?.device(rdev),
             _ => None,
         }

@@ -1,5 +1,6 @@
 //! Tests on real directories. [`Guest`] is a small path walk over inodes.
 
+mod crash;
 pub(crate) mod differential;
 mod files;
 mod names;

@@ -7,7 +7,7 @@ use super::walk::{LastType, Nameidata};
 use super::{LookupFlags, WalkContext, path_lookup};
 use crate::errno::{Errno, Result};
 use crate::vfs::dcache::Keep;
-use crate::vfs::permission::{dir_perm, may_create, prepare_mode};
+use crate::vfs::permission::{may_create, prepare_mode};
 use crate::vfs::{
     NewInode, PATH_MAX, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
 };
@@ -27,7 +27,7 @@ pub fn with_new_name<T>(
 ) -> Result<T> {
     new_name(ctx, name, mode & S_IFMT == S_IFDIR, |dir, name| {
         may_create(dir, ctx.cred)?;
-        let (mode, gid) = prepare_mode(dir_perm(dir)?, ctx.cred, mode, ctx.umask);
+        let (mode, gid) = prepare_mode(dir, ctx.cred, mode, ctx.umask)?;
         make(dir, name, NewInode { mode, uid: ctx.cred.fsuid, gid, rdev })
     })
 }
@@ -146,6 +146,6 @@ pub fn link_handle(ctx: &WalkContext<'_>, handle: &OwnedFd, new: &[u8]) -> Resul
 
 /// The inode an object created in `dir` gets: owner, group and mode.
 pub(super) fn new_inode(ctx: &WalkContext<'_>, dir: &Path, mode: u32) -> Result<NewInode> {
-    let (mode, gid) = prepare_mode(dir_perm(dir)?, ctx.cred, mode, ctx.umask);
+    let (mode, gid) = prepare_mode(dir, ctx.cred, mode, ctx.umask)?;
     Ok(NewInode { mode, uid: ctx.cred.fsuid, gid, rdev: 0 })
 }

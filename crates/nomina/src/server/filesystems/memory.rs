@@ -5,12 +5,12 @@ use std::sync::{Arc, Weak};
 use nomina_fs::overlay::OverlaySb;
 use nomina_fs::tmpfs::{self, TmpfsOptions};
 use nomina_kernel::errno::Result;
-use nomina_kernel::vfs::fs_context::{FileSystemType, FsContext, FsFlags, FsParameter, FsPurpose, FsValue};
+use nomina_kernel::vfs::fs_context::{FileSystemType, FsContext, FsFlags, FsParameter, FsPurpose};
 use nomina_kernel::vfs::{ActiveSuper, SuperIflags};
 
 use super::super::Server;
 use super::super::request::host;
-use super::{fill_super, upgrade};
+use super::{fill_super, parse_kgid, parse_kuid, text_of, upgrade};
 
 /// tmpfs or ramfs.
 pub struct Memory {
@@ -50,10 +50,7 @@ impl FileSystemType for Memory {
 
     fn parse_param(&self, fc: &mut FsContext, param: &FsParameter) -> Result<bool> {
         let key = param.key();
-        let value = match &param.value {
-            FsValue::Flag => None,
-            _ => Some(param.string()?),
-        };
+        let value = text_of(param)?;
         if self.name == "ramfs" {
             // For historical reasons it takes anything (`ramfs_parse_param`).
             return match key {
@@ -62,15 +59,18 @@ impl FileSystemType for Memory {
                 _ => Ok(true),
             };
         }
-        if matches!(key, "uid" | "gid") {
-            let id = value.and_then(|text| text.parse().ok());
-            let user_ns = fc.user_ns.clone();
-            let id =
-                id.and_then(|id| if key == "uid" { user_ns.make_kuid(id) } else { user_ns.make_kgid(id) });
-            let id = id.ok_or_else(|| fc.invalf(format_args!("Bad value for '{key}'")))?;
-            let options = self.options(fc);
-            *(if key == "uid" { &mut options.uid } else { &mut options.gid }) = id;
-            return Ok(true);
+        match key {
+            "uid" => {
+                let uid = parse_kuid(fc, param)?;
+                self.options(fc).uid = uid;
+                return Ok(true);
+            }
+            "gid" => {
+                let gid = parse_kgid(fc, param)?;
+                self.options(fc).gid = gid;
+                return Ok(true);
+            }
+            _ => {}
         }
         match self.options(fc).parse(key, value) {
             Err(_) => Err(fc.invalf(format_args!("Bad value for '{key}'"))),

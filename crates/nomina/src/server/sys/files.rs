@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::mount::Mount;
+use nomina_kernel::user_namespace::UserNamespace;
+use nomina_kernel::vfs::posix_acl;
 use nomina_kernel::vfs::{
     Attr, Inode, LookupFlags, Opened, Path, SetAttr, SetTime, Timespec, WalkCred, attr, namei, xattr,
 };
@@ -359,10 +361,30 @@ fn put_value(ctx: &Ctx<'_>, out: usize, size: usize, value: &[u8]) -> Result<Rep
     Ok(value.len().into())
 }
 
+/// Translates the ids in an access control list between the caller's user namespace and the initial one
+/// (`posix_acl_fix_xattr_userns`). An id without a mapping becomes the invalid one, which is refused.
+fn acl_ids(
+    ctx: &Ctx<'_>,
+    name: &[u8],
+    mut value: Vec<u8>,
+    user: impl Fn(&UserNamespace, u32) -> Option<u32>,
+    group: impl Fn(&UserNamespace, u32) -> Option<u32>,
+) -> Vec<u8> {
+    let cred = ctx.cred();
+    if posix_acl::is_acl(name) && cred.user_ns.parent().is_some() {
+        let ns = &cred.user_ns;
+        let user = |id| user(ns, id).unwrap_or(u32::MAX);
+        let group = |id| group(ns, id).unwrap_or(u32::MAX);
+        posix_acl::translate_ids(&mut value, user, group);
+    }
+    value
+}
+
 /// `setxattr(2)`, `lsetxattr(2)`, `fsetxattr(2)`.
 pub fn setxattr(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (name, value) = (ctx.path(1)?, ctx.bytes_opt(2)?.unwrap_or_default());
     let flags = ctx.uint(4);
+    let value = acl_ids(ctx, &name, value, UserNamespace::make_kuid, UserNamespace::make_kgid);
     with_xattr_target(ctx, 188, |path, cred| xattr::vfs_setxattr(path, cred, &name, &value, flags))?;
     Ok(().into())
 }
@@ -371,6 +393,9 @@ pub fn setxattr(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn getxattr(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let name = ctx.path(1)?;
     let value = with_xattr_target(ctx, 191, |path, cred| xattr::vfs_getxattr(path, cred, &name))?;
+    let from_kuid = |ns: &UserNamespace, id| Some(ns.from_kuid_munged(id));
+    let from_kgid = |ns: &UserNamespace, id| Some(ns.from_kgid_munged(id));
+    let value = acl_ids(ctx, &name, value, from_kuid, from_kgid);
     put_value(ctx, 2, 3, &value)
 }
 

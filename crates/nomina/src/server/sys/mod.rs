@@ -2,6 +2,7 @@
 
 pub mod clone;
 pub mod cred;
+pub mod datagram;
 pub mod dirs;
 pub mod exec;
 pub mod files;
@@ -111,6 +112,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::REAP => process::reap(ctx),
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
+        op::SENDER => datagram::sender(ctx),
         _ => Err(Errno::ENOSYS),
     }
 }

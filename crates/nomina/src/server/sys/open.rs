@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nomina_fs::dev::open_device;
+use nomina_fs::devpts::DevPts;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{LookupFlags, Opened, namei};
 
@@ -118,7 +119,14 @@ fn do_open(
         }
         Opened::Device(rdev) => {
             let kind = result.path.dentry.file_type();
-            match open_device(rdev, kind, flags, &*server.terminals)? {
+            // A node of devpts is of its own instance, whatever its number.
+            let of_devpts = result.path.mnt.sb().ops().as_any().is::<DevPts>();
+            let opened = if of_devpts {
+                result.path.inode().open(flags)
+            } else {
+                open_device(rdev, kind, flags, &*server.terminals)
+            };
+            match opened? {
                 Opened::Host(fd) => fd,
                 _ => return Err(Errno::ENXIO),
             }

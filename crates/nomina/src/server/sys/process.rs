@@ -289,7 +289,11 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             }
         }
         xlate::FROM_HOST => {
-            let known = server.guests.by_tid(nr).map(|thread| thread.task);
+            let known = match ctx.args[3] {
+                0 => server.guests.by_tid(nr),
+                _ => server.guest_of_host_pid(nr),
+            };
+            let known = known.map(|thread| thread.task);
             let kernel = server.kernel.lock().unwrap();
             let hinted = || {
                 kernel.find_task_by_vpid(caller, ctx.int(2)).filter(|&task| is_child(&kernel, caller, task))
@@ -302,6 +306,7 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             };
             if let (Some(task), Some(me)) = (kernel.task(found), kernel.task(caller)) {
                 ctx.out[0] = me.cred().user_ns.from_kuid_munged(task.cred().uid).into();
+                ctx.out[1] = me.cred().user_ns.from_kgid_munged(task.cred().gid).into();
             }
             Ok(kernel.task_pid_vnr(found, caller).into())
         }

@@ -23,6 +23,7 @@ use rustix::fs::OFlags;
 use super::super::interrupt;
 use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
+use super::datagram;
 
 const AF_UNIX: u16 = libc::AF_UNIX as u16;
 
@@ -48,11 +49,10 @@ pub struct UnixNames {
     sweep_at: AtomicUsize,
 }
 
-/// A socket file: device and inode number, and time of birth, for a socket of the host's may get the inode number of one of
-/// ours that was removed.
-type SocketFile = (u64, u64, (i64, u32));
+use super::super::datagram::SocketFile;
 
-fn socket_file(attr: &Attr) -> SocketFile {
+/// The identity of a socket file.
+pub fn socket_file(attr: &Attr) -> SocketFile {
     let born = attr.btime.unwrap_or_default();
     (attr.dev, attr.ino, (born.sec, born.nsec))
 }
@@ -115,7 +115,10 @@ impl UnixNames {
     }
 
     /// Remembers a socket file just made. What was found in its place and is older is not it.
-    fn note_file(&self, made: &Attr, bound_since: SystemTime) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EADDRINUSE`.
+    pub fn note_file(&self, made: &Attr, bound_since: SystemTime) -> Result<()> {
         let since = (bound_since - CLOCK_LAG).duration_since(UNIX_EPOCH).unwrap_or_default();
         let born = made.btime.map_or(Duration::ZERO, |time| Duration::new(time.sec.max(0) as u64, time.nsec));
         if made.btime.is_some() && born < since {
@@ -177,6 +180,10 @@ fn sockaddr(path: &[u8]) -> Result<(libc::sockaddr_un, libc::socklen_t)> {
     Ok((address, (2 + path.len() + 1) as libc::socklen_t))
 }
 
+/// Binds a socket of the host.
+///
+/// # Errors
+/// Those of `bind(2)`.
 fn bind_host(socket: &OwnedFd, path: &HostPath) -> Result<()> {
     let (address, len) = sockaddr(path.as_os_str().as_bytes())?;
     // SAFETY: a valid address of that length.
@@ -220,7 +227,7 @@ fn parse(bytes: &[u8]) -> Result<(u16, &[u8])> {
 }
 
 /// A path name: up to the first NUL.
-fn path_name(name: &[u8]) -> &[u8] {
+pub fn path_name(name: &[u8]) -> &[u8] {
     name.split(|&b| b == 0).next().unwrap_or_default()
 }
 
@@ -228,9 +235,9 @@ fn path_name(name: &[u8]) -> &[u8] {
 pub fn socket(ctx: &mut Ctx<'_>) -> Result<Reply> {
     const SOCK_TYPE_MASK: i32 = 0xf;
     match (ctx.int(0), ctx.int(1) & SOCK_TYPE_MASK) {
-        // Datagram sockets name a destination in every message; they come with the network.
-        (libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_RAW) => Err(Errno::ESOCKTNOSUPPORT),
-        (libc::AF_UNIX, _) => Err(Errno::EPROTONOSUPPORT),
+        (libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_RAW) => datagram::socket(ctx),
+        (libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_SEQPACKET) => Err(Errno::EPROTONOSUPPORT),
+        (libc::AF_UNIX, _) => Err(Errno::ESOCKTNOSUPPORT),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }
@@ -248,6 +255,9 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (family, name) = parse(&address)?;
     if family != AF_UNIX {
         return Err(Errno::EINVAL);
+    }
+    if let Some(socket) = datagram::datagram_of(ctx, &socket) {
+        return datagram::bind(ctx, &socket, name);
     }
     let names = &ctx.server.unix;
     let mut guest_name = name.to_vec();
@@ -295,11 +305,48 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(().into())
 }
 
+/// A socket file that this sandbox has made, for connecting to it.
+///
+/// # Errors
+/// Those of a path walk, `EACCES`; `ECONNREFUSED` for what is no such file.
+pub fn find_socket(ctx: &Ctx<'_>, path: &[u8]) -> Result<(OwnedFd, SocketFile)> {
+    ctx.with_walk(libc::AT_FDCWD, path, |walk| {
+        let found = namei::path_lookup(walk, path, LookupFlags::FOLLOW)?;
+        let attr = found.inode().getattr()?;
+        nomina_kernel::vfs::permission::inode_permission(
+            &attr,
+            walk.cred,
+            nomina_kernel::vfs::permission::MAY_WRITE,
+        )?;
+        if attr.mode & nomina_kernel::vfs::S_IFMT != S_IFSOCK {
+            return Err(Errno::ECONNREFUSED);
+        }
+        let file = socket_file(&attr);
+        // Only what this sandbox has bound: a socket of the host's that a mount shows leads out of the sandbox.
+        if !ctx.server.unix.files.lock().unwrap().contains_key(&file) {
+            return Err(Errno::ECONNREFUSED);
+        }
+        Ok((found.inode().host_handle(false)?, file))
+    })
+}
+
+/// What a socket of type `kind` is told that connects to a socket file.
+///
+/// # Errors
+/// Those of `connect(2)`: `EPROTOTYPE` for another type, `ECONNREFUSED` when nobody is there.
+pub fn probe(handle: &OwnedFd, kind: rustix::net::SocketType) -> Result<()> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, kind, None).map_err(host)?;
+    connect_host(&socket, format!("/proc/self/fd/{}", handle.as_raw_fd()).as_bytes())
+}
+
 /// `connect(2)`.
 pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
     let address = ctx.bytes(1)?;
     let (family, name) = parse(&address)?;
+    if let Some(socket) = datagram::datagram_of(ctx, &socket) {
+        return datagram::connect(ctx, &socket, family, name);
+    }
     if family != AF_UNIX {
         return Err(if family == 0 { Errno::EINVAL } else { Errno::EAFNOSUPPORT });
     }
@@ -308,24 +355,11 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let target = if name.first() == Some(&0) {
         names.abstract_path(ctx.net_ns(), name).into_os_string().into_encoded_bytes()
     } else {
-        let path = path_name(name);
-        handle = ctx.with_walk(libc::AT_FDCWD, path, |walk| {
-            let found = namei::path_lookup(walk, path, LookupFlags::FOLLOW)?;
-            let attr = found.inode().getattr()?;
-            nomina_kernel::vfs::permission::inode_permission(
-                &attr,
-                walk.cred,
-                nomina_kernel::vfs::permission::MAY_WRITE,
-            )?;
-            if attr.mode & nomina_kernel::vfs::S_IFMT != S_IFSOCK {
-                return Err(Errno::ECONNREFUSED);
-            }
-            // Only what this sandbox has bound: a socket of the host's that a mount shows leads out of the sandbox.
-            if !names.files.lock().unwrap().contains_key(&socket_file(&attr)) {
-                return Err(Errno::ECONNREFUSED);
-            }
-            found.inode().host_handle(false)
-        })?;
+        let file;
+        (handle, file) = find_socket(ctx, path_name(name))?;
+        if ctx.server.datagrams.by_file(file).is_some() {
+            return Err(Errno::EPROTOTYPE);
+        }
         format!("/proc/self/fd/{}", handle.as_raw_fd()).into_bytes()
     };
     let cred = ctx.cred();
@@ -367,21 +401,35 @@ fn local_address(socket: &OwnedFd) -> Result<Option<Vec<u8>>> {
 
 /// `getsockname(2)` and `getpeername(2)`.
 pub fn name_of(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    const GETSOCKNAME: u32 = 51;
     let socket = guest_socket(ctx, 0)?;
-    let call: NameCall = if ctx.nr == 51 { libc::getsockname } else { libc::getpeername };
-    let (family, address) = address_of(&socket, call)?;
-    let mut answer = family.to_ne_bytes().to_vec();
-    if let Some(address) = address {
-        answer.extend(ctx.server.unix.guest_name(&address));
+    let mut answer;
+    if let Some(socket) = datagram::datagram_of(ctx, &socket) {
+        answer = AF_UNIX.to_ne_bytes().to_vec();
+        let own = ctx.nr == GETSOCKNAME;
+        answer.extend(if own { socket.name().unwrap_or_default() } else { socket.peer_name()? });
+    } else {
+        let call: NameCall = if ctx.nr == GETSOCKNAME { libc::getsockname } else { libc::getpeername };
+        let (family, address) = address_of(&socket, call)?;
+        answer = family.to_ne_bytes().to_vec();
+        if let Some(address) = address {
+            answer.extend(ctx.server.unix.guest_name(&address));
+        }
     }
     ctx.out[0] = answer.len() as u64;
     ctx.write(1, &answer)?;
     Ok(().into())
 }
 
-/// `sendto(2)` with an address: on connected sockets Linux ignores or refuses it.
+/// `sendto(2)` and `sendmsg(2)` with an address: on connected sockets Linux ignores or refuses it; for a datagram the reply is
+/// a tag to send with it.
 pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
+    if let Some(socket) = datagram::datagram_of(ctx, &socket) {
+        let address = ctx.bytes(4)?;
+        let (family, name) = parse(&address)?;
+        return datagram::send_to(ctx, &socket, family, name);
+    }
     match rustix::net::sockopt::socket_type(&socket).map_err(host)? {
         rustix::net::SocketType::STREAM => match address_of(&socket, libc::getpeername) {
             Ok(_) => Err(Errno::EISCONN),
@@ -392,7 +440,8 @@ pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
 }
 
-/// Options that are a number, mean nothing for the sockets there are yet, and that programs set by habit.
+/// Options that are a number: that mean nothing for the sockets there are yet, and that programs set by habit; and
+/// `SO_PASSCRED`, whose effect on `recvmsg(2)` the shim translates.
 fn is_habit(level: i32, option: i32) -> bool {
     level == libc::SOL_SOCKET
         && matches!(
@@ -403,6 +452,7 @@ fn is_habit(level: i32, option: i32) -> bool {
                 | libc::SO_BROADCAST
                 | libc::SO_OOBINLINE
                 | libc::SO_PRIORITY
+                | libc::SO_PASSCRED
         )
 }
 
@@ -413,6 +463,12 @@ fn is_habit(level: i32, option: i32) -> bool {
 pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
     let (level, option) = (ctx.int(1), ctx.int(2));
+    let datagram = datagram::datagram_of(ctx, &socket);
+    if let Some(datagram) = datagram.filter(|_| (level, option) == (libc::SOL_SOCKET, libc::SO_PASSCRED)) {
+        let value = ctx.bytes(3)?;
+        datagram.pass_credentials(value.get(..4).ok_or(Errno::EINVAL)?.iter().any(|&byte| byte != 0));
+        return Ok(().into());
+    }
     if !is_habit(level, option) {
         return Err(if level == libc::SOL_SOCKET { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP });
     }
@@ -449,7 +505,14 @@ fn get_habit(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
 /// `getsockopt(2)` of what the filter does not allow natively: the identity of the peer (`SO_PEERCRED`), and numbers.
 pub fn peer_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
-    if is_habit(ctx.int(1), ctx.int(2)) {
+    if let Some(answer) =
+        datagram::datagram_of(ctx, &socket).and_then(|socket| datagram::option(ctx, &socket))
+    {
+        ctx.out[0] = (answer.len() as u64).min(ctx.args[4]);
+        ctx.write(3, &answer)?;
+        return Ok(().into());
+    }
+    if is_habit(ctx.int(1), ctx.int(2)) || (ctx.int(1), ctx.int(2)) == (libc::SOL_SOCKET, libc::SO_TYPE) {
         return get_habit(ctx, &socket);
     }
     if (ctx.int(1), ctx.int(2)) != (libc::SOL_SOCKET, libc::SO_PEERCRED) {

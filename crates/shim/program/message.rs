@@ -1,0 +1,435 @@
+//! Messages with addresses and ancillary data: `sendto(2)`, `sendmsg(2)`, `recvfrom(2)`, `recvmsg(2)` and their forms for many.
+//!
+//! The guest's datagram sockets are seqpacket sockets of the host, connected to the supervisor. A message to an address carries
+//! a descriptor as its first, the *tag*, which the supervisor gives for the address; one that is received carries one for
+//! which the supervisor tells the sender. All else is native.
+
+use core::mem::offset_of;
+
+use nomina_abi::{SOCKADDR_MAX, SPAN_NULL, op, xlate};
+
+use crate::area::Area;
+use crate::marshal::{Arena, copy_out};
+use crate::slot::{exchange, out, request};
+use crate::socket::{is_seqpacket, restartable};
+use crate::sys::{self, err, nr};
+use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
+use crate::window::window;
+
+const SOL_SOCKET: i32 = 1;
+const SCM_RIGHTS: i32 = 1;
+const SCM_CREDENTIALS: i32 = 2;
+const MSG_CTRUNC: u32 = 8;
+const MSG_DONTWAIT: u64 = 0x40;
+const MSG_WAITFORONE: u64 = 0x1_0000;
+/// Most messages in one call (`UIO_MAXIOV`).
+const MANY: u64 = 1024;
+
+/// `struct user_msghdr`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct MsgHdr {
+    name: u64,
+    name_len: i32,
+    pad: u32,
+    iov: u64,
+    iov_len: u64,
+    control: u64,
+    control_len: u64,
+    flags: u32,
+    pad2: u32,
+}
+
+/// `struct mmsghdr`.
+#[repr(C)]
+struct MMsgHdr {
+    header: MsgHdr,
+    len: u32,
+    pad: u32,
+}
+
+/// `struct cmsghdr`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CMsgHdr {
+    len: u64,
+    level: i32,
+    kind: i32,
+}
+
+const HEADER: usize = size_of::<CMsgHdr>();
+/// `CMSG_SPACE(sizeof(int))`.
+const TAG_SPACE: usize = 24;
+/// Ancillary data beyond this is not looked at: it holds `SCM_MAX_FD` descriptors.
+const CONTROL_MAX: usize = 1040;
+
+/// Ancillary data.
+#[repr(C, align(8))]
+struct Control {
+    bytes: [u8; CONTROL_MAX + TAG_SPACE],
+    len: usize,
+}
+
+impl Control {
+    const fn new() -> Control {
+        Control { bytes: [0; CONTROL_MAX + TAG_SPACE], len: 0 }
+    }
+
+    /// Adds one entry; false without room.
+    fn push(&mut self, kind: i32, payload: &[u8]) -> bool {
+        let space = HEADER + payload.len().next_multiple_of(8);
+        if self.len + space > self.bytes.len() {
+            return false;
+        }
+        let header = CMsgHdr { len: (HEADER + payload.len()) as u64, level: SOL_SOCKET, kind };
+        // SAFETY: there is room for both, checked above; the place is aligned, as all entries are.
+        unsafe {
+            let at = self.bytes.as_mut_ptr().add(self.len);
+            at.cast::<CMsgHdr>().write(header);
+            at.add(HEADER).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
+        }
+        self.len += space;
+        true
+    }
+
+    /// The entry at `at`: its header and payload, and where the next one is.
+    fn entry(&self, at: usize) -> Option<(CMsgHdr, &[u8], usize)> {
+        if at + HEADER > self.len {
+            return None;
+        }
+        // SAFETY: a header is inside; all bit patterns are valid, and entries are aligned.
+        let header = unsafe { self.bytes.as_ptr().add(at).cast::<CMsgHdr>().read() };
+        let len = usize::try_from(header.len).ok()?;
+        let payload = self.bytes.get(at + HEADER..at.checked_add(len)?)?;
+        Some((header, payload, at + len.next_multiple_of(8)))
+    }
+}
+
+fn descriptor(bytes: &[u8], index: usize) -> Option<i32> {
+    Some(i32::from_ne_bytes(bytes.get(index * 4..index * 4 + 4)?.try_into().ok()?))
+}
+
+/// Asks where a message to an address goes: a tag, or `None` where the host may send it without.
+fn destination(area: &Area, socket: u64, address: u64, len: u64) -> Result<Option<i32>, i64> {
+    let len = len as u32 as u64;
+    if len > SOCKADDR_MAX as u64 {
+        return Err(err::EINVAL);
+    }
+    let address = Arena::new(area).bytes(address, len)?;
+    let (ret, received) = exchange(area, nr::SENDTO as u32, &[socket, 0, 0, 0, address, len]);
+    if ret < 0 {
+        received.close();
+        return Err(ret);
+    }
+    Ok((received.count > 0).then_some(received.fds[0]))
+}
+
+/// `sendto(2)` with an address.
+pub fn sendto(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [socket, buffer, len, flags, address, address_len] = *args;
+    let tag = if address == 0 { None } else { destination(area, socket, address, address_len)? };
+    let Some(tag) = tag else {
+        let call = [socket, buffer, len, flags, 0, 0];
+        return Ok(restartable(window(area, area.guest_mask(), nr::SENDTO, call)));
+    };
+    let iov = [buffer, len];
+    let mut control = Control::new();
+    control.push(SCM_RIGHTS, &tag.to_ne_bytes());
+    let ret = send(area, socket, &raw const iov as u64, 1, &control, flags);
+    sys::close(tag);
+    Ok(ret)
+}
+
+fn send(area: &Area, socket: u64, iov: u64, iov_len: u64, control: &Control, flags: u64) -> i64 {
+    let message = MsgHdr {
+        name: 0,
+        name_len: 0,
+        pad: 0,
+        iov,
+        iov_len,
+        control: if control.len == 0 { 0 } else { control.bytes.as_ptr() as u64 },
+        control_len: control.len as u64,
+        flags: 0,
+        pad2: 0,
+    };
+    let call = [socket, &raw const message as u64, flags, 0, 0, 0];
+    restartable(window(area, area.guest_mask(), nr::SENDMSG, call))
+}
+
+/// The guest's ancillary data without credentials: it may only give its own, which the receiver learns anyway.
+fn filtered(area: &Area, message: &MsgHdr, control: &mut Control) -> Result<(), i64> {
+    let mut given = Control::new();
+    let len = usize::try_from(message.control_len).unwrap_or(usize::MAX);
+    if len > CONTROL_MAX {
+        return Err(err::ENOBUFS);
+    }
+    // SAFETY: there is room for `CONTROL_MAX` bytes.
+    unsafe { copy_from_user(given.bytes.as_mut_ptr(), message.control, len)? };
+    given.len = len;
+    let mut at = 0;
+    while let Some((header, payload, next)) = given.entry(at) {
+        if header.level == SOL_SOCKET && header.kind == SCM_CREDENTIALS {
+            if payload.len() < 12 {
+                return Err(err::EINVAL);
+            }
+            if descriptor(payload, 0) != Some(area.pid.get()) {
+                return Err(err::EPERM);
+            }
+        } else if header.level != SOL_SOCKET || !control.push(header.kind, payload) {
+            return Err(err::EINVAL);
+        }
+        at = next;
+    }
+    Ok(())
+}
+
+/// `sendmsg(2)`.
+pub fn sendmsg(area: &Area, socket: u64, at: u64, flags: u64) -> Result<i64, i64> {
+    let message: MsgHdr = get_user(at)?;
+    let named = message.name != 0 && message.name_len != 0;
+    let ancillary = message.control != 0 && message.control_len >= HEADER as u64;
+    if !named && !ancillary {
+        let call = [socket, at, flags, 0, 0, 0];
+        return Ok(restartable(window(area, area.guest_mask(), nr::SENDMSG, call)));
+    }
+    let mut control = Control::new();
+    let tag = if named { destination(area, socket, message.name, message.name_len as u64)? } else { None };
+    let sent = (|| {
+        if let Some(tag) = tag {
+            control.push(SCM_RIGHTS, &tag.to_ne_bytes());
+        }
+        if ancillary {
+            filtered(area, &message, &mut control)?;
+        }
+        Ok(send(area, socket, message.iov, message.iov_len, &control, flags))
+    })();
+    if let Some(tag) = tag {
+        sys::close(tag);
+    }
+    sent
+}
+
+/// `sendmmsg(2)`.
+pub fn sendmmsg(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [socket, messages, count, flags, ..] = *args;
+    let mut done = 0;
+    while done < u64::from(count as u32).min(MANY) {
+        let at = messages + done * size_of::<MMsgHdr>() as u64;
+        let sent = sendmsg(area, socket, at, flags).and_then(|sent| {
+            if sent < 0 {
+                return Err(sent);
+            }
+            put_user(at + offset_of!(MMsgHdr, len) as u64, sent as u32)
+        });
+        match sent {
+            Ok(()) => done += 1,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done as i64)
+}
+
+/// What came with a message.
+struct Received {
+    /// Result of the call.
+    len: i64,
+    /// `msg_flags`.
+    flags: u32,
+    /// Whether the sender's address, of this length, is in the slot at this span.
+    address: Option<(u64, u64)>,
+    /// `SCM_CREDENTIALS`, if the socket wants them.
+    credentials: Option<[u32; 3]>,
+    control: Control,
+}
+
+impl Received {
+    /// The payload of the first entry of a kind.
+    fn entry(&self, kind: i32) -> &[u8] {
+        let mut at = 0;
+        while let Some((header, payload, next)) = self.control.entry(at) {
+            if header.level == SOL_SOCKET && header.kind == kind {
+                return payload;
+            }
+            at = next;
+        }
+        &[]
+    }
+
+    /// The descriptors that came, without the tag.
+    fn descriptors(&self) -> &[u8] {
+        let fds = self.entry(SCM_RIGHTS);
+        if self.address.is_some() { &fds[4..] } else { fds }
+    }
+}
+
+/// Credentials of a process as the guest sees them: pid, user, group.
+fn translated(area: &Area, host_pid: i32) -> [u32; 3] {
+    let pid = request(area, op::XLATE, &[xlate::FROM_HOST, host_pid as u64, 0, 1, 0, 0]);
+    [pid.max(0) as u32, out(area, 0) as u32, out(area, 1) as u32]
+}
+
+/// Translates the credentials that the host put at the front of the guest's ancillary data.
+fn translate_credentials(area: &Area, message: &MsgHdr) -> Result<(), i64> {
+    if message.control == 0 || message.control_len < (HEADER + 12) as u64 {
+        return Ok(());
+    }
+    let header: CMsgHdr = get_user(message.control)?;
+    if (header.level, header.kind) != (SOL_SOCKET, SCM_CREDENTIALS) {
+        return Ok(());
+    }
+    let at = message.control + HEADER as u64;
+    put_user(at, translated(area, get_user(at)?))
+}
+
+/// Receives on a seqpacket socket of the host, with room for `room` bytes of the guest's ancillary data.
+fn receive(area: &Area, socket: u64, iov: u64, iov_len: u64, room: u64, flags: u64) -> Received {
+    let mut control = Control::new();
+    let room = room.min(CONTROL_MAX as u64) as usize + TAG_SPACE;
+    let mut message = MsgHdr {
+        name: 0,
+        name_len: 0,
+        pad: 0,
+        iov,
+        iov_len,
+        control: control.bytes.as_mut_ptr() as u64,
+        control_len: room as u64,
+        flags: 0,
+        pad2: 0,
+    };
+    let call = [socket, &raw mut message as u64, flags, 0, 0, 0];
+    let len = restartable(window(area, area.guest_mask(), nr::RECVMSG, call));
+    if len >= 0 {
+        control.len = (message.control_len as usize).min(room);
+    }
+    let mut received = Received { len, flags: message.flags, address: None, credentials: None, control };
+    if let Some(host_pid) = descriptor(received.entry(SCM_CREDENTIALS), 0) {
+        received.credentials = Some(translated(area, host_pid));
+    }
+    let Some(tag) = descriptor(received.descriptors(), 0) else { return received };
+    let Ok(span) = Arena::new(area).room_for(SOCKADDR_MAX as u64) else { return received };
+    if request(area, op::SENDER, &[socket, tag as u64, span, 0, 0, 0]) == 0 {
+        sys::close(tag);
+        received.address = Some((span, out(area, 0)));
+        received.credentials = (out(area, 4) != 0).then(|| [1, 2, 3].map(|at| out(area, at) as u32));
+    }
+    received
+}
+
+/// `recvfrom(2)` with an address; sockets other than datagram sockets give none.
+pub fn recvfrom(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [socket, buffer, len, flags, address, address_len] = *args;
+    if address == 0 || !is_seqpacket(socket) {
+        let call = [socket, buffer, len, flags, 0, 0];
+        let ret = restartable(window(area, area.guest_mask(), nr::RECVFROM, call));
+        if ret >= 0 && address_len != 0 {
+            put_user(address_len, 0u32)?;
+        }
+        return Ok(ret);
+    }
+    let iov = [buffer, len];
+    let received = receive(area, socket, &raw const iov as u64, 1, 0, flags);
+    close_all(received.descriptors());
+    if received.len >= 0 {
+        put_address(area, &received, address, address_len)?;
+    }
+    Ok(received.len)
+}
+
+fn close_all(fds: &[u8]) {
+    for index in 0..fds.len() / 4 {
+        if let Some(fd) = descriptor(fds, index) {
+            sys::close(fd);
+        }
+    }
+}
+
+/// Tells the guest an address, whose room and length are at `len_at` (`move_addr_to_user`).
+fn put_address(area: &Area, received: &Received, to: u64, len_at: u64) -> Result<(), i64> {
+    let (span, len) = received.address.unwrap_or((SPAN_NULL, 0));
+    let room: i32 = get_user(len_at)?;
+    if room < 0 {
+        return Err(err::EINVAL);
+    }
+    if len > 0 {
+        copy_out(area, span, to, len.min(room as u64))?;
+    }
+    put_user(len_at, len as u32)
+}
+
+/// `recvmsg(2)`.
+pub fn recvmsg(area: &Area, socket: u64, at: u64, flags: u64) -> Result<i64, i64> {
+    if !is_seqpacket(socket) {
+        let call = [socket, at, flags, 0, 0, 0];
+        let ret = restartable(window(area, area.guest_mask(), nr::RECVMSG, call));
+        if ret >= 0 {
+            translate_credentials(area, &get_user(at)?)?;
+        }
+        return Ok(ret);
+    }
+    let message: MsgHdr = get_user(at)?;
+    if message.name_len < 0 && message.name != 0 {
+        return Err(err::EINVAL);
+    }
+    let room = if message.control == 0 { 0 } else { message.control_len };
+    let received = receive(area, socket, message.iov, message.iov_len, room, flags);
+    if received.len < 0 {
+        return Ok(received.len);
+    }
+    let len_at = at + offset_of!(MsgHdr, name_len) as u64;
+    if message.name == 0 {
+        put_user(len_at, 0u32)?;
+    } else {
+        put_address(area, &received, message.name, len_at)?;
+    }
+    let (control_len, truncated) = put_control(&received, message.control, room)?;
+    let flags = received.flags | if truncated { MSG_CTRUNC } else { 0 };
+    put_user(at + offset_of!(MsgHdr, flags) as u64, flags)?;
+    put_user(at + offset_of!(MsgHdr, control_len) as u64, control_len)?;
+    Ok(received.len)
+}
+
+/// Gives the guest its ancillary data, cut to its room; whether something did not fit.
+fn put_control(received: &Received, to: u64, room: u64) -> Result<(u64, bool), i64> {
+    let mut control = Control::new();
+    if let Some(words) = received.credentials {
+        control.push(SCM_CREDENTIALS, words.map(u32::to_ne_bytes).as_flattened());
+    }
+    let fds = received.descriptors();
+    let left = (room as usize).saturating_sub(control.len + HEADER);
+    let taken = fds.len().min(left / 4 * 4);
+    if taken > 0 {
+        control.push(SCM_RIGHTS, &fds[..taken]);
+    }
+    close_all(&fds[taken..]);
+    let len = control.len.min(room as usize);
+    // SAFETY: `len` bytes of the entries made above.
+    unsafe { copy_to_user(to, control.bytes.as_ptr(), len)? };
+    Ok((len as u64, taken < fds.len() || len < control.len))
+}
+
+/// `recvmmsg(2)`. A timeout, which Linux looks at between messages, is here as if the first message took all of it.
+pub fn recvmmsg(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [socket, messages, count, flags, timeout, _] = *args;
+    let only_first = flags & MSG_WAITFORONE != 0 || timeout != 0;
+    let mut flags = flags & !MSG_WAITFORONE;
+    let mut done = 0;
+    while done < u64::from(count as u32).min(MANY) {
+        let at = messages + done * size_of::<MMsgHdr>() as u64;
+        let got = recvmsg(area, socket, at, flags).and_then(|got| {
+            if got < 0 {
+                return Err(got);
+            }
+            put_user(at + offset_of!(MMsgHdr, len) as u64, got as u32)
+        });
+        match got {
+            Ok(()) => done += 1,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+        if only_first {
+            flags |= MSG_DONTWAIT;
+        }
+    }
+    Ok(done as i64)
+}
