@@ -53,6 +53,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         62 => signal::kill(ctx),
         63 => uts::uname(ctx),
         72 => misc::fcntl(ctx),
+        73 => dirs::flock(ctx),
         76 => files::truncate(ctx),
         78 | 217 => dirs::getdents(ctx),
         79 => dirs::getcwd(ctx),
