@@ -29,7 +29,28 @@ pub enum Kind {
     /// A socket address that is written; the argument of this index is a `socklen_t *`, read and written. `out[0]` of the
     /// reply is the full length.
     A(u8),
+    /// A structure whose first 32-bit number is its size, of which at most so many bytes are read.
+    S(u16),
+    /// An array of 64-bit numbers that is written: as many as the call returns; capacity is the argument of this index, passed on as
+    /// it is.
+    O8(u8),
+    /// A buffer that is written when the call succeeds: as many bytes as `out[0]` of the reply says; capacity is the argument
+    /// of this index.
+    OL(u8),
+    /// A `struct file_handle`: read with the bytes that it announces, at most [`MAX_HANDLE_SZ`]; written whatever the result, as
+    /// many bytes as `out[0]` of the reply says.
+    FH,
+    /// A mount id that is written when the call succeeds, or null: 32 bits, or 64 when the argument of this index has bit 0.
+    ID(u8),
+    /// The value of `fsconfig(2)`, or null: a string; bytes as many as argument 4 says with [`FSCONFIG_SET_BINARY`] as
+    /// argument 1.
+    FV,
 }
+
+/// Most bytes of a file handle.
+pub const MAX_HANDLE_SZ: u32 = 128;
+/// The command of `fsconfig(2)` whose value is no string.
+pub const FSCONFIG_SET_BINARY: u32 = 2;
 
 use Kind::*;
 
@@ -151,14 +172,26 @@ pub const ARGS: &[ArgSpec] = &[
     spec(280, &[V, PN, I(32), V]),     // utimensat
     spec(297, &[V, V, V, I(128)]),     // rt_tgsigqueueinfo
     spec(302, &[V, V, I(16), O(16)]),  // prlimit64
+    spec(303, &[V, P, FH, ID(4), V]),  // name_to_handle_at
+    spec(304, &[V, FH, V]),            // open_by_handle_at
     spec(308, &[V, V]),                // setns
     spec(316, &[V, P, V, P, V]),       // renameat2
     spec(332, &[V, PN, V, V, O(256)]), // statx
     spec(424, &[V, V, I(128), V]),     // pidfd_send_signal
+    spec(428, &[V, P, V]),             // open_tree
+    spec(429, &[V, P, V, P, V]),       // move_mount
+    spec(430, &[P, V]),                // fsopen
+    spec(431, &[V, V, PN, FV, V]),     // fsconfig
+    spec(432, &[V, V, V]),             // fsmount
+    spec(433, &[V, P, V]),             // fspick
     spec(434, &[V, V]),                // pidfd_open
     spec(437, &[V, P, B(3), V]),       // openat2
     spec(439, &[V, P, V, V]),          // faccessat2
+    spec(442, &[V, P, V, B(4), V]),    // mount_setattr
     spec(452, &[V, P, V, V]),          // fchmodat2
+    spec(457, &[S(32), OL(2), V, V]),  // statmount
+    spec(458, &[S(32), O8(2), V, V]),  // listmount
+    spec(467, &[V, P, V, B(4), V]),    // open_tree_attr
 ];
 
 /// The arguments of system call `nr`, if it is one with generic arguments.

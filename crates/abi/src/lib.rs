@@ -17,7 +17,7 @@
 
 mod args;
 
-pub use args::{ARGS, ArgSpec, Kind, arg_spec};
+pub use args::{ARGS, ArgSpec, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
 
 use core::sync::atomic::AtomicU32;
 
@@ -39,6 +39,8 @@ pub const HIDDEN_FD_BASE: u32 = 1024;
 /// How many descriptors, from [`HIDDEN_FD_BASE`] on, belong to the shim. All of them are always open, so that a guest
 /// whose `RLIMIT_NOFILE` is 1024 (natively 1024 plus this) meets `EMFILE` exactly where Linux has it.
 pub const HIDDEN_FDS: u32 = 8;
+/// What the supervisor answers to `flock(2)` of anything but a directory: it is the caller's own to do.
+pub const FLOCK_NATIVE: i64 = 1;
 /// The sealed memfd of the shim, what `execveat` runs.
 pub const FD_SHIM: i32 = 1024;
 /// The hidden socket (`SOCK_SEQPACKET`), over which the supervisor sends handles.

@@ -1,11 +1,13 @@
 //! The shim's own descriptors, kept where the guest cannot meet them: outside its `RLIMIT_NOFILE`.
 
-use nomina_abi::{FD_SOCK, HIDDEN_FD_BASE, HIDDEN_FDS};
+use nomina_abi::{FD_SOCK, FLOCK_NATIVE, HIDDEN_FD_BASE, HIDDEN_FDS};
 
 use crate::area::Area;
 use crate::marshal::generic;
+use crate::slot::request;
 use crate::sys::{err, nr, sys};
 use crate::uaccess::{get_user, put_user_opt};
+use crate::window::window;
 
 const RLIMIT_NOFILE: u64 = 7;
 const RLIM_INFINITY: u64 = u64::MAX;
@@ -140,6 +142,17 @@ pub fn duplicate(number: u64, args: &[u64; 6]) -> i64 {
     }
     // SAFETY: the guest's own descriptors.
     unsafe { crate::sys::syscall(number, *args) }
+}
+
+/// `flock(2)`. The supervisor keeps the locks of directories; all others are the handle's own, and waited for natively.
+pub fn flock(area: &Area, args: &[u64; 6]) -> i64 {
+    match request(area, nr::FLOCK as u32, args) {
+        FLOCK_NATIVE => match window(area, area.guest_mask(), nr::FLOCK, *args) {
+            err::EINTR => err::ERESTARTSYS,
+            ret => ret,
+        },
+        ret => ret,
+    }
 }
 
 /// Whether a `fcntl(2)` command duplicates.

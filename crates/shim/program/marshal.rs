@@ -1,6 +1,6 @@
 //! System calls whose service is "copy in, ask, copy out", driven by `nomina_abi::ARGS`.
 
-use nomina_abi::{ARGS, Kind, SLOT_DATA, SPAN_NULL, span};
+use nomina_abi::{ARGS, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, SLOT_DATA, SPAN_NULL, span};
 
 use crate::area::Area;
 use crate::slot::{data, out, request};
@@ -113,7 +113,9 @@ pub fn generic(area: &Area, number: u64, kinds: &[Kind], guest: &[u64; 6]) -> Re
         let null = pointer == 0;
         match *kind {
             Kind::V => {}
-            Kind::PN | Kind::I(_) | Kind::O(_) | Kind::X(_) | Kind::B(_) | Kind::B4(_) if null => {
+            Kind::PN | Kind::I(_) | Kind::O(_) | Kind::X(_) | Kind::B(_) | Kind::B4(_) | Kind::ID(_) | Kind::FV
+                if null =>
+            {
                 args[index] = SPAN_NULL;
             }
             Kind::P | Kind::PN => args[index] = arena.path(pointer)?,
@@ -153,6 +155,28 @@ pub fn generic(area: &Area, number: u64, kinds: &[Kind], guest: &[u64; 6]) -> Re
                 args[count as usize] =
                     if wanted > 0 { (args[index] >> 32) / 4 } else { wanted as i64 as u64 };
             }
+            Kind::S(most) => {
+                let size: u32 = get_user(pointer)?;
+                args[index] = arena.bytes(pointer, u64::from(size.min(u32::from(most))))?;
+            }
+            Kind::O8(count) => {
+                args[index] = arena.room_for(guest[count as usize].saturating_mul(8))?;
+            }
+            Kind::OL(capacity) => {
+                args[index] = arena.room_for(guest[capacity as usize])?;
+            }
+            Kind::FH => {
+                let announced: u32 = get_user(pointer)?;
+                if announced > MAX_HANDLE_SZ {
+                    return Err(err::EINVAL);
+                }
+                args[index] = arena.bytes(pointer, u64::from(announced) + 8)?;
+            }
+            Kind::ID(_) => args[index] = arena.room_for(8)?,
+            Kind::FV if guest[1] as u32 == FSCONFIG_SET_BINARY => {
+                args[index] = arena.bytes(pointer, u64::from((guest[4] as i32).max(0) as u32))?;
+            }
+            Kind::FV => args[index] = arena.path(pointer)?,
             Kind::A(length) => {
                 let len: i32 = get_user(guest[length as usize])?;
                 if len < 0 {
@@ -173,7 +197,13 @@ fn give_back(area: &Area, kinds: &[Kind], guest: &[u64; 6], args: &[u64; 6], ret
         let (from, to) = (args[index], guest[index]);
         match *kind {
             Kind::X(len) if from != SPAN_NULL => copy_out(area, from, to, u64::from(len))?,
+            Kind::FH => copy_out(area, from, to, out(area, 0))?,
             _ if ret < 0 => {}
+            Kind::O8(_) => copy_out(area, from, to, ret as u64 * 8)?,
+            Kind::OL(_) => copy_out(area, from, to, out(area, 0))?,
+            Kind::ID(flags) if from != SPAN_NULL => {
+                copy_out(area, from, to, if guest[flags as usize] & 1 != 0 { 8 } else { 4 })?;
+            }
             Kind::O(len) if from != SPAN_NULL => copy_out(area, from, to, u64::from(len))?,
             Kind::OB(_) => copy_out(area, from, to, ret as u64)?,
             Kind::O4(_) => copy_out(area, from, to, ret as u64 * 4)?,

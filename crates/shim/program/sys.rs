@@ -41,6 +41,7 @@ pub mod nr {
     pub const EXIT: u64 = 60;
     pub const WAIT4: u64 = 61;
     pub const FCNTL: u64 = 72;
+    pub const FLOCK: u64 = 73;
     pub const GETRLIMIT: u64 = 97;
     pub const GETPRIORITY: u64 = 140;
     pub const SETPRIORITY: u64 = 141;

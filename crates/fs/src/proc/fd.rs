@@ -106,6 +106,24 @@ impl Inode for FdinfoFile {
         self.fs.source.fd_mode(self.task, self.fd)?;
         let info = self.fs.source.task(self.task, current()).ok_or(Errno::ENOENT)?;
         let text = read_host(&format!("/proc/{}/fdinfo/{}", info.host_tid, self.fd))?;
+        // Without a mount of ours it is a pipe, a socket or the like: of a file system that is mounted nowhere.
+        let (mount, ino) = self.fs.source.fd_place(self.task, self.fd).unwrap_or((0, None));
+        let text = rewrite_fdinfo(&text, mount, ino);
         if self.fs.source.host_exists(self.task) { Ok(Opened::Text(text)) } else { Err(Errno::ENOENT) }
     }
+}
+
+/// The text with the mount id and inode number of the sandbox in place of the host's.
+fn rewrite_fdinfo(text: &[u8], mount: u32, ino: Option<u64>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        if line.starts_with(b"mnt_id:") {
+            out.extend_from_slice(format!("mnt_id:\t{mount}\n").as_bytes());
+        } else if let (true, Some(ino)) = (line.starts_with(b"ino:"), ino) {
+            out.extend_from_slice(format!("ino:\t{ino}\n").as_bytes());
+        } else {
+            out.extend_from_slice(line);
+        }
+    }
+    out
 }

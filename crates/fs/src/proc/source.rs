@@ -228,6 +228,11 @@ pub trait ProcSource: Send + Sync {
         Ok(None)
     }
 
+    /// The id of the mount that a descriptor was opened by and, where it is another than the host's, its inode number.
+    fn fd_place(&self, _task: TaskKey, _fd: i32) -> Option<(u32, Option<u64>)> {
+        None
+    }
+
     /// Arguments, each ended by NUL; `None` shows what the host's kernel finds in the process.
     fn cmdline(&self, _task: TaskKey) -> Option<Vec<u8>> {
         None

@@ -96,7 +96,7 @@ rows! {
     70 msgrcv: Trap, "System V objects are named by keys of the caller's ipc namespace";
     71 msgctl: Trap, "System V objects are named by keys of the caller's ipc namespace";
     72 fcntl: Cases(c::FCNTL), "commands on the handle itself, none of which chooses a process that gets a signal";
-    73 flock: Native, FD;
+    73 flock: ShimOnly, "a lock of the handle itself; directories are placeholders, whose locks the supervisor keeps";
     74 fsync: Native, FD;
     75 fdatasync: Native, FD;
     76 truncate: Trap, PATH;

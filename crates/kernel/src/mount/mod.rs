@@ -268,6 +268,14 @@ impl Mount {
         self.flags.store(flags.bits(), Ordering::Relaxed);
     }
 
+    /// Somebody has used the mount, so it does not expire yet: what `mntput` does at the end of a walk.
+    pub(crate) fn clear_expiry_mark(&self) {
+        // Reading first keeps the cache line shared between walkers.
+        if self.expiry_mark.load(Ordering::Relaxed) {
+            self.expiry_mark.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// `mnt_expire`
     fn expiry_list(&self) -> Option<Arc<ExpiryList>> {
         self.state.read().expire.clone()
@@ -426,7 +434,7 @@ impl Mount {
     }
 
     /// The `ST_*` flags of `statfs(2)`.
-    pub(crate) fn statfs_flags(&self) -> u64 {
+    pub fn statfs_flags(&self) -> u64 {
         let flags = self.flags();
         let mut st = 0;
         for (flag, bit) in [

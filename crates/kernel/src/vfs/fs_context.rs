@@ -286,26 +286,33 @@ impl FsContext {
         self.caller.cred.with_walk_cred(|cred| path_lookup(&self.caller.fs.walk(cred), name, flags))
     }
 
-    fn logfc(&mut self, level: char, text: impl Display) {
+    /// Leaves a message for who reads the descriptor of `fsopen(2)`: level (`e`, `w` or `i`) and who says it.
+    fn logfc(&mut self, level: char, prefix: &str, text: impl Display) {
         if self.log.len() == LOG_MAX {
             self.log.pop_front();
         }
-        self.log.push_back(format!("{level} {}: {text}\n", self.fs_type.name()).into_bytes());
+        let separator = if prefix.is_empty() { "" } else { ": " };
+        self.log.push_back(format!("{level} {prefix}{separator}{text}\n").into_bytes());
     }
 
-    /// Leaves a message about an error for who reads the descriptor of `fsopen(2)`.
+    /// Leaves a message of the type about an error.
     pub fn errorf(&mut self, text: impl Display) {
-        self.logfc('e', text);
+        self.logfc('e', self.fs_type.name(), text);
+    }
+
+    /// Leaves a message about an error that says itself who says it: `errorfcp`.
+    pub fn errorfcp(&mut self, prefix: &str, text: impl Display) {
+        self.logfc('e', prefix, text);
     }
 
     /// Leaves a warning.
     pub fn warnf(&mut self, text: impl Display) {
-        self.logfc('w', text);
+        self.logfc('w', self.fs_type.name(), text);
     }
 
     /// Leaves information.
     pub fn infof(&mut self, text: impl Display) {
-        self.logfc('i', text);
+        self.logfc('i', self.fs_type.name(), text);
     }
 
     /// Leaves a message and gives `EINVAL`.
@@ -345,7 +352,8 @@ fn parse_sb_flag(fc: &mut FsContext, key: &str) -> bool {
 /// `EINVAL`: no key, a key that nobody knows, a second source; those of the type.
 pub fn vfs_parse_fs_param(fc: &mut FsContext, param: &FsParameter) -> Result<()> {
     if param.key.is_empty() {
-        return Err(fc.invalf("Unnamed parameter"));
+        fc.errorfcp("", "Unnamed parameter\n");
+        return Err(Errno::EINVAL);
     }
     if parse_sb_flag(fc, param.key()) {
         return Ok(());
@@ -363,9 +371,13 @@ pub fn vfs_parse_fs_param(fc: &mut FsContext, param: &FsParameter) -> Result<()>
 
 /// `vfs_parse_fs_param_source`
 fn parse_source(fc: &mut FsContext, param: &FsParameter) -> Result<()> {
-    let FsValue::String(source) = &param.value else { return Err(fc.invalf("Non-string source")) };
+    let FsValue::String(source) = &param.value else {
+        fc.errorfcp("", "Non-string source");
+        return Err(Errno::EINVAL);
+    };
     if fc.source.is_some() {
-        return Err(fc.invalf("Multiple sources"));
+        fc.errorfcp("", "Multiple sources");
+        return Err(Errno::EINVAL);
     }
     fc.source = Some(source.clone());
     Ok(())

@@ -120,6 +120,15 @@ impl ActiveSuper {
         mounts.push(Arc::downgrade(mount));
     }
 
+    /// Whether `mount` is the oldest of this instance.
+    pub fn is_first_mount(&self, mount: &Arc<Mount>) -> bool {
+        let mounts = self.mounts.lock();
+        mounts
+            .iter()
+            .find(|known| known.strong_count() > 0)
+            .is_some_and(|known| known.as_ptr() == Arc::as_ptr(mount))
+    }
+
     /// Mounts of this instance, oldest first, those that are in no namespace included.
     pub fn mounts(&self) -> Vec<Arc<Mount>> {
         self.mounts.lock().iter().filter_map(Weak::upgrade).collect()

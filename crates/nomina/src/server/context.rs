@@ -161,9 +161,10 @@ pub fn walk_cred<T>(cred: &Cred, real: bool, with: impl FnOnce(&WalkCred<'_>) ->
         fowner: has(Cap::FOWNER),
         fsetid: has(Cap::FSETID),
         chown: has(Cap::CHOWN),
-        mknod: has(Cap::MKNOD),
+        // Device nodes and trusted attributes concern the whole system.
+        mknod: has(Cap::MKNOD) && user_ns.parent().is_none(),
         sys_chroot: has(Cap::SYS_CHROOT),
-        sys_admin: has(Cap::SYS_ADMIN),
+        sys_admin: has(Cap::SYS_ADMIN) && user_ns.parent().is_none(),
         setfcap: has(Cap::SETFCAP),
         mapped: user_ns.parent().is_some().then_some(&mapped),
         runs: None,

@@ -63,7 +63,10 @@ const WORDS: [u64; 16] = [
     1 << 63,
     1000,
 ];
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 25] = [
+    "tmpfs",
+    "proc",
+    "mode",
     "",
     ".",
     "..",

@@ -10,14 +10,17 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::mount::DetachedMount;
 use nomina_kernel::vfs::{DirEntry, Path};
 use rustix::fs::inotify;
-use rustix::fs::{AtFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, SealFlags};
 
 use super::lock::Mutex;
+use super::request::host;
 
 /// What a placeholder stands for.
 pub struct Handle {
@@ -25,9 +28,24 @@ pub struct Handle {
     pub path: Path,
     /// Open flags of the guest (`O_PATH`, `O_DIRECTORY` …).
     pub flags: u32,
+    /// The detached tree that lives as long as the handle (`FMODE_NEED_UNMOUNT`).
+    pub detached: Option<DetachedMount>,
     /// Entries as of the last rewind.
     pub entries: Mutex<Option<Arc<Vec<DirEntry>>>>,
+    /// What holds the lock of the directory, while it is locked.
+    lock: Mutex<Option<DirLock>>,
 }
+
+/// The `flock(2)` lock of one open directory. Every placeholder is an inode of its own, so a lock on it would meet no other. The
+/// lock is therefore that of a file which stands for the directory, opened once for each placeholder.
+struct DirLock {
+    held: OwnedFd,
+    /// The file, for others that open it.
+    _file: Arc<OwnedFd>,
+}
+
+/// How many open directories may be locked: each costs the supervisor a descriptor or two.
+const DIR_LOCKS: usize = 128;
 
 type Key = (u64, u64);
 
@@ -63,6 +81,8 @@ pub struct Handles {
     blanks: Mutex<Vec<Blank>>,
     /// Taken before `blanks`.
     table: Mutex<Table>,
+    /// The file that stands for a locked directory, by its device and inode number. Taken before a handle's `lock`.
+    lock_files: Mutex<HashMap<Key, Weak<OwnedFd>>>,
 }
 
 /// A placeholder made ahead: an empty, removed directory that stands for nothing yet.
@@ -101,6 +121,7 @@ impl Handles {
             serial: AtomicUsize::new(0),
             blanks: Mutex::default(),
             table: Mutex::default(),
+            lock_files: Mutex::default(),
         })
     }
 
@@ -109,6 +130,23 @@ impl Handles {
     /// # Errors
     /// Those of `mkdirat(2)` and `openat(2)`, such as `EMFILE`.
     pub fn open_path(&self, path: Path, flags: u32) -> io::Result<OwnedFd> {
+        self.open_placeholder(path, flags, None)
+    }
+
+    /// Makes a placeholder for a detached tree, which goes with the last copy of it.
+    ///
+    /// # Errors
+    /// As [`Handles::open_path`].
+    pub fn open_detached(&self, tree: DetachedMount, flags: u32) -> io::Result<OwnedFd> {
+        self.open_placeholder(tree.path(), flags, Some(tree))
+    }
+
+    fn open_placeholder(
+        &self,
+        path: Path,
+        flags: u32,
+        detached: Option<DetachedMount>,
+    ) -> io::Result<OwnedFd> {
         if self.blanks.lock().unwrap().len() <= FEW_BLANKS {
             self.sweep_closed();
         }
@@ -120,7 +158,8 @@ impl Handles {
         let shown = OFlags::from_bits_retain(flags) & SHOWN_FLAGS;
         let fd = rustix::fs::openat(&blank.fd, ".", kind | shown | OFlags::CLOEXEC, Mode::empty())?;
         let again = (!is_path).then_some(blank.fd);
-        self.insert(blank.watch, Watched { key: blank.key, again }, path, flags);
+        let handle = Handle { path, flags, detached, entries: Mutex::default(), lock: Mutex::default() };
+        self.insert(blank.watch, Watched { key: blank.key, again }, handle);
         Ok(fd)
     }
 
@@ -177,7 +216,9 @@ impl Handles {
     /// Those of `fstat(2)` and `inotify_add_watch(2)` (`ENOSPC`: `fs.inotify.max_user_watches`).
     pub fn register(&self, fd: &OwnedFd, path: Path, flags: u32) -> io::Result<()> {
         let (key, watch) = self.watch(fd, inotify::WatchFlags::empty())?;
-        self.insert(watch, Watched { key, again: None }, path, flags);
+        let handle =
+            Handle { path, flags, detached: None, entries: Mutex::default(), lock: Mutex::default() };
+        self.insert(watch, Watched { key, again: None }, handle);
         Ok(())
     }
 
@@ -189,14 +230,14 @@ impl Handles {
         Ok(((stat.st_dev, stat.st_ino), watch))
     }
 
-    fn insert(&self, watch: i32, mut watched: Watched, path: Path, flags: u32) {
+    fn insert(&self, watch: i32, mut watched: Watched, handle: Handle) {
         let mut table = self.table.lock().unwrap();
         let gone = if table.by_key.len() >= SWEEP_FROM { self.sweep(&mut table) } else { Vec::new() };
         if table.kept >= MOST_KEPT {
             watched.again = None;
         }
         table.kept += usize::from(watched.again.is_some());
-        table.by_key.insert(watched.key, Arc::new(Handle { path, flags, entries: Mutex::new(None) }));
+        table.by_key.insert(watched.key, Arc::new(handle));
         table.by_watch.insert(watch, watched);
         drop(table);
         drop(gone);
@@ -217,6 +258,47 @@ impl Handles {
     pub fn forget(&self, key: Key) {
         let gone = self.table.lock().unwrap().by_key.remove(&key);
         drop(gone);
+    }
+
+    /// `flock(2)` of the open directory `handle`, whose device and inode number is `dir`. Never waits.
+    ///
+    /// # Errors
+    /// `EWOULDBLOCK`: another has it. `EINVAL`: no such operation. `ENOLCK`: too many open directories are locked.
+    pub fn flock(&self, handle: &Handle, dir: Key, op: i32) -> Result<()> {
+        let op = match op & !libc::LOCK_NB {
+            libc::LOCK_SH => FlockOperation::NonBlockingLockShared,
+            libc::LOCK_EX => FlockOperation::NonBlockingLockExclusive,
+            libc::LOCK_UN => FlockOperation::NonBlockingUnlock,
+            _ => return Err(Errno::EINVAL),
+        };
+        // Who closed a directory has let go of it.
+        self.sweep_closed();
+        let mut files = self.lock_files.lock().unwrap();
+        let mut lock = handle.lock.lock().unwrap();
+        if op == FlockOperation::NonBlockingUnlock {
+            *lock = None;
+            return Ok(());
+        }
+        if lock.is_none() {
+            files.retain(|_, file| file.strong_count() > 0);
+            if files.values().map(Weak::strong_count).sum::<usize>() >= DIR_LOCKS {
+                return Err(Errno::ENOLCK);
+            }
+            let file = match files.get(&dir).and_then(Weak::upgrade) {
+                Some(file) => file,
+                None => {
+                    let file = rustix::fs::memfd_create("nomina-lock", rustix::fs::MemfdFlags::CLOEXEC);
+                    let file = Arc::new(file.map_err(host)?);
+                    files.insert(dir, Arc::downgrade(&file));
+                    file
+                }
+            };
+            let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let held = rustix::fs::open(link, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            *lock = Some(DirLock { held: held.map_err(host)?, _file: file });
+        }
+        let held = lock.as_ref().ok_or(Errno::ENOLCK)?;
+        rustix::fs::flock(&held.held, op).map_err(host).inspect_err(|_| *lock = None)
     }
 
     /// Forgets what was closed, so that it keeps no mount busy.

@@ -1,6 +1,9 @@
 //! Structures of the Linux ABI as bytes: `struct stat`, `statx`, `statfs`, `linux_dirent64` (x86-64).
 
-use nomina_kernel::vfs::{Attr, DirEntry, StatFs, Timespec};
+use std::sync::Arc;
+
+use nomina_kernel::mount::Mount;
+use nomina_kernel::vfs::{Attr, DirEntry, Inode, StatFs, Timespec};
 
 /// A buffer that fields are put into.
 struct Fields<const N: usize>([u8; N]);
@@ -46,12 +49,36 @@ const STATX_BASIC_STATS: u32 = 0x7ff;
 const STATX_BTIME: u32 = 0x800;
 /// `STATX_MNT_ID`.
 const STATX_MNT_ID: u32 = 0x1000;
+/// `STATX_MNT_ID_UNIQUE`.
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+/// `STATX_ATTR_MOUNT_ROOT`.
+const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+
+/// What `statx(2)` tells of the mount an object was found by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountIds {
+    id: u32,
+    unique: u64,
+    is_root: bool,
+}
+
+impl MountIds {
+    /// Of `inode`, found by `mount`.
+    pub fn of(mount: &Mount, inode: &Arc<dyn Inode>) -> MountIds {
+        let is_root = Arc::ptr_eq(mount.root().inode(), inode);
+        MountIds { id: mount.id(), unique: mount.unique_id(), is_root }
+    }
+}
 
 /// `struct statx` (`statx(2)`).
-pub fn statx(attr: &Attr, mnt_id: u64) -> [u8; 256] {
+pub fn statx(attr: &Attr, mount: &MountIds, mask: u32) -> [u8; 256] {
     let mut s = Fields([0; 256]);
+    let unique = mask & STATX_MNT_ID_UNIQUE != 0;
+    let which = if unique { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID };
     let btime = if attr.btime.is_some() { STATX_BTIME } else { 0 };
-    s.u32(0, STATX_BASIC_STATS | STATX_MNT_ID | btime);
+    s.u32(0, STATX_BASIC_STATS | which | btime);
+    s.u64(8, if mount.is_root { STATX_ATTR_MOUNT_ROOT } else { 0 });
+    s.u64(56, STATX_ATTR_MOUNT_ROOT);
     s.u32(4, attr.blksize);
     s.u32(16, attr.nlink as u32);
     s.u32(20, attr.uid);
@@ -72,7 +99,7 @@ pub fn statx(attr: &Attr, mnt_id: u64) -> [u8; 256] {
     s.u32(132, rustix::fs::minor(attr.rdev));
     s.u32(136, rustix::fs::major(attr.dev));
     s.u32(140, rustix::fs::minor(attr.dev));
-    s.u64(144, mnt_id);
+    s.u64(144, if unique { mount.unique } else { mount.id.into() });
     s.0
 }
 

@@ -13,6 +13,7 @@ pub mod controls;
 pub mod datagram;
 pub mod filesystems;
 pub mod fresh;
+pub mod fs_contexts;
 pub mod fuse;
 #[cfg(test)]
 mod fuzz;
@@ -24,6 +25,7 @@ pub mod interrupt;
 pub mod layout;
 pub mod lock;
 pub mod netlink;
+pub mod opens;
 pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
@@ -86,8 +88,12 @@ pub struct Server {
     pub first_fs: FsStruct,
     /// The file systems in use, to find a file's name by its handle.
     pub instances: instances::Instances,
+    /// By which mounts guests have opened files.
+    pub opens: opens::Opens,
     /// Where instances that have no place of their own keep their files.
     pub private_dirs: instances::PrivateDirs,
+    /// Descriptors of `fsopen(2)`.
+    pub fs_contexts: fs_contexts::FsContexts,
     /// What can be mounted.
     pub filesystems: FileSystems,
     /// Where namespaces are files.

@@ -471,6 +471,17 @@ impl ProcSource for PidNsView {
         })
     }
 
+    fn fd_place(&self, task: TaskKey, fd: i32) -> Option<(u32, Option<u64>)> {
+        let server = self.server()?;
+        let (copy, _) = self.look_at(task, fd).ok()?;
+        if let Some(handle) = server.handles.find(copy.as_fd()) {
+            let ino = handle.path.inode().getattr().ok().map(|attr| attr.ino);
+            return Some((handle.path.mnt.id(), ino));
+        }
+        let (_, mount) = server.instance_of_open(&copy)?;
+        Some((mount?.id(), None))
+    }
+
     fn filesystems(&self) -> Vec<(bool, String)> {
         self.server().map_or_else(Vec::new, |server| server.filesystems.list())
     }
@@ -610,7 +621,7 @@ fn host_comm(thread: &GuestThread) -> Option<Vec<u8>> {
 }
 
 /// What the host calls a descriptor.
-fn host_link(fd: &OwnedFd) -> Result<Vec<u8>> {
+pub fn host_link(fd: &OwnedFd) -> Result<Vec<u8>> {
     use std::os::fd::AsRawFd;
     let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(host)?;
     Ok(link.as_os_str().as_bytes().to_vec())

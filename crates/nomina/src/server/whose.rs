@@ -103,7 +103,9 @@ impl Server {
         };
         let layered = || {
             self.instances.find_overlay(|sb, overlay| {
-                Some(Whose::Named(first_mount(sb)?, overlay.inode_of_handle(fd.as_fd())?))
+                let inode = overlay.inode_of_handle(fd.as_fd())?;
+                let stat = rustix::fs::fstat(fd).ok()?;
+                Some(Whose::Named(self.mount_of_open(sb, (stat.st_dev, stat.st_ino))?, inode))
             })
         };
         bound(false).or_else(layered).or_else(|| bound(true))

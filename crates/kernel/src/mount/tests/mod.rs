@@ -50,7 +50,9 @@ impl World {
     }
 
     fn umount(&self, name: &str, flags: UmountFlags) -> Result<()> {
-        umount(&self.ns, self.path(name), flags, &self.at.root)
+        let lookup = LookupFlags::FOLLOW | LookupFlags::MOUNTPOINT;
+        let path = path_lookup(&self.at.walk(&ROOT), name.as_bytes(), lookup).unwrap();
+        umount(&self.ns, path, flags, &self.at.root)
     }
 
     fn unshare(&self, user_ns_differs: bool) -> World {

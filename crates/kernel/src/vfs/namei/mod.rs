@@ -61,6 +61,9 @@ bitflags::bitflags! {
         const DIRECTORY = 0x200;
         /// An empty path is the start itself: `AT_EMPTY_PATH`.
         const EMPTY = 0x400;
+        /// What is mounted on the result is the result, and walking there does not count as use: `LOOKUP_MOUNTPOINT`, for
+        /// `umount2(2)`.
+        const MOUNTPOINT = 0x800;
     }
 }
 

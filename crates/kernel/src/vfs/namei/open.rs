@@ -138,6 +138,7 @@ fn open_once(
         }
         break;
     }
+    nd.path.mnt.clear_expiry_mark();
     nd.complete_walk()?;
     do_open(nd, flags).map(Some)
 }

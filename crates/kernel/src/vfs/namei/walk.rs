@@ -171,6 +171,11 @@ impl<'a> Nameidata<'a> {
                 Found::Inode(inode) => break Target::Leaf(inode),
             }
         };
+        if self.flags.contains(LookupFlags::MOUNTPOINT) {
+            self.traverse_mounts()?;
+        } else {
+            self.path.mnt.clear_expiry_mark();
+        }
         if matches!(target, Target::Place) {
             self.complete_walk()?;
             if self.flags.contains(LookupFlags::DIRECTORY) && !self.path.dentry.is_dir() {

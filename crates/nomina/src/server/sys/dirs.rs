@@ -61,6 +61,25 @@ pub fn getdents(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(buffer.len().into())
 }
 
+/// `flock(2)` of a directory; what is no placeholder is locked natively by the caller ([`nomina_abi::FLOCK_NATIVE`]). Waiting
+/// is asking again, as there is nothing to wait on.
+pub fn flock(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let op = ctx.int(1);
+    let fd = ctx.getfd(ctx.int(0))?;
+    let handles = &ctx.server.handles;
+    let Some(handle) = handles.find(std::os::fd::AsFd::as_fd(&fd)).filter(|h| h.path.dentry.is_dir()) else {
+        return Ok(Reply::Value(nomina_abi::FLOCK_NATIVE));
+    };
+    if handle.flags & libc::O_PATH as u32 != 0 {
+        return Err(Errno::EBADF);
+    }
+    let attr = handle.path.inode().getattr()?;
+    match handles.flock(&handle, (attr.dev, attr.ino), op) {
+        Err(Errno::EAGAIN) if op & libc::LOCK_NB == 0 => Ok(Reply::Wait(super::soon().map_err(host)?)),
+        other => other.map(|()| ().into()),
+    }
+}
+
 /// `getcwd(2)`: the length with the NUL.
 pub fn getcwd(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let fs = ctx.fs();

@@ -5,15 +5,20 @@ pub mod cred;
 pub mod datagram;
 pub mod dirs;
 pub mod exec;
+pub mod file_handle;
 pub mod files;
+pub mod fsopen;
 pub mod misc;
 pub mod mount;
+pub mod mount_attr;
+pub mod mount_tree;
 pub mod namespace;
 pub mod open;
 pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod stat;
+pub mod statmount;
 pub mod text;
 pub mod uts;
 pub mod written;
@@ -48,6 +53,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         62 => signal::kill(ctx),
         63 => uts::uname(ctx),
         72 => misc::fcntl(ctx),
+        73 => dirs::flock(ctx),
         76 => files::truncate(ctx),
         78 | 217 => dirs::getdents(ctx),
         79 => dirs::getcwd(ctx),
@@ -97,11 +103,23 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         257 => open::openat(ctx),
         262 => stat::newfstatat(ctx),
         272 => namespace::unshare(ctx),
+        303 => file_handle::name_to_handle_at(ctx),
+        304 => file_handle::open_by_handle_at(ctx),
         308 => namespace::setns(ctx),
         332 => stat::statx(ctx),
         424 => signal::pidfd_send_signal(ctx),
+        428 => mount_tree::open_tree(ctx),
+        429 => mount_tree::move_mount(ctx),
+        430 => fsopen::fsopen(ctx),
+        431 => fsopen::fsconfig(ctx),
+        432 => fsopen::fsmount(ctx),
+        433 => fsopen::fspick(ctx),
         434 => process::pidfd_open(ctx),
         437 => open::openat2(ctx),
+        442 => mount_tree::mount_setattr(ctx),
+        457 => statmount::statmount(ctx),
+        458 => statmount::listmount(ctx),
+        467 => mount_tree::open_tree_attr(ctx),
         op::CLONE => clone::clone(ctx),
         op::CLONE_FAILED => clone::failed(ctx),
         op::EXEC => exec::exec(ctx),

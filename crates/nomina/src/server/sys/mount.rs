@@ -150,6 +150,10 @@ fn path_mount(
     }
     let sb_flags = SuperFlags::from_bits_truncate(flags as u32);
     if flags & ms::REMOUNT != 0 && flags & ms::BIND != 0 {
+        if mnt_flags.contains(MountFlags::READONLY) {
+            path.mnt.may_change_flags(mnt_flags)?;
+            ctx.server.hold_writers(&path.mnt, false)?;
+        }
         return remount_flags(caller.ns(), path, mnt_flags);
     }
     if flags & ms::REMOUNT != 0 {
@@ -230,7 +234,7 @@ pub fn create_mount(caller: &Caller, fc: &mut FsContext, flags: MountFlags) -> R
     let sb = fc.root.clone().ok_or(Errno::EINVAL)?;
     let mut flags = flags;
     if mount_too_revealing(caller.ns(), caller.owner()?, &sb, &mut flags) {
-        fc.errorf("Mount too revealing");
+        fc.errorfcp("VFS", "Mount too revealing");
         return Err(Errno::EPERM);
     }
     vfs_create_mount(fc, caller.ns().table(), flags)
@@ -264,13 +268,21 @@ fn do_remount(
         if !caller.owns(&sb) {
             return Err(Errno::EPERM);
         }
+        may_become_readonly(ctx, &sb, fc.sb_flags)?;
         reconfigure_super(&mut fc)?;
     } else if !caller.owns(&sb) {
         return Err(Errno::EPERM);
     } else {
+        may_become_readonly(ctx, &sb, sb_flags)?;
         sb.set_flags((sb.flags() - RMT_MASK) | (sb_flags & RMT_MASK));
     }
     remount_flags(caller.ns(), path, mnt_flags)
+}
+
+/// `EBUSY`: a file of a file system that is to become read-only is open for writing.
+fn may_become_readonly(ctx: &Ctx<'_>, sb: &Arc<ActiveSuper>, flags: SuperFlags) -> Result<()> {
+    let becomes = flags.contains(SuperFlags::RDONLY) && !sb.flags().contains(SuperFlags::RDONLY);
+    if becomes { ctx.server.hold_all_writers(sb) } else { Ok(()) }
 }
 
 /// `umount2(2)`: target, flags.
@@ -279,7 +291,7 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let name = ctx.path(0)?;
     ctx.server.handles.sweep_closed();
     let mut caller = ctx.mount_caller()?;
-    let mut lookup = LookupFlags::empty();
+    let mut lookup = LookupFlags::MOUNTPOINT;
     lookup.set(LookupFlags::FOLLOW, !flags.contains(UmountFlags::NOFOLLOW));
     let path = caller.lookup(&name, lookup)?;
     caller.may_mount()?;
@@ -300,13 +312,20 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
             return Err(Errno::EPERM);
         }
         let sb = mount.sb();
+        may_become_readonly(ctx, sb, SuperFlags::RDONLY)?;
         sb.set_flags(sb.flags() | SuperFlags::RDONLY);
         return Ok(().into());
     }
     // The snapshot's working directory is a reference that does not count.
     let root = caller.root().clone();
     caller.fs_caller.fs.pwd = root.clone();
+    // What native handles hold is a reference like every other, as long as the model counts.
+    let held = match flags.contains(UmountFlags::DETACH) {
+        true => Vec::new(),
+        false => ctx.server.mounts_held(path.mnt.sb()),
+    };
     umount_path(caller.ns(), path, flags, &root)?;
+    drop(held);
     Ok(().into())
 }
 

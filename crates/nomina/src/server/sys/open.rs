@@ -88,6 +88,7 @@ fn do_open(
     let server = ctx.server;
     let fd: OwnedFd = match result.opened {
         Opened::Host(fd) => {
+            server.note_open(&fd, &result.path.mnt);
             if flags & O_ACCMODE != 0 {
                 server.reporters.opened(server, ctx.thread, &**result.path.mnt.sb().ops(), &fd);
             }

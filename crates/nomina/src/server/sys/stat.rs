@@ -5,29 +5,30 @@ use std::os::fd::AsFd;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{Attr, LookupFlags, attr, namei};
 
-use super::super::layout;
+use super::super::layout::{self, MountIds};
 use super::super::request::{Ctx, Reply, host};
 
 const AT_EMPTY_PATH: i32 = libc::AT_EMPTY_PATH;
 const AT_SYMLINK_NOFOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
 
 /// Attributes of the guest's descriptor `fd`.
-pub fn fd_attr(ctx: &Ctx<'_>, fd: i32) -> Result<(Attr, u64)> {
+pub fn fd_attr(ctx: &Ctx<'_>, fd: i32) -> Result<(Attr, MountIds)> {
     let copy = ctx.getfd(fd)?;
     if let Some(path) = ctx.server.controls.find(copy.as_fd()) {
-        return Ok((path.inode().getattr()?, path.mnt.id().into()));
+        return Ok((path.inode().getattr()?, MountIds::of(&path.mnt, path.inode())));
     }
     let attr = ctx.server.attr_of_handle(copy.as_fd())?;
     if let Some(handle) = ctx.server.handles.find_key(attr.dev, attr.ino) {
-        return Ok((handle.path.inode().getattr()?, handle.path.mnt.id().into()));
+        let path = &handle.path;
+        return Ok((path.inode().getattr()?, MountIds::of(&path.mnt, path.inode())));
     }
     if let Some(node) = ctx.server.device_inode(attr.rdev, attr.mode) {
-        return Ok((node.getattr()?, 0));
+        return Ok((node.getattr()?, MountIds::default()));
     }
-    Ok((attr, 0))
+    Ok((attr, MountIds::default()))
 }
 
-fn name_attr(ctx: &Ctx<'_>, dirfd: i32, name: &[u8], at_flags: i32) -> Result<(Attr, u64)> {
+fn name_attr(ctx: &Ctx<'_>, dirfd: i32, name: &[u8], at_flags: i32) -> Result<(Attr, MountIds)> {
     if name.is_empty() && at_flags & AT_EMPTY_PATH != 0 && dirfd != libc::AT_FDCWD {
         return fd_attr(ctx, dirfd);
     }
@@ -39,7 +40,7 @@ fn name_attr(ctx: &Ctx<'_>, dirfd: i32, name: &[u8], at_flags: i32) -> Result<(A
         flags |= LookupFlags::EMPTY;
     }
     ctx.with_walk(dirfd, name, |walk| {
-        namei::with_inode(walk, name, flags, |mnt, inode| Ok((inode.getattr()?, mnt.id().into())))
+        namei::with_inode(walk, name, flags, |mnt, inode| Ok((inode.getattr()?, MountIds::of(mnt, inode))))
     })
 }
 
@@ -91,11 +92,11 @@ pub fn statx(ctx: &mut Ctx<'_>) -> Result<Reply> {
         None => return Err(Errno::EFAULT),
         Some(_) => ctx.path(1)?,
     };
-    let (attr, mnt_id) = name_attr(ctx, ctx.int(0), &name, flags)?;
+    let (attr, mount) = name_attr(ctx, ctx.int(0), &name, flags)?;
     if ctx.is_null(4) {
         return Err(Errno::EFAULT);
     }
-    ctx.write(4, &layout::statx(&ctx.seen(&attr), mnt_id))?;
+    ctx.write(4, &layout::statx(&ctx.seen(&attr), &mount, ctx.uint(3)))?;
     Ok(().into())
 }
 
@@ -151,6 +152,11 @@ pub fn statfs(ctx: &mut Ctx<'_>) -> Result<Reply> {
         match ctx.fd_path(ctx.int(0))? {
             super::files::FdPath::Place(path) => path,
             super::files::FdPath::Open(_, fd) => {
+                if let Some((sb, mount)) = ctx.server.instance_of_open(&fd) {
+                    let flags = mount.map_or(0, |mount| mount.statfs_flags());
+                    ctx.write(1, &layout::statfs(&sb.ops().statfs()?, flags))?;
+                    return Ok(().into());
+                }
                 let fs = rustix::fs::fstatfs(&fd).map_err(host)?;
                 let stat = nomina_kernel::vfs::StatFs {
                     magic: fs.f_type as u64,

@@ -1,0 +1,206 @@
+//! Which mounts guests' native handles hold.
+//!
+//! In Linux an open file holds the mount it was opened by, which makes that busy for `umount2(2)`. Here the open file is
+//! the host's and knows nothing of our mounts; guests copy, pass on and close it natively. So who wants to know looks
+//! at the descriptors and maps of all guests: that happens only when something is unmounted. A file opened by another mount
+//! than the first of its file system is noted, by device and inode number; what is not noted was opened by the first.
+//!
+//! Where ours differs: descriptors that are on their way in a socket are not seen; device nodes, terminals and proc's
+//! files of the whole machine hold no mount; a file that has been opened by several mounts holds all of them.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::mount::Mount;
+use nomina_kernel::vfs::ActiveSuper;
+
+use super::Server;
+use super::instances::first_mount;
+use super::lock::Mutex;
+
+/// Device and inode number of a host file.
+type Key = (u64, u64);
+
+#[derive(Default)]
+struct Table {
+    mounts: HashMap<Key, Vec<Weak<Mount>>>,
+    /// How many files may be noted before those that nobody holds are sought.
+    limit: usize,
+}
+
+/// The notes.
+#[derive(Default)]
+pub struct Opens {
+    table: Mutex<Table>,
+}
+
+/// Notes below which nothing is sought.
+const FEW: usize = 4096;
+
+impl Opens {
+    fn insert(&self, key: Key, mount: &Arc<Mount>) -> bool {
+        let mut table = self.table.lock().unwrap();
+        let mounts = table.mounts.entry(key).or_default();
+        mounts.retain(|known| known.strong_count() > 0);
+        if !mounts.iter().any(|known| known.as_ptr() == Arc::as_ptr(mount)) {
+            mounts.push(Arc::downgrade(mount));
+        }
+        table.mounts.len() > table.limit.max(FEW)
+    }
+
+    fn mounts_of(&self, key: Key) -> Vec<Arc<Mount>> {
+        let table = self.table.lock().unwrap();
+        table.mounts.get(&key).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Server {
+    /// Notes that `mount` was the way to an open file.
+    pub fn note_open(&self, fd: &OwnedFd, mount: &Arc<Mount>) {
+        if mount.sb().is_first_mount(mount) {
+            return;
+        }
+        let Ok(stat) = rustix::fs::fstat(fd) else { return };
+        if self.opens.insert((stat.st_dev, stat.st_ino), mount) {
+            self.prune_opens();
+        }
+    }
+
+    /// The mount by which a host file of this instance was opened, as far as that is known.
+    pub fn mount_of_open(&self, sb: &ActiveSuper, key: Key) -> Option<Arc<Mount>> {
+        let noted = self.opens.mounts_of(key);
+        noted.into_iter().find(|mount| std::ptr::eq(&**mount.sb(), sb)).or_else(|| first_mount(sb))
+    }
+
+    /// The file system that a host file is of, and the mount by which it was opened.
+    pub fn instance_of_open(&self, fd: &OwnedFd) -> Option<(Arc<ActiveSuper>, Option<Arc<Mount>>)> {
+        let name = super::proc_source::host_link(fd).ok().filter(|name| name.first() == Some(&b'/'))?;
+        let sb = self.instances.all().into_iter().find(|sb| sb.ops().path_of_host(&name).is_some())?;
+        let stat = rustix::fs::fstat(fd).ok()?;
+        let mount = self.mount_of_open(&sb, (stat.st_dev, stat.st_ino));
+        Some((sb, mount))
+    }
+
+    /// Forgets files that nobody holds.
+    fn prune_opens(&self) {
+        let mut held = std::collections::HashSet::new();
+        self.each_held(|key, _, _| {
+            held.insert(key);
+        });
+        let mut table = self.opens.table.lock().unwrap();
+        table.mounts.retain(|key, mounts| held.contains(key) && mounts.iter().any(|m| m.strong_count() > 0));
+        table.limit = table.mounts.len() * 2;
+    }
+
+    /// The mounts of a file system that native handles and maps of guests hold.
+    pub fn mounts_held(&self, sb: &Arc<ActiveSuper>) -> Vec<Arc<Mount>> {
+        self.find_held(sb, false)
+    }
+
+    /// Whether a mount, with `recurse` one below it, may become read-only: `mnt_hold_writers`.
+    ///
+    /// # Errors
+    /// `EBUSY`: a guest has a file open for writing by it.
+    pub fn hold_writers(&self, mount: &Arc<Mount>, recurse: bool) -> Result<()> {
+        let mounts = if recurse { mount.preorder() } else { vec![mount.clone()] };
+        let is_written = |mount: &Arc<Mount>| {
+            !mount.is_readonly()
+                && self.find_held(mount.sb(), true).iter().any(|held| Arc::ptr_eq(held, mount))
+        };
+        if mounts.iter().any(is_written) { Err(Errno::EBUSY) } else { Ok(()) }
+    }
+
+    /// Whether a file system may become read-only: `sb_prepare_remount_readonly`.
+    ///
+    /// # Errors
+    /// `EBUSY`: a guest has a file of it open for writing.
+    pub fn hold_all_writers(&self, sb: &Arc<ActiveSuper>) -> Result<()> {
+        if self.find_held(sb, true).is_empty() { Ok(()) } else { Err(Errno::EBUSY) }
+    }
+
+    fn find_held(&self, sb: &Arc<ActiveSuper>, only_writers: bool) -> Vec<Arc<Mount>> {
+        let instances = self.instances.all();
+        let mut held: Vec<Arc<Mount>> = Vec::new();
+        let mut add = |mount: Arc<Mount>| {
+            if !held.iter().any(|known| Arc::ptr_eq(known, &mount)) {
+                held.push(mount);
+            }
+        };
+        self.each_held(|key, name, writes| {
+            if only_writers && !writes {
+                return;
+            }
+            let of = instances.iter().find(|sb| sb.ops().path_of_host(name).is_some());
+            if !of.is_some_and(|of| Arc::ptr_eq(of, sb)) {
+                return;
+            }
+            let noted = self.opens.mounts_of(key);
+            let noted: Vec<_> = noted.into_iter().filter(|mount| Arc::ptr_eq(mount.sb(), sb)).collect();
+            if noted.is_empty() {
+                first_mount(sb).into_iter().for_each(&mut add);
+            } else {
+                noted.into_iter().for_each(&mut add);
+            }
+        });
+        held
+    }
+
+    /// Calls `with` for every file that a guest has open or mapped: its key, what the host calls it, and whether it is open for
+    /// writing.
+    fn each_held(&self, mut with: impl FnMut(Key, &[u8], bool)) {
+        let mut seen = std::collections::HashSet::new();
+        for thread in self.guests.all() {
+            let pid = thread.process.host_pid.load(Ordering::Acquire);
+            if pid == 0 || !seen.insert(pid) {
+                continue;
+            }
+            for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+                let Ok(name) = std::fs::read_link(entry.path()) else { continue };
+                let name = name.as_os_str().as_bytes();
+                if name.first() == Some(&b'/')
+                    && let Ok(stat) = std::fs::metadata(entry.path())
+                {
+                    // The link's mode is that of the descriptor.
+                    let writes =
+                        std::fs::symlink_metadata(entry.path()).is_ok_and(|link| link.mode() & 0o200 != 0);
+                    with((stat.dev(), stat.ino()), name, writes);
+                }
+            }
+            let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+            for (key, name) in maps.split(|&byte| byte == b'\n').filter_map(mapped_file) {
+                with(key, name, false);
+            }
+        }
+    }
+}
+
+/// Key and name of the file that a line of `maps` shows (`proc_pid_maps(5)`).
+fn mapped_file(line: &[u8]) -> Option<(Key, &[u8])> {
+    let name = &line[line.iter().position(|&byte| byte == b'/')?..];
+    let text = std::str::from_utf8(&line[..line.len() - name.len()]).ok()?;
+    let mut words = text.split_ascii_whitespace().skip(3);
+    let (major, minor) = words.next()?.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok();
+    let dev = rustix::fs::makedev(number(major)?, number(minor)?);
+    Some(((dev, words.next()?.parse().ok()?), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_maps_tells_device_inode_and_name() {
+        let line = b"7f0000000000-7f0000001000 r-xp 00002000 fe:01 4711                       /usr/lib/a b.so (deleted)";
+        let (key, name) = mapped_file(line).unwrap();
+        assert_eq!((rustix::fs::major(key.0), rustix::fs::minor(key.0), key.1), (0xfe, 1, 4711));
+        assert_eq!(name, b"/usr/lib/a b.so (deleted)");
+        assert!(mapped_file(b"7ffc0000-7ffc1000 rw-p 00000000 00:00 0            [stack]").is_none());
+        assert!(mapped_file(b"").is_none());
+    }
+}

@@ -1,0 +1,445 @@
+/* oracle: root
+ *
+ * Random sequences of mount operations by three processes, which share a mount namespace until they unshare it. For every
+ * sequence: the result of each operation and a digest of what mountinfo shows of every process after each. Without arguments a
+ * fixed set of sequences; tests/nightly/mounts.py runs others:
+ *
+ *   mounts_random FIRST COUNT   one line for each of these seeds
+ *   mounts_random -g SEED       prints the sequence of a seed as a script
+ *   mounts_random -             runs the script on standard input and shows everything
+ *
+ * Mountinfo is compared without what no two systems agree on: numbers of mounts, devices and peer groups. Mounts are shown as a
+ * tree, peer groups numbered as they are met.
+ */
+#include "oracle.h"
+#include "mounts.h"
+
+#define ACTORS 3
+#define OPS 28
+#define TEXT (1 << 18)
+
+static const char *const paths[] = { "/",     "/a",   "/a/x", "/a/y", "/a/x/x", "/b",
+				     "/b/x",  "/b/y", "/c",   "/c/x", "/f",     "/a/x/y" };
+#define NPATHS (sizeof paths / sizeof *paths)
+
+static pid_t pids[ACTORS];
+
+/* The generator: xorshift64* */
+
+static uint64_t state;
+
+static unsigned below(unsigned n)
+{
+	state ^= state >> 12;
+	state ^= state << 25;
+	state ^= state >> 27;
+	return ((state * 0x2545f4914f6cdd1dULL) >> 33) % n;
+}
+
+static const char *path(void)
+{
+	return paths[below(NPATHS)];
+}
+
+static const char *const kinds[] = { "shared", "private", "slave", "unbindable" };
+static const char *const flag_sets[] = { "ro", "nosuid", "nodev,noexec", "noatime", "rw" };
+
+static void generate(uint64_t seed, char *script)
+{
+	state = (seed + 1) * 0x9e3779b97f4a7c15ULL | 1;
+	unsigned n = 6 + below(OPS - 6), tmp = 0;
+	char *s = script;
+	*s = 0;
+	if (below(3))
+		s += sprintf(s, "0 make-rshared /\n");
+	for (unsigned i = 0; i < n; i++) {
+		unsigned who = below(ACTORS), r = below(100);
+		s += sprintf(s, "%u ", who);
+		if (r < 14)
+			s += sprintf(s, "tmpfs %s t%u\n", path(), tmp++);
+		else if (r < 28)
+			s += sprintf(s, "%s %s %s\n", below(2) ? "bind" : "rbind", path(), path());
+		else if (r < 34)
+			s += sprintf(s, "move %s %s\n", path(), path());
+		else if (r < 58)
+			s += sprintf(s, "make-%s%s %s\n", below(2) ? "r" : "", kinds[below(8) < 4 ? 0 : below(4)], path());
+		else if (r < 68)
+			s += sprintf(s, "umount %s %s\n", path(), below(3) ? "-" : below(3) ? "lazy" : "expire");
+		else if (r < 77)
+			s += sprintf(s, "unshare\n");
+		else if (r < 82)
+			s += sprintf(s, "setns %u\n", below(ACTORS));
+		else if (r < 87)
+			s += sprintf(s, "pivot %s %s\n", path(), path());
+		else if (r < 91)
+			s += sprintf(s, "remount %s %s\n", path(), flag_sets[below(5)]);
+		else if (r < 94)
+			s += sprintf(s, "chdir %s\n", path());
+		else if (r < 96)
+			s += sprintf(s, "rmdir %s\n", path());
+		else if (r < 98)
+			s += sprintf(s, "rename %s %s\n", path(), path());
+		else if (r < 99)
+			s += sprintf(s, "mkdir %s\n", path());
+		else
+			s += sprintf(s, "chroot %s\n", path());
+	}
+}
+
+/* An actor */
+
+static int result(int r)
+{
+	return r < 0 ? errno : 0;
+}
+
+static int perform(char *line)
+{
+	char op[32] = "", a[64] = "", b[64] = "";
+	sscanf(line, "%31s %63s %63s", op, a, b);
+	if (!strcmp(op, "tmpfs")) {
+		if (mount(b, a, "tmpfs", 0, "mode=755"))
+			return errno;
+		skeleton(a);
+		return 0;
+	}
+	if (!strcmp(op, "bind"))
+		return result(mount(a, b, NULL, MS_BIND, NULL));
+	if (!strcmp(op, "rbind"))
+		return result(mount(a, b, NULL, MS_BIND | MS_REC, NULL));
+	if (!strcmp(op, "move"))
+		return result(mount(a, b, NULL, MS_MOVE, NULL));
+	if (!strncmp(op, "make-", 5)) {
+		unsigned long flags = 0;
+		const char *kind = op + 5;
+		if (*kind == 'r')
+			flags |= MS_REC, kind++;
+		flags |= !strcmp(kind, "shared")  ? MS_SHARED
+			 : !strcmp(kind, "slave") ? MS_SLAVE
+			 : !strcmp(kind, "private") ? MS_PRIVATE
+						    : MS_UNBINDABLE;
+		return result(mount(NULL, a, NULL, flags, NULL));
+	}
+	if (!strcmp(op, "umount"))
+		return result(umount2(a, *b == 'l' ? MNT_DETACH : *b == 'e' ? MNT_EXPIRE : 0));
+	if (!strcmp(op, "unshare"))
+		return result(unshare(CLONE_NEWNS));
+	if (!strcmp(op, "setns")) {
+		char name[64];
+		snprintf(name, sizeof name, "%d/ns/mnt", pids[atoi(a)]);
+		int fd = openat(proc_fd, name, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return errno;
+		int r = result(setns(fd, CLONE_NEWNS));
+		close(fd);
+		return r;
+	}
+	if (!strcmp(op, "pivot"))
+		return result(syscall(SYS_pivot_root, a, b));
+	if (!strcmp(op, "remount")) {
+		unsigned long flags = MS_REMOUNT | MS_BIND;
+		if (!strcmp(b, "ro"))
+			flags |= MS_RDONLY;
+		if (!strcmp(b, "nosuid"))
+			flags |= MS_NOSUID;
+		if (!strcmp(b, "nodev,noexec"))
+			flags |= MS_NODEV | MS_NOEXEC;
+		if (!strcmp(b, "noatime"))
+			flags |= MS_NOATIME;
+		return result(mount(NULL, a, NULL, flags, NULL));
+	}
+	if (!strcmp(op, "chdir"))
+		return result(chdir(a));
+	if (!strcmp(op, "chroot"))
+		return result(chroot(a));
+	if (!strcmp(op, "mkdir"))
+		return result(mkdir(a, 0755));
+	if (!strcmp(op, "rmdir"))
+		return result(rmdir(a));
+	if (!strcmp(op, "rename"))
+		return result(rename(a, b));
+	printf("what is %s?\n", op);
+	_exit(2);
+}
+
+static int read_proc(const char *name, char *text, int size)
+{
+	int fd = openat(proc_fd, name, O_RDONLY | O_CLOEXEC), len = 0, n;
+	if (fd < 0)
+		world_failed(name);
+	while ((n = read(fd, text + len, size - 1 - len)) > 0)
+		len += n;
+	text[len] = 0;
+	close(fd);
+	return len;
+}
+
+static void act(int fd)
+{
+	static char text[TEXT];
+	char line[256];
+	for (;;) {
+		int n = recv(fd, line, sizeof line - 1, 0);
+		if (n <= 0)
+			_exit(0);
+		line[n] = 0;
+		if (!strcmp(line, "show")) {
+			/* The link of the namespace goes first. */
+			char ns[64] = "";
+			int len = readlinkat(proc_fd, "self/ns/mnt", ns, sizeof ns - 1);
+			len = sprintf(text, "%.*s\n", len > 0 ? len : 0, ns);
+			len += read_proc("self/mountinfo", text + len, TEXT - len);
+			for (int at = 0; at <= len;) {
+				int part = len - at < 8192 ? len - at : 8192;
+				if (send(fd, text + at, part ? part : 1, 0) < 0)
+					_exit(3);
+				if (!part)
+					break;
+				at += part;
+				if (at == len) {
+					send(fd, "", 1, 0);
+					break;
+				}
+			}
+			continue;
+		}
+		int r = perform(line);
+		if (send(fd, &r, sizeof r, 0) < 0)
+			_exit(3);
+	}
+}
+
+/* What is shown of mountinfo */
+
+struct line {
+	int id, parent, shared, master, from, unbindable, done;
+	char root[256], point[256], opts[128], source[64], super[8];
+};
+
+static struct line lines[1024];
+static int nlines;
+static int groups[4096], ngroups;
+static uint64_t digest;
+static int verbose;
+
+static void out(const char *format, ...)
+{
+	char text[1024];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	if (verbose)
+		fputs(text, stdout);
+	for (char *c = text; *c; c++)
+		digest = (digest ^ (unsigned char)*c) * 0x100000001b3ULL;
+}
+
+static int group(int id)
+{
+	for (int i = 0; i < ngroups; i++)
+		if (groups[i] == id)
+			return i + 1;
+	if (ngroups < 4096)
+		groups[ngroups++] = id;
+	return ngroups;
+}
+
+static void parse(char *text)
+{
+	nlines = 0;
+	for (char *l = strtok(text, "\n"); l && nlines < 1024; l = strtok(NULL, "\n")) {
+		struct line *m = &lines[nlines++];
+		memset(m, 0, sizeof *m);
+		int at = 0;
+		if (sscanf(l, "%d %d %*s %255s %255s %127s%n", &m->id, &m->parent, m->root, m->point, m->opts, &at) < 5)
+			world_failed(l);
+		char *rest = l + at, *dash = strstr(rest, " - ");
+		char *tag;
+		*dash = 0;
+		if ((tag = strstr(rest, "shared:")))
+			m->shared = atoi(tag + 7);
+		if ((tag = strstr(rest, "master:")))
+			m->master = atoi(tag + 7);
+		if ((tag = strstr(rest, "propagate_from:")))
+			m->from = atoi(tag + 15);
+		m->unbindable = !!strstr(rest, "unbindable");
+		sscanf(dash + 3, "%*s %63s %2[rwo]", m->source, m->super);
+	}
+}
+
+static void show_line(struct line *m, int depth)
+{
+	m->done = 1;
+	/* What is below the roots of all namespaces differs from system to system. */
+	if (!strcmp(m->source, "rootfs") || !strcmp(m->source, "none"))
+		out("  %*s%s rootfs", depth, "", m->point);
+	else
+		out("  %*s%s root=%s %s %s %s", depth, "", m->point, m->root, m->opts, m->source, m->super);
+	if (m->shared)
+		out(" shared:%d", group(m->shared));
+	if (m->master)
+		out(" master:%d", group(m->master));
+	if (m->from)
+		out(" propagate_from:%d", group(m->from));
+	out("%s\n", m->unbindable ? " unbindable" : "");
+	for (;;) {
+		struct line *next = NULL;
+		for (int i = 0; i < nlines; i++) {
+			struct line *c = &lines[i];
+			if (!c->done && c->parent == m->id && c->id != m->id &&
+			    (!next || strcmp(c->point, next->point) < 0 ||
+			     (!strcmp(c->point, next->point) && strcmp(c->source, next->source) < 0)))
+				next = c;
+		}
+		if (!next)
+			break;
+		show_line(next, depth + 1);
+	}
+}
+
+static int is_top(struct line *m)
+{
+	for (int i = 0; i < nlines; i++)
+		if (lines[i].id == m->parent && &lines[i] != m)
+			return 0;
+	return 1;
+}
+
+static void show(int who, char *text, char spaces[ACTORS][64])
+{
+	char *end = strchr(text, '\n');
+	*end = 0;
+	snprintf(spaces[who], 64, "%.63s", text);
+	int same = 0;
+	while (strcmp(spaces[same], text))
+		same++;
+	out(" actor %d, namespace of %d\n", who, same);
+	parse(end + 1);
+	for (;;) {
+		struct line *next = NULL;
+		for (int i = 0; i < nlines; i++) {
+			struct line *c = &lines[i];
+			if (!c->done && is_top(c) && (!next || strcmp(c->point, next->point) < 0))
+				next = c;
+		}
+		if (!next)
+			break;
+		show_line(next, 0);
+	}
+	for (int i = 0; i < nlines; i++)
+		if (!lines[i].done)
+			out("  loop at %s\n", lines[i].point);
+}
+
+/* One sequence, in a world of its own */
+
+static void run(char *script)
+{
+	static char text[TEXT];
+	char spaces[ACTORS][64];
+	int ends[ACTORS];
+	int gate[2];
+	if (pipe(gate))
+		world_failed("pipe");
+	for (int i = 0; i < ACTORS; i++) {
+		int pair[2];
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair))
+			world_failed("socketpair");
+		pids[i] = fork();
+		if (!pids[i]) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			close(pair[0]);
+			close(gate[1]);
+			/* All of them know the numbers of all. */
+			if (read(gate[0], pids, sizeof pids) != sizeof pids)
+				_exit(4);
+			act(pair[1]);
+		}
+		close(pair[1]);
+		ends[i] = pair[0];
+	}
+	for (int i = 0; i < ACTORS; i++)
+		if (write(gate[1], pids, sizeof pids) != sizeof pids)
+			world_failed("write");
+	digest = 0xcbf29ce484222325ULL;
+	char *save = NULL;
+	for (char *line = strtok_r(script, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		int who = *line - '0', r = -1;
+		if (who < 0 || who >= ACTORS)
+			world_failed(line);
+		if (send(ends[who], line + 2, strlen(line + 2), 0) < 0 || recv(ends[who], &r, sizeof r, 0) != sizeof r)
+			world_failed("an actor is gone");
+		if (verbose)
+			printf("> %s: ", line);
+		else
+			printf(" %d", r);
+		out(verbose ? "%s\n" : "%s", r ? strerrorname_np(r) : "ok");
+		ngroups = 0;
+		for (int i = 0; i < ACTORS; i++) {
+			int len = 0, n;
+			send(ends[i], "show", 4, 0);
+			while ((n = recv(ends[i], text + len, TEXT - len - 1, 0)) > 0) {
+				if (n == 1 && !text[len])
+					break;
+				len += n;
+			}
+			text[len] = 0;
+			show(i, text, spaces);
+		}
+	}
+	for (int i = 0; i < ACTORS; i++)
+		close(ends[i]);
+	while (wait(NULL) > 0)
+		;
+}
+
+static void sequence(char *script)
+{
+	char dir[] = "/tmp/mounts.XXXXXX";
+	if (!mkdtemp(dir))
+		world_failed("mkdtemp");
+	fflush(stdout);
+	pid_t child = fork();
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		world(dir);
+		run(script);
+		if (!verbose)
+			printf(" %016llx\n", (unsigned long long)digest);
+		fflush(stdout);
+		_exit(0);
+	}
+	int status;
+	waitpid(child, &status, 0);
+	if (status)
+		printf(" status %x\n", status);
+	rmdir(dir);
+}
+
+int main(int argc, char **argv)
+{
+	static char script[TEXT];
+	unsigned long first = 0, count = 60;
+	if (argc == 3 && !strcmp(argv[1], "-g")) {
+		generate(strtoul(argv[2], NULL, 0), script);
+		fputs(script, stdout);
+		return 0;
+	}
+	if (argc == 2 && !strcmp(argv[1], "-")) {
+		verbose = 1;
+		script[fread(script, 1, TEXT - 1, stdin)] = 0;
+		sequence(script);
+		return 0;
+	}
+	if (argc == 3) {
+		first = strtoul(argv[1], NULL, 0);
+		count = strtoul(argv[2], NULL, 0);
+	}
+	for (unsigned long seed = first; seed < first + count; seed++) {
+		generate(seed, script);
+		printf("%lu:", seed);
+		sequence(script);
+	}
+	return 0;
+}
