@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as HostPath, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use nomina_fs::IdMap;
@@ -61,6 +62,7 @@ pub struct Running {
     pid: i32,
     foreground: Option<Foreground>,
     layer: Option<(PathBuf, Option<OwnedFd>)>,
+    sweeper: Option<JoinHandle<()>>,
     _scratch: OwnedFd,
 }
 
@@ -102,11 +104,22 @@ impl SandboxBuilder {
         match result {
             Ok((server, control, pid, scratch, foreground)) => {
                 let layer = layer.keep_until_end();
-                Ok(Running { server, control: Some(control), pid, foreground, layer, _scratch: scratch })
+                let sweeper = start_sweeping(&plan);
+                let control = Some(control);
+                Ok(Running { server, control, pid, foreground, layer, sweeper, _scratch: scratch })
             }
             Err(error) => Err(error),
         }
     }
+}
+
+/// Removes what dead sandboxes have left behind, while the new one runs already: there may be many to look at.
+fn start_sweeping(plan: &Plan) -> Option<JoinHandle<()>> {
+    let layers = (plan.layer.disposal == Disposal::Remove).then(|| plan.layer.dir.parent()).flatten();
+    let bases: Vec<PathBuf> =
+        layers.into_iter().chain([HostPath::new(SHM)]).map(HostPath::to_owned).collect();
+    let sweep = move || bases.iter().for_each(|base| scratch::sweep(base));
+    std::thread::Builder::new().name("nomina-sweep".into()).spawn(sweep).ok()
 }
 
 /// The layer's directory; removed when it is dropped and was to be thrown away.
@@ -119,7 +132,6 @@ impl Layer {
         let mut lock = None;
         if plan.layer.disposal == Disposal::Remove {
             lock = Some(scratch::hold(&plan.layer.dir).map_err(&error)?);
-            plan.layer.dir.parent().into_iter().for_each(scratch::sweep);
         }
         Ok(Layer(lock, (plan.layer.disposal == Disposal::Remove).then(|| plan.layer.dir.clone())))
     }
@@ -299,11 +311,14 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     Ok(Mounted { table, ns, root, instances, private_dirs, devpts, devtmpfs, terminals, proc })
 }
 
+/// Where memory has names.
+const SHM: &str = "/dev/shm";
+
 fn scratch_dir(layer: &HostPath) -> Result<PathBuf, SpawnError> {
     let error = host_error("creating the directory for handles");
     let name = format!("{}{}-{:x}", scratch::PREFIX, std::process::id(), clone::Tokens::default().next());
     // Memory is faster; where /dev/shm is missing, the layer does.
-    for base in [HostPath::new("/dev/shm"), layer] {
+    for base in [HostPath::new(SHM), layer] {
         let dir = base.join(&name);
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => return Ok(dir),
@@ -391,7 +406,6 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
     let scratch = scratch_dir(&plan.layer.dir)?;
     let scratch_lock = scratch::hold(&scratch).map_err(host_error("locking the directory for handles"))?;
-    scratch.parent().into_iter().for_each(scratch::sweep);
     let sockets = scratch.join("s");
     fs::create_dir(&sockets).map_err(host_error("creating the directory for sockets"))?;
     let ns_sb = active(Arc::new(NsFs));
@@ -660,6 +674,9 @@ impl Running {
             remove_tree(&layer);
         }
         server.handles.remove_scratch();
+        if let Some(sweeper) = self.sweeper.take() {
+            let _ = sweeper.join();
+        }
         self.foreground = None;
     }
 }

@@ -91,7 +91,7 @@ impl Turns {
             self.parked.notify_all();
         }
         drop(state);
-        if !self.looking.swap(true, Ordering::Relaxed)
+        if !self.looking.swap(true, Ordering::SeqCst)
             && let Some(relief) = self.relief.get()
         {
             relief.unpark();
@@ -146,8 +146,11 @@ pub fn start(server: &Arc<Server>, workers: usize) -> io::Result<()> {
             while !mine.is_ending() {
                 std::thread::park();
                 mine.turns.look(workers, || mine.is_ending());
-                // A call between the last look and this is seen at once, a later one wakes us.
-                mine.turns.looking.store(false, Ordering::Relaxed);
+                mine.turns.looking.store(false, Ordering::SeqCst);
+                // Who took a call before that believes that somebody looks.
+                if mine.turns.state().waiting == 0 && !mine.turns.looking.swap(true, Ordering::SeqCst) {
+                    std::thread::current().unpark();
+                }
             }
         })?;
     let _ = server.turns.relief.set(relief.thread().clone());
