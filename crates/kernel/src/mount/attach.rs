@@ -68,14 +68,13 @@ pub(super) fn attach_recursive_mnt(
     ns: &MntNamespace,
     lock: &mut NamespaceLock<'_>,
 ) -> Result<()> {
-    let moving = source.has_parent();
     // What is there already may have to go on top of the tree: its root must be fit for that (`get_mountpoint`).
     let top = source.topmost_overmount();
     if top.root.is_deleted() && !top.root.is_mountpoint() {
         return Err(Errno::ENOENT);
     }
     let dest_ns = dest.mnt.ns().ok_or(Errno::EINVAL)?;
-    if !moving {
+    if !source.has_parent() {
         dest_ns.count_mounts(source.tree_size())?;
     }
     let shared = lock.pnodes.is_shared(&dest.mnt);
@@ -98,8 +97,9 @@ pub(super) fn attach_recursive_mnt(
             lock.pnodes.set_shared(&mount);
         }
     }
-    if moving {
-        source.detach(lock);
+    let old = source.parent_and_mountpoint();
+    if let Some((_, old_mountpoint)) = &old {
+        old_mountpoint.remove_mount(source);
         // Who moves a mount wants to keep it.
         source.set_expiry_list(None);
     } else if let Some(from) = source.ns() {
@@ -114,6 +114,12 @@ pub(super) fn attach_recursive_mnt(
     copies.push(source.clone());
     for tree in copies.iter().rev() {
         commit_tree(tree, ns, lock);
+    }
+    if let Some((old_parent, old_mountpoint)) = old {
+        // Only now: who walks meanwhile finds the mount at one place or the other, and always a way up from it.
+        old_parent.remove_child(source, &old_mountpoint);
+        lock.unmounted.push(old_parent);
+        lock.ex_mountpoints.push(old_mountpoint);
     }
     Ok(())
 }

@@ -337,14 +337,12 @@ pub fn pivot_root(ns: &Arc<MntNamespace>, new: &Path, put_old: &Path, root: &Pat
     {
         return Err(Errno::EINVAL);
     }
-    new_mnt.detach(&mut lock);
     if root_mnt.is_locked() {
         new_mnt.set_locked(true);
         root_mnt.set_locked(false);
     }
-    new_mnt.attach(&root_parent, &root_mountpoint);
-    root_mnt.detach(&mut lock);
-    root_mnt.attach(&put_old.mnt, &put_old.dentry);
+    new_mnt.change_mountpoint(&root_parent, &root_mountpoint, &mut lock);
+    root_mnt.change_mountpoint(&put_old.mnt, &put_old.dentry, &mut lock);
     new_mnt.set_expiry_list(None);
     lock.touch(ns.inner());
     Ok((root.clone(), new.clone()))

@@ -9,7 +9,7 @@
 //! that change under us every name is looked up again, and a dentry still in use is recognised by its inode number
 //! (`d_revalidate`), which keeps mounts and working directories in place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -55,7 +55,8 @@ pub struct Dentry {
     children: RwLock<HashMap<Box<[u8]>, Weak<Dentry>>>,
     /// Serialises changes of this directory's names; lookups that fill the cache hold it shared.
     pub(crate) i_rwsem: RwLock<()>,
-    mounts: Mutex<Vec<Weak<Mount>>>,
+    /// Mounts here in every namespace, by unique id.
+    mounts: Mutex<BTreeMap<u64, Weak<Mount>>>,
     perm: RwLock<Option<DirPerm>>,
     /// A directory's access and default list, where they are known.
     acls: RwLock<Option<Box<KnownAcls>>>,
@@ -112,7 +113,7 @@ impl Dentry {
             location: RwLock::new(Location { parent, name: name.into() }),
             children: RwLock::default(),
             i_rwsem: RwLock::new(()),
-            mounts: Mutex::new(Vec::new()),
+            mounts: Mutex::default(),
             perm: RwLock::new(None),
             acls: RwLock::new(None),
             link: OnceLock::new(),
@@ -320,13 +321,13 @@ impl Dentry {
 
     pub(crate) fn add_mount(&self, mount: &Arc<Mount>) {
         let mut mounts = self.mounts.lock();
-        mounts.push(Arc::downgrade(mount));
+        mounts.insert(mount.unique_id(), Arc::downgrade(mount));
         self.flags.fetch_or(MOUNTED, Ordering::Release);
     }
 
     pub(crate) fn remove_mount(&self, mount: &Arc<Mount>) {
         let mut mounts = self.mounts.lock();
-        mounts.retain(|weak| weak.strong_count() > 0 && weak.as_ptr() != Arc::as_ptr(mount));
+        mounts.remove(&mount.unique_id());
         if mounts.is_empty() {
             self.flags.fetch_and(!MOUNTED, Ordering::Release);
         }
@@ -337,7 +338,7 @@ impl Dentry {
         if !self.is_mountpoint() {
             return Vec::new();
         }
-        self.mounts.lock().iter().filter_map(Weak::upgrade).collect()
+        self.mounts.lock().values().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn cached_perm(&self) -> Option<DirPerm> {

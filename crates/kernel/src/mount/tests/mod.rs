@@ -505,3 +505,30 @@ fn watchers_are_told_which_trees_have_changed_after_the_change() {
     child.make("/a", MountPropagation::Private);
     assert_eq!(*seen.lock().unwrap(), [child.ns.id()]);
 }
+
+#[test]
+fn who_walks_out_of_a_mount_that_moves_always_finds_a_way_up() {
+    let world = World::new();
+    world.mount("/a");
+    world.mkdir("/a/in");
+    for at in ["/c", "/d"] {
+        world.mkdir(&format!("{at}/here"));
+    }
+    move_mount(&world.ns, &world.path("/a"), &world.path("/c/here")).unwrap();
+    let inside = FsStruct { pwd: world.path("/c/here/in"), ..FsStruct::new(world.at.root.clone()) };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let up = path_lookup(&inside.walk(&ROOT), b"../../here", LookupFlags::empty());
+                assert!(up.is_ok(), "above the mount is a directory that has its mount point");
+            }
+        });
+        for round in 0..2000 {
+            let places = ["/c/here", "/d/here"];
+            let (from, to) = (places[round % 2], places[(round + 1) % 2]);
+            move_mount(&world.ns, &world.path(from), &world.path(to)).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
