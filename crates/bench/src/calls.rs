@@ -283,6 +283,47 @@ fn names(n: &dyn Fn(u32) -> u32) {
             libc::unlink(c"bench-new".as_ptr());
         }
     });
+    crowded(n);
+}
+
+/// The cost of a name must not grow with what else there is: many names beside it, many mounts around it. Where mounts
+/// cannot be made there is no row for them.
+fn crowded(n: &dyn Fn(u32) -> u32) {
+    const NAMES: usize = 10_000;
+    const MOUNTS: usize = 1_000;
+    let _ = std::fs::create_dir("bench-many");
+    for i in 0..NAMES {
+        let _ = std::fs::write(format!("bench-many/{i}"), "");
+    }
+    // SAFETY: an all-zero stat is a valid value of the plain structure.
+    let mut st: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is terminated, st is a valid place for the result.
+    time("stat in a directory of 10,000", n(5_000), || unsafe {
+        black_box(libc::stat(c"bench-many/7777".as_ptr(), &mut st));
+    });
+    let none = ptr::null();
+    // SAFETY: no memory but terminated paths. Nobody else is in the new namespace, and what is mounted ends with it.
+    let is_alone = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, ptr::null()) == 0
+    };
+    let mounted = |i: usize| {
+        let dir = format!("bench-mounts/{i}");
+        let Ok(name) = std::ffi::CString::new(dir.as_str()) else { return false };
+        // SAFETY: terminated paths.
+        std::fs::create_dir_all(&dir).is_ok()
+            && unsafe { libc::mount(c".".as_ptr(), name.as_ptr(), none, libc::MS_BIND, ptr::null()) } == 0
+    };
+    if is_alone && (0..MOUNTS).all(mounted) {
+        // SAFETY: as for stat above.
+        time("stat among 1,000 mounts", n(5_000), || unsafe {
+            black_box(libc::stat(c"bench-file".as_ptr(), &mut st));
+        });
+        // SAFETY: as for stat above.
+        time("stat through one of 1,000 mounts", n(5_000), || unsafe {
+            black_box(libc::stat(c"bench-mounts/777/bench-file".as_ptr(), &mut st));
+        });
+    }
 }
 
 fn processes(n: &dyn Fn(u32) -> u32) {
