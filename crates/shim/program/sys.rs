@@ -17,6 +17,7 @@ pub mod nr {
     pub const RT_SIGPROCMASK: u64 = 14;
     pub const RT_SIGRETURN: u64 = 15;
     pub const IOCTL: u64 = 16;
+    pub const SOCKET: u64 = 41;
     pub const PREAD64: u64 = 17;
     pub const SCHED_YIELD: u64 = 24;
     pub const MADVISE: u64 = 28;

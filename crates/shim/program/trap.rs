@@ -80,11 +80,12 @@ fn generic_kinds(number: u64) -> Option<&'static [Kind]> {
     marshal::kinds(number).filter(|_| !has_own_code(number))
 }
 
-/// Whether a call with generic arguments is answered here in some cases.
+/// Whether a call with generic arguments is answered here, or natively, in some cases.
 fn has_own_code(number: u64) -> bool {
     matches!(
         number,
-        nr::PRLIMIT64
+        nr::SOCKET
+            | nr::PRLIMIT64
             | nr::UNSHARE
             | nr::GETPRIORITY
             | nr::SETPRIORITY

@@ -259,7 +259,7 @@ impl Node {
                 libc::DT_REG | libc::DT_UNKNOWN => {
                     // A regular file may stand for something else: lookup or readdir will see.
                     known.kind = 0;
-                    if (marked || self.fs.reused) && self.load_file(file, marked, &mut known)? {
+                    if (marked || self.fs.reused) && self.load_file(file, &mut known)? {
                         continue;
                     }
                 }
@@ -281,14 +281,15 @@ impl Node {
         Ok((names, marked))
     }
 
-    /// Looks at a file of the upper directory that may be a whiteout (where the directory is marked for that), or unfinished:
+    /// Looks at a file of the upper directory that may be a whiteout, or unfinished:
     /// then it is removed, and true.
-    fn load_file(&self, file: At<'_>, marked: bool, known: &mut Entry) -> Result<bool> {
+    fn load_file(&self, file: At<'_>, known: &mut Entry) -> Result<bool> {
         let stat = file.statx()?;
         if stat.stx_size != 0 {
             return Ok(false);
         }
-        if marked && self.fs.store.get(file, id_of(&stat), WHITEOUT)?.is_some() {
+        // One in a directory that is not marked was left by a rename that was killed.
+        if self.fs.store.get(file, id_of(&stat), WHITEOUT)?.is_some() {
             known.kind = WHT;
             return Ok(false);
         }

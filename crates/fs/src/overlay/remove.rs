@@ -46,9 +46,10 @@ impl Node {
         Ok(())
     }
 
-    /// Marks this upper directory as one with whiteouts among its files.
+    /// Marks this upper directory as one with whiteouts among its files. Where nothing is below, they hide nothing; and
+    /// the mark would take the place of the one that says so.
     fn mark(&self) -> Result<()> {
-        if !self.with_state(|s| s.marked)? {
+        if self.dir()?.lower.is_some() && !self.with_state(|s| s.marked)? {
             let fd = self.upper_fd()?;
             let at = At::new(&*fd, b"");
             self.fs.store.set(at, id_of(&at.statx()?), OPAQUE, b"x")?;

@@ -57,6 +57,24 @@ fn a_directory_made_over_a_deleted_one_is_opaque() {
 }
 
 #[test]
+fn a_directory_stays_opaque_when_a_name_in_it_changes_places_with_a_whiteout() {
+    let trees = Trees::new();
+    trees.file("d/old", "x").file("gone/file", "y");
+    let guest = trees.mount();
+    for (file, dir) in [("d/old", "d"), ("gone/file", "gone")] {
+        guest.unlink(file).unwrap();
+        guest.rmdir(dir).unwrap();
+    }
+    guest.mkdir("d").unwrap();
+    guest.mkdir("d/sub").unwrap();
+    guest.rename("d/sub", "gone", 0).unwrap();
+    for guest in [guest, trees.mount()] {
+        assert!(guest.list("d").is_empty());
+        assert!(guest.list("gone").is_empty());
+    }
+}
+
+#[test]
 fn a_merged_directory_is_renamed_without_copying_its_files() {
     let trees = Trees::new();
     trees.file("usr/lib/big", "big").file("usr/lib/sub/deep", "deep");
