@@ -23,3 +23,13 @@ pub fn restart_when(fd: OwnedFd) -> Errno {
 pub fn take() -> Option<OwnedFd> {
     WAITED_FOR.with_borrow_mut(Option::take)
 }
+
+/// How many descriptors of one kind guests may make the supervisor hold: a part of its limit (`RLIMIT_NOFILE`), so that what needs
+/// none of the kind goes on when somebody hoards them.
+pub fn descriptor_share() -> usize {
+    static SHARE: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *SHARE.get_or_init(|| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        usize::try_from(limit.unwrap_or(1 << 20) / 8).unwrap_or(1 << 17)
+    })
+}

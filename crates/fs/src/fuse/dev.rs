@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -53,6 +54,12 @@ pub(super) struct Hub {
 
 type OpenFiles = HashMap<i32, (Arc<FuseInode>, Arc<FuseSb>)>;
 
+/// Edge-triggered: a socket that becomes writable tells so by itself.
+const EVENTS: epoll::EventFlags =
+    epoll::EventFlags::IN.union(epoll::EventFlags::OUT).union(epoll::EventFlags::ET);
+/// How many messages of one server are taken before others have their turn.
+const TURN: usize = 256;
+
 const STOP: u64 = 0;
 const INOTIFY: u64 = 1;
 const FIRST_CONNECTION: u64 = 2;
@@ -86,8 +93,11 @@ impl Fuse {
     /// Opens `/dev/fuse`: a connection that is not mounted yet. Gives the server's descriptor.
     ///
     /// # Errors
-    /// Those of `socketpair(2)`, `EAGAIN` when there can be no thread.
+    /// Those of `socketpair(2)`, `EAGAIN` when there can be no thread, `ENFILE` when there are too many.
     pub fn open(&self, nonblock: bool) -> io::Result<OwnedFd> {
+        if self.0.connections().len() >= crate::wait::descriptor_share() {
+            return Err(io::Error::from_raw_os_error(libc::ENFILE));
+        }
         let mut kind = SocketFlags::CLOEXEC;
         kind.set(SocketFlags::NONBLOCK, nonblock);
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, kind, None)?;
@@ -111,10 +121,8 @@ impl Fuse {
             state: Mutex::default(),
             sb: Mutex::default(),
         });
-        // Edge-triggered: a socket that becomes writable tells so by itself.
-        let events = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
         hub.connections().insert(id, connection.clone());
-        if let Err(error) = epoll::add(&hub.epoll, &connection.end, epoll::EventData::new_u64(id), events) {
+        if let Err(error) = epoll::add(&hub.epoll, &connection.end, epoll::EventData::new_u64(id), EVENTS) {
             hub.connections().remove(&id);
             return Err(error.into());
         }
@@ -180,8 +188,18 @@ fn run(hub: &Arc<Hub>) {
                 id => {
                     let connection = hub.connections().get(&id).cloned();
                     if let Some(connection) = connection {
-                        connection.receive(&mut buffer);
-                        connection.flush();
+                        // A panic is our bug, not the server's to exploit: its connection ends, the others live.
+                        let served = catch_unwind(AssertUnwindSafe(|| {
+                            if !connection.receive(&mut buffer) {
+                                // More has come: tell again, after the others.
+                                let id = epoll::EventData::new_u64(id);
+                                let _ = epoll::modify(&hub.epoll, &connection.end, id, EVENTS);
+                            }
+                            connection.flush();
+                        }));
+                        if served.is_err() {
+                            connection.abort();
+                        }
                     }
                 }
             }
@@ -365,17 +383,20 @@ impl Connection {
         self.close_if_idle();
     }
 
-    /// Takes all messages that have come.
-    fn receive(self: &Arc<Self>, buffer: &mut [u8]) {
-        loop {
+    /// Takes the messages that have come; false where there may be more.
+    fn receive(self: &Arc<Self>, buffer: &mut [u8]) -> bool {
+        for _ in 0..TURN {
             match rustix::net::recv(&self.end, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return self.abort(),
-                Ok((len, _)) => self.message(&buffer[..len]),
+                Err(rustix::io::Errno::AGAIN) => return true,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return,
-                Err(_) => return self.abort(),
+                Ok((0, _)) | Err(_) => {
+                    self.abort();
+                    return true;
+                }
+                Ok((len, _)) => self.message(&buffer[..len]),
             }
         }
+        false
     }
 
     /// One message of the server. What is no answer, or an answer to nothing, is passed over (`EINVAL`, `ENOENT` for the

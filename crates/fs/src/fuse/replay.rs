@@ -28,7 +28,8 @@ pub(super) struct Answered {
 /// A question.
 pub(super) struct Question {
     answer: Mutex<Option<Result<Answered>>>,
-    event: OwnedFd,
+    /// Readable when there is an answer; nobody needs it afterwards.
+    event: Mutex<Option<OwnedFd>>,
 }
 
 impl Question {
@@ -41,18 +42,29 @@ impl Question {
             }
             *answer = Some(result);
         }
-        // A counter of 1 always has room.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        if let Some(event) = self.event.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A counter of 1 always has room.
+            let _ = rustix::io::write(&event, &1u64.to_ne_bytes());
+        }
     }
 
     fn result(&self) -> Result<Answered> {
-        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match answer {
-            Some(result) => result,
-            // The question is the waiting task's alone: what it does with the descriptor concerns nobody else.
-            None => {
-                Err(wait::restart_when(self.event.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?))
-            }
+        // The answer's lock is held, so that none comes between.
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(result) = &*answer {
+            return result.clone();
+        }
+        let event = self.event.lock().unwrap_or_else(PoisonError::into_inner);
+        // The question is the waiting task's alone: what it does with the descriptor concerns nobody else.
+        let event = event.as_ref().ok_or(Errno::EIO)?.as_fd().try_clone_to_owned();
+        Err(wait::restart_when(event.map_err(|_| Errno::EMFILE)?))
+    }
+
+    /// How much of the answer is kept, in bytes.
+    fn bytes(&self) -> usize {
+        match &*self.answer.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Ok(answered)) => answered.body.len(),
+            _ => 0,
         }
     }
 }
@@ -69,6 +81,9 @@ struct Log {
 
 /// Most that one system call may have in its log, in bytes: a directory of a million names fits.
 const LOG_BYTES: usize = 64 << 20;
+
+/// What a question counts for beside its text and its answer: the longer a log, the longer every look through it.
+const QUESTION_BYTES: usize = 8 << 10;
 
 /// The logs of all tasks.
 #[derive(Default)]
@@ -131,8 +146,11 @@ impl Replays {
                 None => {
                     let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
                         .map_err(|error| Errno(error.raw_os_error()))?;
-                    let question = Arc::new(Question { answer: Mutex::new(None), event });
-                    log.bytes += key.len() + super::abi::MAX_DATA as usize / 8;
+                    let question =
+                        Arc::new(Question { answer: Mutex::new(None), event: Mutex::new(Some(event)) });
+                    // One question is open at a time: the one before has its answer.
+                    let last = log.questions.last().map_or(0, |(_, question)| question.bytes());
+                    log.bytes += key.len() + last + QUESTION_BYTES;
                     log.questions.push((key.into(), question.clone()));
                     (question, true)
                 }

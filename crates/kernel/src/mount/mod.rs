@@ -61,6 +61,7 @@ pub(crate) use umount::{detach_mounts, is_local_mountpoint};
 pub use visible::mount_too_revealing;
 
 use crate::errno::{Errno, Result};
+use crate::user_namespace::UserNamespace;
 use crate::vfs::lock::{Mutex, RwLock};
 use crate::vfs::{ActiveSuper, Dentry, SuperFlags, SuperIflags};
 
@@ -252,6 +253,15 @@ impl Mount {
     /// Whether device nodes can be opened: `may_open_dev`.
     pub fn may_open_dev(&self) -> bool {
         !self.flags().nodev() && !self.sb.iflags().contains(SuperIflags::NODEV)
+    }
+
+    /// Whether set-user-ID bits and file capabilities count for somebody of `user_ns` whose mounts are those of `ns`:
+    /// `mnt_may_suid`. Those of other mount namespaces, and of file systems that a user namespace below has mounted, do not.
+    pub fn may_suid(&self, ns: &MntNamespace, user_ns: &Arc<UserNamespace>) -> bool {
+        let owns = |owner: &Arc<UserNamespace>| {
+            std::iter::successors(Some(user_ns), |ns| ns.parent()).any(|ns| Arc::ptr_eq(ns, owner))
+        };
+        !self.flags().nosuid() && self.is_in(ns) && self.sb.user_ns().is_none_or(owns)
     }
 
     /// Whether nothing can be executed: `path_noexec`.

@@ -39,6 +39,10 @@ struct Control {
 /// One more than the longest text that a control file takes (a page).
 const TOO_LONG: usize = 4096;
 
+/// More messages than a socket holds (each takes 768 bytes at least of twice `net.core.wmem_max`). A guest that goes on
+/// writing must not keep the supervisor at it.
+const MOST: usize = 1024;
+
 /// The open ones.
 #[derive(Default)]
 pub struct Controls {
@@ -50,8 +54,11 @@ impl Controls {
     /// Opens the file at `path` for writing; `text` is what reading it gives first.
     ///
     /// # Errors
-    /// Those of `socketpair(2)`.
+    /// Those of `socketpair(2)`; `ENFILE` when too many are open.
     pub fn open(&self, text: &[u8], path: Path, thread: &Arc<GuestThread>, flags: u32) -> Result<OwnedFd> {
+        if self.count.load(Ordering::Acquire) >= nomina_fs::wait::descriptor_share() {
+            return Err(Errno::ENFILE);
+        }
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(host)?;
@@ -100,16 +107,19 @@ impl Controls {
             return None;
         }
         let stat = rustix::fs::fstat(fd).ok()?;
+        if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+            return None;
+        }
         let mut open = self.open.lock().unwrap();
         open.iter_mut().find(|control| control.ino == stat.st_ino)?.result.take()
     }
 }
 
 impl Control {
-    /// Applies what was written; false when the guest's end is closed.
+    /// Applies what had been written before; false when the guest's end is closed.
     fn apply(&mut self) -> bool {
         let mut buffer = [0u8; TOO_LONG];
-        loop {
+        for _ in 0..MOST {
             match rustix::net::recv(
                 self.ours.as_fd(),
                 &mut buffer[..],
@@ -122,6 +132,7 @@ impl Control {
                 Err(_) => return false,
             }
         }
+        true
     }
 
     fn write(&mut self, text: &[u8], len: usize) {

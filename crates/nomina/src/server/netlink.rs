@@ -68,10 +68,18 @@ impl Netlink {
         if sockets.is_empty() {
             return None;
         }
-        sockets.get(&rustix::fs::fstat(fd).ok()?.st_ino).cloned()
+        let stat = rustix::fs::fstat(fd).ok()?;
+        // Files of the guest's own could have any number.
+        if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+            return None;
+        }
+        sockets.get(&stat.st_ino).cloned()
     }
 
     fn create(&self, net: Arc<NetNamespace>, may_change: bool, nonblock: bool) -> io::Result<OwnedFd> {
+        if self.0.sockets.lock().unwrap().len() >= nomina_fs::wait::descriptor_share() {
+            return Err(io::Error::from_raw_os_error(libc::ENFILE));
+        }
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         if nonblock {

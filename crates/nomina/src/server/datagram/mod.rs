@@ -21,8 +21,10 @@ pub mod tag;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
+use nomina_fs::wait::descriptor_share;
 use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
 use rustix::event::epoll;
@@ -98,6 +100,8 @@ pub struct Datagrams {
     tags: Tags,
     /// Watches our ends.
     epoll: OwnedFd,
+    /// Descriptors in messages that wait for room.
+    held: AtomicUsize,
 }
 
 impl Datagrams {
@@ -110,14 +114,18 @@ impl Datagrams {
             table: Mutex::default(),
             tags: Tags::default(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            held: AtomicUsize::new(0),
         })
     }
 
     /// Makes one; the second value is the guest's end.
     ///
     /// # Errors
-    /// Those of `socketpair(2)`.
+    /// Those of `socketpair(2)`; `ENFILE` when there are too many.
     pub fn create(&self, server: &Arc<Server>, flags: SocketFlags) -> Result<(Arc<Datagram>, OwnedFd)> {
+        if self.table.lock().unwrap().sockets.len() >= descriptor_share() {
+            return Err(Errno::ENFILE);
+        }
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(host)?;

@@ -8,8 +8,10 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use nomina_fs::wait::descriptor_share;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno as HostErrno;
 use rustix::net::{
@@ -131,7 +133,10 @@ fn pump(server: &Arc<Server>, socket: &Arc<Datagram>, buffer: &mut [u8]) -> Pump
     let mut outbox = socket.outbox.lock().unwrap();
     for _ in 0..TURN {
         let message = match outbox.pending.take() {
-            Some(message) => message,
+            Some(message) => {
+                server.datagrams.held.fetch_sub(message.fds.len(), Ordering::Relaxed);
+                message
+            }
             None => match take(server, socket, &mut outbox, buffer) {
                 Taken::Message(message) => message,
                 Taken::Lost => continue,
@@ -147,7 +152,10 @@ fn pump(server: &Arc<Server>, socket: &Arc<Datagram>, buffer: &mut [u8]) -> Pump
         }
         match sent {
             Sent::Done => {}
+            // It is lost: sockets that hold one another in such messages would stay for ever.
+            Sent::Full(_) if server.datagrams.holds_enough(&message) => {}
             Sent::Full(_) => {
+                server.datagrams.held.fetch_add(message.fds.len(), Ordering::Relaxed);
                 outbox.pending = Some(message);
                 return Pumped::Dry;
             }
@@ -237,6 +245,12 @@ fn send(from: &Datagram, message: &Message) -> Sent {
 }
 
 impl Datagrams {
+    /// Whether the descriptors of one more message that waits would be too many.
+    fn holds_enough(&self, message: &Message) -> bool {
+        let more = message.fds.len();
+        more > 0 && self.held.load(Ordering::Relaxed) + more > descriptor_share()
+    }
+
     /// Notes that `sender` waits for room at the socket with number `receiver`.
     fn stall(&self, receiver: u64, sender: &Arc<Datagram>) {
         let mut table = self.table.lock().unwrap();
@@ -254,6 +268,10 @@ impl Datagrams {
     /// Forgets a socket whose guest's end is closed; gives those who waited for it.
     fn remove(&self, socket: &Datagram) -> Vec<Arc<Datagram>> {
         let _ = epoll::delete(&self.epoll, &socket.ours);
+        let pending = socket.outbox.lock().unwrap().pending.take();
+        if let Some(message) = pending {
+            self.held.fetch_sub(message.fds.len(), Ordering::Relaxed);
+        }
         let others: Vec<Arc<Datagram>> = {
             let mut table = self.table.lock().unwrap();
             table.sockets.remove(&socket.ino);

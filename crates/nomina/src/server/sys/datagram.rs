@@ -17,7 +17,12 @@ const AF_UNIX: u16 = libc::AF_UNIX as u16;
 
 /// The datagram socket behind a copy of a guest's descriptor.
 pub fn datagram_of(ctx: &Ctx<'_>, socket: &OwnedFd) -> Option<Arc<Datagram>> {
-    ctx.server.datagrams.by_ino(rustix::fs::fstat(socket).ok()?.st_ino)
+    let stat = rustix::fs::fstat(socket).ok()?;
+    // Files of the guest's own could have any number.
+    if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+        return None;
+    }
+    ctx.server.datagrams.by_ino(stat.st_ino)
 }
 
 /// `socket(2)` and `socketpair(2)`.

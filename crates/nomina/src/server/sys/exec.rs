@@ -198,8 +198,16 @@ pub fn prepare(
     fs: &FsStruct,
     name: &[u8],
     by_descriptor: bool,
-    program: Program,
+    mut program: Program,
 ) -> Result<()> {
+    let caller = server
+        .kernel
+        .lock()
+        .unwrap()
+        .task(thread.task)
+        .and_then(|task| Some((task.nsproxy()?.mnt_ns().clone(), task.cred().user_ns.clone())));
+    let (mnt_ns, user_ns) = caller.ok_or(Errno::ESRCH)?;
+    program.file.nosuid = !program.exe.path.mnt.may_suid(mnt_ns.mounts(), &user_ns);
     let cred = server.kernel.lock().unwrap().prepare_exec(thread.task, &program.file)?;
     // The sandbox's first program is prepared before there is a guest that could mean harm.
     let pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
