@@ -65,6 +65,36 @@ if [ ! -e "$dir/complete" ]; then
 	touch "$dir/complete"
 fi
 
+# A mirror from which debootstrap makes a minimal bookworm, with services and a program with file capabilities.
+if [ ! -e "$dir/mirror/complete" ]; then
+	rm -rf "$dir/mirror" "$dir/apt-mirror"
+	a=$dir/apt-mirror b=$dir/mirror/dists/bookworm
+	mkdir -p "$a/lists/partial" "$a/cache/archives/partial" "$dir/mirror/pool" "$b/main/binary-amd64"
+	echo "deb http://deb.debian.org/debian bookworm main" >"$a/sources.list"
+	: >"$a/status"
+	apt_bookworm() {
+		apt-get -qq -o Dir::Etc::sourcelist="$a/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$a/lists" \
+			-o Dir::Cache="$a/cache" -o Dir::State::status="$a/status" -o APT::Sandbox::User= "$@"
+	}
+	apt_bookworm update
+	apt_bookworm -y --download-only --no-install-recommends install '?priority(required)' apt usr-is-merged \
+		cron dbus nginx-light iputils-ping openssh-server libcap2-bin
+	# The escaped epoch in the cache's names would be read as part of a URL.
+	for f in "$a"/cache/archives/*.deb; do mv "$f" "$dir/mirror/pool/$(basename "$f" | sed 's/_[0-9]*%3a/_/')"; done
+	(cd "$dir/mirror" && dpkg-scanpackages pool 2>/dev/null >dists/bookworm/main/binary-amd64/Packages)
+	gzip -9nkf "$b/main/binary-amd64/Packages"
+	(
+		cd "$b"
+		printf 'Origin: nomina\nSuite: stable\nCodename: bookworm\nArchitectures: amd64\nComponents: main\nDate: %s\nSHA256:\n' "$(date -Ru)"
+		for f in main/binary-amd64/Packages main/binary-amd64/Packages.gz; do
+			echo " $(sha256sum "$f" | cut -d' ' -f1) $(stat -c %s "$f") $f"
+		done
+	) >"$b/Release"
+	rm -rf "$a"
+	chmod -R a+rX "$dir/mirror"
+	touch "$dir/mirror/complete"
+fi
+
 # The toolchain usually lies in a home directory, which the test user may not enter: link it to where it can be read.
 if [ ! -x "$dir/rust/bin/cargo" ]; then
 	sysroot=$(rustc --print sysroot)
