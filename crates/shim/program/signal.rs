@@ -85,6 +85,7 @@ pub fn finish(area: &Area, context: &mut UContext, number: u64, result: i64) {
         let restart = !pending
             || result == err::ERESTARTNOINTR
             || (result == err::ERESTARTSYS && {
+                // SAFETY: the area is the thread's own; only plain memory is read.
                 let signal = unsafe { (*area.pending_info.get()).signo() };
                 let action = area.sighand().get(signal);
                 !action.is_caught() || action.flags & crate::sighand::SA_RESTART != 0
