@@ -124,8 +124,10 @@ pub struct Notes {
     pub reaped_len: u32,
     /// Children whose zombies native waits have consumed.
     pub reaped: [u64; NOTES_REAPED],
+    /// Set, and woken as a futex, by the supervisor for a thread that sleeps ([`reply::SLEEP`]).
+    pub wake: AtomicU32,
     /// Unused.
-    pub reserved: u64,
+    pub reserved: u32,
 }
 
 const _: () = assert!(core::mem::size_of::<Notes>() == NOTES_SIZE);
@@ -156,6 +158,9 @@ pub mod reply {
     pub const RETRY: u32 = 8;
     /// Send descriptor number `ret` over [`super::FD_SOCK`], with a [`super::Given`], and ask again.
     pub const GIVE: u32 = 16;
+    /// The operation sleeps: wait (interruptibly, and no longer than the call allows) until [`super::Notes::wake`] is not 0, a futex that
+    /// is shared; then ask again, with the [`super::ipc`] phase that says how the wait ended.
+    pub const SLEEP: u32 = 32;
 }
 
 /// The message with a descriptor that was asked for ([`reply::GIVE`]). Without a descriptor: there is none of that number.
@@ -203,6 +208,22 @@ pub mod op {
     /// out: [0] length of the address, [1] pid, [2] uid, [3] gid of the sender, [4] whether the socket wants them
     /// (`SO_PASSCRED`). Fails for other sockets and other descriptors.
     pub const SENDER: u32 = 0x8009;
+}
+
+/// Calls on IPC objects. Their arguments are those of the system calls, but for pointers.
+pub mod ipc {
+    /// The sixth argument of a call that may sleep: it is made.
+    pub const FRESH: u64 = 0;
+    /// It has been woken.
+    pub const WOKEN: u64 = 1;
+    /// A signal came. The reply is final: the call may have been done all the same.
+    pub const INTERRUPTED: u64 = 2;
+    /// Its time is over. As above.
+    pub const TIMED_OUT: u64 = 3;
+    /// The second argument of `shmdt(2)` when the caller has unmapped what it was told.
+    pub const DETACHED: u64 = 1;
+    /// A command of `semctl(2)` of our own: how many semaphores there are.
+    pub const SEM_NSEMS: i32 = 0x4e53;
 }
 
 /// Kinds of [`op::XLATE`].

@@ -190,6 +190,24 @@ impl SlotRef {
         entries.iter().find(|&&entry| (entry >> 32) as i32 == number && entry != 0).map(|&entry| entry as i32)
     }
 
+    fn wake_word(&self) -> &AtomicU32 {
+        // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
+        unsafe { &(*self.slot()).notes.wake }
+    }
+
+    /// Before the thread is told to sleep ([`abi::reply::SLEEP`]): what wakes it from now on counts.
+    pub fn clear_wake(&self) {
+        self.wake_word().store(0, Ordering::SeqCst);
+    }
+
+    /// Wakes the thread if it sleeps, or is about to.
+    pub fn wake(&self) {
+        let word = self.wake_word();
+        word.store(1, Ordering::SeqCst);
+        // SAFETY: the address of a word inside the mapping; the host reads nothing else.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+    }
+
     /// Writes the words of the reply.
     pub fn reply(&self, words: &ReplyWords) {
         let slot = self.slot();

@@ -221,6 +221,7 @@ impl Kernel {
                 }
             }
             self.tasks.entry(id).and_modify(|t| t.children.extend(children));
+            self.exit_ipc(*other);
             self.switch_task_namespaces(*other, None);
         }
         if leader != id {

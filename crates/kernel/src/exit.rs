@@ -110,12 +110,13 @@ impl Kernel {
         }
     }
 
-    /// `exit_mm`, `exit_fs`, `exit_task_namespaces`; ends the wait of a vfork parent.
+    /// `exit_sem`, `exit_shm`, `exit_mm`, `exit_fs`, `exit_task_namespaces`; ends the wait of a vfork parent.
     fn drop_resources(&mut self, id: TaskId, status: i32, out: &mut ExitOutcome) {
         if let Some(parent) = self.complete_vfork(id) {
             out.vfork_done = Some(parent);
             out.ptrace_event |= self.vfork_done_event(parent);
         }
+        self.exit_ipc(id);
         if let Some(task) = self.tasks.get_mut(&id) {
             task.exiting = true;
             task.exit_code = status;

@@ -308,6 +308,7 @@ impl Kernel {
     fn attach_child(&mut self, caller: TaskId, args: &KernelCloneArgs, new: NewTask) -> TaskId {
         let flags = args.flags;
         let id = TaskId(self.alloc_id());
+        let sysvsem = self.copy_semundo(caller, flags);
         let thread = flags.contains(CloneFlags::THREAD);
         let new_signal = SignalId(if thread { 0 } else { self.alloc_id() });
         let parent = &self.tasks[&caller];
@@ -344,6 +345,8 @@ impl Kernel {
             start_time: args.now,
             ptrace_events: PtraceEvents::empty(),
             comm: parent.comm.clone(),
+            sysvsem,
+            ipc_wait: None,
         };
         let parent_of_group = &self.signals[&self.tasks[&real_parent].signal];
         let signal = SignalStruct {
@@ -395,6 +398,7 @@ impl Kernel {
         if init && ns.child_reaper() == Some(child) {
             ns.set_child_reaper(None);
         }
+        self.exit_ipc(child);
         self.switch_task_namespaces(child, None);
         self.unhash(child);
         Ok(())

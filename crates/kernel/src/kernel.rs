@@ -11,7 +11,7 @@ use crate::cgroup::CgroupNamespace;
 use crate::cred::Cred;
 use crate::errno::{Errno, Result};
 use crate::fork::{CloneFlags, KernelCloneArgs};
-use crate::ipc::IpcNamespace;
+use crate::ipc::{IpcMemory, IpcNamespace};
 use crate::mnt_ns::MntNs;
 use crate::mount::MntNamespace;
 use crate::net::NetNamespace;
@@ -69,6 +69,8 @@ pub struct Kernel {
     init_task: TaskId,
     init_nsproxy: Arc<NsProxy>,
     first_cred: Option<Cred>,
+    pub(crate) ipc_memory: Arc<IpcMemory>,
+    wall_clock: Box<dyn Fn() -> i64 + Send>,
 }
 
 impl Kernel {
@@ -84,9 +86,10 @@ impl Kernel {
         let names = UtsName { nodename: config.hostname, domainname: config.domainname };
         let pid_ns = PidNamespace::initial(inums.alloc(), user_ns.clone(), config.pid_max);
         let time = TimeNamespace::new(inums.alloc(), user_ns.clone());
+        let ipc_memory = Arc::new(IpcMemory::default());
         let init_nsproxy = NsProxy::new(
             UtsNamespace::new(inums.alloc(), user_ns.clone(), names),
-            IpcNamespace::new(inums.alloc(), user_ns.clone()),
+            IpcNamespace::new(inums.alloc(), user_ns.clone(), ipc_memory.clone()),
             MntNs::new(user_ns.clone(), config.mnt_ns),
             pid_ns.clone(),
             NetNamespace::new(inums.alloc(), user_ns.clone()),
@@ -141,6 +144,8 @@ impl Kernel {
             start_time: config.now,
             ptrace_events: PtraceEvents::empty(),
             comm: b"swapper".to_vec(),
+            sysvsem: None,
+            ipc_wait: None,
         };
         Kernel {
             tasks: BTreeMap::from([(id, task)]),
@@ -154,6 +159,8 @@ impl Kernel {
             init_task: id,
             init_nsproxy,
             first_cred: Some(config.init_cred),
+            ipc_memory,
+            wall_clock: Box::new(|| 0),
         }
     }
 
@@ -184,6 +191,14 @@ impl Kernel {
             }
         }
         Ok(first)
+    }
+
+    /// Sets where the time of day comes from, in seconds since 1970; without it stands still at 0.
+    pub fn set_wall_clock(&mut self, clock: impl Fn() -> i64 + Send + 'static) {
+        self.wall_clock = Box::new(clock);
+    }
+    pub(crate) fn wall_clock(&self) -> i64 {
+        (self.wall_clock)()
     }
 
     /// The swapper.

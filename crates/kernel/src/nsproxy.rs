@@ -214,7 +214,7 @@ impl Kernel {
             new.uts = UtsNamespace::new(self.inums.alloc(), user_ns.clone(), old.uts.names());
         }
         if flags.contains(CloneFlags::NEWIPC) {
-            new.ipc = IpcNamespace::new(self.inums.alloc(), user_ns.clone());
+            new.ipc = IpcNamespace::new(self.inums.alloc(), user_ns.clone(), self.ipc_memory.clone());
         }
         if flags.contains(CloneFlags::NEWPID) {
             if active_pid_ns != old.pid_for_children {

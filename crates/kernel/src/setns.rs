@@ -85,6 +85,9 @@ impl Kernel {
         if let Some(cred) = set.cred {
             self.commit_creds(caller, cred);
         }
+        if wanted.iter().any(|ns| matches!(ns, NsRef::Ipc(_))) {
+            self.exit_sem(caller);
+        }
         self.switch_task_namespaces(caller, Some(Arc::new(set.nsproxy)));
         Ok(())
     }

@@ -133,6 +133,10 @@ pub struct Task {
     pub ptrace_events: crate::ptrace::PtraceEvents,
     /// The name in `/proc/PID/comm`, at most 15 bytes.
     pub comm: Vec<u8>,
+    /// What is undone at its end (`sysvsem.undo_list`).
+    pub(crate) sysvsem: Option<Arc<crate::ipc::sem::SemUndoList>>,
+    /// The queue of an IPC object it sleeps in. Set by the embedder.
+    pub ipc_wait: Option<crate::ipc::IpcWait>,
 }
 
 impl Task {
@@ -179,6 +183,10 @@ impl Task {
     /// Whether it runs or is a zombie.
     pub fn exit_state(&self) -> ExitState {
         self.exit_state
+    }
+    /// Whether it has begun to end.
+    pub fn is_exiting(&self) -> bool {
+        self.exiting
     }
     /// When it was created, in the embedder's unit.
     pub fn start_time(&self) -> u64 {

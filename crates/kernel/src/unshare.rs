@@ -10,7 +10,7 @@ use crate::nsproxy::NSPROXY_FLAGS;
 use crate::task::TaskId;
 
 impl Kernel {
-    /// `ksys_unshare`. The descriptor table and semaphore undo lists are the host's and the embedder's.
+    /// `ksys_unshare`. The descriptor table is the host's.
     ///
     /// # Errors
     /// `EINVAL` for unknown flags; for THREAD, SIGHAND, VM or NEWUSER in a process with several threads; for SIGHAND or VM
@@ -44,6 +44,8 @@ impl Kernel {
             true => Some(self.create_user_ns(caller, &old_cred)?),
             false => None,
         };
+        // CLONE_NEWIPC must also detach from the undo list: its semaphores would be out of reach.
+        let detach = flags.intersects(F::NEWIPC | F::SYSVSEM);
         if flags.intersects(NSPROXY_FLAGS) {
             let user_ns = new_cred.as_ref().map_or(&old_cred.user_ns, |c| &c.user_ns).clone();
             if !old_cred.ns_capable(&user_ns, Cap::SYS_ADMIN) {
@@ -51,7 +53,12 @@ impl Kernel {
             }
             let moved = new_fs.as_ref().unwrap_or(&fs);
             let new = self.create_new_namespaces(flags, caller, &old, &user_ns, moved)?;
+            if detach {
+                self.exit_sem(caller);
+            }
             self.switch_task_namespaces(caller, Some(Arc::new(new)));
+        } else if detach {
+            self.exit_sem(caller);
         }
         if let Some(new_fs) = new_fs {
             self.tasks.entry(caller).and_modify(|t| t.fs = Some(new_fs));

@@ -17,6 +17,7 @@ mod exec;
 mod fd;
 mod frame;
 mod futex;
+mod ipc;
 mod load;
 mod lock;
 mod marshal;

@@ -57,7 +57,7 @@ pub fn gate(call: u64, token: u64) -> i64 {
 /// Whether the reply of a call never carries descriptors: then the socket's lock is not needed.
 fn never_receives(number: u32) -> bool {
     matches!(number,
-        4..=6 | 21 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
+        4..=6 | 21 | 29 | 64 | 65 | 67..=69 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
         | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN | op::TEXT)
 }
@@ -248,16 +248,22 @@ fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
     }
 }
 
-/// Asks; the descriptors of the reply are close-on-exec or not as the reply says.
-pub fn exchange(area: &Area, number: u32, args: &[u64; 6]) -> (i64, Received) {
+/// Asks, and gives back the reply's flags as well. Only `RETRY` is followed.
+pub fn ask(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
     loop {
         let (ret, flags, received) = ask_once(area, number, args);
         if flags & reply::RETRY == 0 {
-            return (ret, received);
+            return (ret, flags, received);
         }
         received.close();
         sys::sched_yield();
     }
+}
+
+/// Asks; the descriptors of the reply are close-on-exec or not as the reply says.
+pub fn exchange(area: &Area, number: u32, args: &[u64; 6]) -> (i64, Received) {
+    let (ret, _, received) = ask(area, number, args);
+    (ret, received)
 }
 
 /// Tells that the thread ends. By the gate, and without a look at the reply: the slot may have another owner by then.

@@ -10,6 +10,7 @@ use core::arch::asm;
 pub mod nr {
     pub const CLOSE: u64 = 3;
     pub const POLL: u64 = 7;
+    pub const WRITE: u64 = 1;
     pub const MMAP: u64 = 9;
     pub const MPROTECT: u64 = 10;
     pub const MUNMAP: u64 = 11;
@@ -29,6 +30,8 @@ pub mod nr {
     pub const ACCEPT: u64 = 43;
     pub const SENDTO: u64 = 44;
     pub const RECVFROM: u64 = 45;
+    pub const SHMAT: u64 = 30;
+    pub const SHMCTL: u64 = 31;
     pub const SENDMSG: u64 = 46;
     pub const RECVMSG: u64 = 47;
     pub const SOCKETPAIR: u64 = 53;
@@ -40,6 +43,12 @@ pub mod nr {
     pub const VFORK: u64 = 58;
     pub const EXECVE: u64 = 59;
     pub const EXIT: u64 = 60;
+    pub const SEMOP: u64 = 65;
+    pub const SEMCTL: u64 = 66;
+    pub const SHMDT: u64 = 67;
+    pub const MSGSND: u64 = 69;
+    pub const MSGRCV: u64 = 70;
+    pub const MSGCTL: u64 = 71;
     pub const WAIT4: u64 = 61;
     pub const FCNTL: u64 = 72;
     pub const FLOCK: u64 = 73;
@@ -66,6 +75,9 @@ pub mod nr {
     pub const SETRLIMIT: u64 = 160;
     pub const GETTID: u64 = 186;
     pub const FUTEX: u64 = 202;
+    pub const SEMTIMEDOP: u64 = 220;
+    pub const CLOCK_GETTIME: u64 = 228;
+    pub const MEMFD_CREATE: u64 = 319;
     pub const SET_TID_ADDRESS: u64 = 218;
     pub const TIMER_CREATE: u64 = 222;
     pub const EXIT_GROUP: u64 = 231;
@@ -107,6 +119,8 @@ pub mod err {
     pub const EFAULT: i64 = -14;
     pub const EINVAL: i64 = -22;
     pub const EMFILE: i64 = -24;
+    pub const EEXIST: i64 = -17;
+    pub const ETIMEDOUT: i64 = -110;
     pub const EDEADLK: i64 = -35;
     pub const ENAMETOOLONG: i64 = -36;
     pub const ENOSYS: i64 = -38;

@@ -7,7 +7,7 @@ use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, marshal, masked, message, patch, process, signal, slot, socket, wait, written,
+    clone, exec, fd, futex, ipc, marshal, masked, message, patch, process, signal, slot, socket, wait, written,
 };
 
 /// `si_code` of a SIGSYS that the filter raised.
@@ -142,6 +142,14 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::SOCKETPAIR => socket::socketpair(area, args),
         nr::GETSOCKOPT => socket::getsockopt(area, args),
         nr::SETSOCKOPT => socket::setsockopt(area, args),
+        nr::SHMAT => ipc::shmat(area, args),
+        nr::SHMDT => ipc::shmdt(area, a),
+        nr::SHMCTL | nr::MSGCTL => ipc::control(area, number, args),
+        nr::SEMOP => ipc::semop(area, args, 0),
+        nr::SEMTIMEDOP => ipc::semop(area, args, d),
+        nr::SEMCTL => ipc::semctl(area, args),
+        nr::MSGSND => ipc::msgsnd(area, args),
+        nr::MSGRCV => ipc::msgrcv(area, args),
         nr::UNSHARE => Ok(process::unshare(area, a)),
         nr::GETPRIORITY | nr::SETPRIORITY if a as u32 == 0 => process::of_thread(area, number, args, 1),
         nr::GETPRIORITY | nr::SETPRIORITY => Ok(slot::request(area, number as u32, args)),

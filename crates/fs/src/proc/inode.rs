@@ -28,6 +28,8 @@ pub(crate) enum Content {
         fn(&ProcInfo, Option<TaskKey>) -> Result<Vec<u8>>,
         fn(&ProcInfo, Option<TaskKey>, &[u8], u64) -> Result<()>,
     ),
+    /// A limit of the viewer's IPC namespace, of the file's name.
+    Ipc,
 }
 
 /// A fixed file.
@@ -170,13 +172,18 @@ impl FileInode {
             Content::Live | Content::Host => read_host(&format!("/proc/{}", self.file.path)),
             Content::Fixed(text) => Ok(text.into()),
             Content::Made(make) | Content::Control(make, _) => make(&self.fs, current()),
+            Content::Ipc => self.fs.source.ipc_sysctl(current(), self.file.path).ok_or(Errno::ENOENT),
         }
     }
 }
 
 impl Inode for FileInode {
     fn getattr(&self) -> Result<Attr> {
-        Ok(generated_attr(self.fs.dev, self.ino, S_IFREG | self.file.mode, (0, 0), self.fs.born))
+        let owner = match self.file.content {
+            Content::Ipc => self.fs.source.ipc_root(current()),
+            _ => (0, 0),
+        };
+        Ok(generated_attr(self.fs.dev, self.ino, S_IFREG | self.file.mode, owner, self.fs.born))
     }
     fn file_type(&self) -> u32 {
         S_IFREG
@@ -187,7 +194,9 @@ impl Inode for FileInode {
     /// `EACCES` for a kernel setting that cannot be written: `sysctl_perm` does not let CAP_DAC_OVERRIDE pass.
     fn open(&self, flags: u32) -> Result<Opened> {
         if wants_write(flags) {
-            if self.file.path.starts_with("sys/") && !matches!(self.file.content, Content::Control(..)) {
+            if self.file.path.starts_with("sys/")
+                && !matches!(self.file.content, Content::Control(..) | Content::Ipc)
+            {
                 return Err(Errno::EACCES);
             }
             return Ok(Opened::Control(self.text()?));
@@ -203,8 +212,11 @@ impl Inode for FileInode {
     /// `EIO` for a file that takes no writes, as `proc_reg_write` answers.
     fn write_text(&self, text: &[u8], offset: u64) -> Result<()> {
         match self.file.content {
-            Content::Control(..) if text.is_empty() => Ok(()),
+            Content::Control(..) | Content::Ipc if text.is_empty() => Ok(()),
             Content::Control(_, write) => write(&self.fs, current(), text, offset),
+            // What goes on where another write has ended is no number of its own.
+            Content::Ipc if offset > 0 => Ok(()),
+            Content::Ipc => self.fs.source.set_ipc_sysctl(current(), self.file.path, text),
             _ => Err(Errno::EIO),
         }
     }

@@ -297,6 +297,18 @@ pub trait ProcSource: Send + Sync {
     fn net(&self, _task: TaskKey, _name: &str) -> Option<Vec<u8>> {
         None
     }
+    /// Text of a limit of the viewer's IPC namespace, by its path below `/proc`; `None` where there is no such limit.
+    fn ipc_sysctl(&self, _viewer: Option<TaskKey>, _path: &str) -> Option<Vec<u8>> {
+        None
+    }
+    /// Writes it. `EINVAL` for what it cannot be.
+    fn set_ipc_sysctl(&self, _viewer: Option<TaskKey>, _path: &str, _text: &[u8]) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+    /// User and group to whom these limits belong: root in the user namespace that owns the IPC namespace.
+    fn ipc_root(&self, _viewer: Option<TaskKey>) -> (u32, u32) {
+        (0, 0)
+    }
     /// Lines of `/proc/sysvipc/{msg,sem,shm}` after the heading, for the viewer's IPC namespace.
     fn sysvipc(&self, _viewer: Option<TaskKey>, _name: &str) -> Vec<u8> {
         Vec::new()

@@ -2,7 +2,7 @@
 //!
 //! Settings of the host that programs read to adapt to (limits, buffer sizes) are the host's and cannot be written.
 //! Settings that belong to a namespace are that namespace's: the host name of the viewer's UTS namespace, the last pid
-//! of this instance's pid namespace. Limits on the number of namespaces are Nomina's, not the host's: a host that
+//! of this instance's pid namespace, the limits of the viewer's IPC namespace, which are that namespace's root's to change. Limits on the number of namespaces are Nomina's, not the host's: a host that
 //! forbids namespaces does not keep Nomina from having them.
 
 use nomina_kernel::{Errno, Result};
@@ -35,11 +35,11 @@ pub(crate) static SYSCTLS: [StaticFile; 121] = [
     sysctl("sys/fs/lease-break-time", 0o444, Content::Host),
     sysctl("sys/fs/leases-enable", 0o444, Content::Host),
     sysctl("sys/fs/mount-max", 0o444, Content::Host),
-    sysctl("sys/fs/mqueue/msg_default", 0o444, Content::Host),
-    sysctl("sys/fs/mqueue/msg_max", 0o444, Content::Host),
-    sysctl("sys/fs/mqueue/msgsize_default", 0o444, Content::Host),
-    sysctl("sys/fs/mqueue/msgsize_max", 0o444, Content::Host),
-    sysctl("sys/fs/mqueue/queues_max", 0o444, Content::Host),
+    sysctl("sys/fs/mqueue/msg_default", 0o644, Content::Ipc),
+    sysctl("sys/fs/mqueue/msg_max", 0o644, Content::Ipc),
+    sysctl("sys/fs/mqueue/msgsize_default", 0o644, Content::Ipc),
+    sysctl("sys/fs/mqueue/msgsize_max", 0o644, Content::Ipc),
+    sysctl("sys/fs/mqueue/queues_max", 0o644, Content::Ipc),
     sysctl("sys/fs/nr_open", 0o444, Content::Host),
     sysctl("sys/fs/overflowgid", 0o444, Content::Host),
     sysctl("sys/fs/overflowuid", 0o444, Content::Host),
@@ -59,9 +59,9 @@ pub(crate) static SYSCTLS: [StaticFile; 121] = [
     sysctl("sys/kernel/domainname", 0o644, Content::Control(domainname, set_domainname)),
     sysctl("sys/kernel/hostname", 0o644, Content::Control(hostname, set_hostname)),
     sysctl("sys/kernel/kptr_restrict", 0o444, Content::Host),
-    sysctl("sys/kernel/msgmax", 0o444, Content::Host),
-    sysctl("sys/kernel/msgmnb", 0o444, Content::Host),
-    sysctl("sys/kernel/msgmni", 0o444, Content::Host),
+    sysctl("sys/kernel/msgmax", 0o644, Content::Ipc),
+    sysctl("sys/kernel/msgmnb", 0o644, Content::Ipc),
+    sysctl("sys/kernel/msgmni", 0o644, Content::Ipc),
     sysctl("sys/kernel/ngroups_max", 0o444, Content::Host),
     sysctl("sys/kernel/ns_last_pid", 0o666, Content::Control(ns_last_pid, set_ns_last_pid)),
     sysctl("sys/kernel/osrelease", 0o444, Content::Made(osrelease)),
@@ -88,11 +88,11 @@ pub(crate) static SYSCTLS: [StaticFile; 121] = [
     sysctl("sys/kernel/sched_rt_runtime_us", 0o444, Content::Host),
     sysctl("sys/kernel/seccomp/actions_avail", 0o444, Content::Host),
     sysctl("sys/kernel/seccomp/actions_logged", 0o444, Content::Host),
-    sysctl("sys/kernel/sem", 0o444, Content::Host),
-    sysctl("sys/kernel/shm_rmid_forced", 0o444, Content::Host),
-    sysctl("sys/kernel/shmall", 0o444, Content::Host),
-    sysctl("sys/kernel/shmmax", 0o444, Content::Host),
-    sysctl("sys/kernel/shmmni", 0o444, Content::Host),
+    sysctl("sys/kernel/sem", 0o644, Content::Ipc),
+    sysctl("sys/kernel/shm_rmid_forced", 0o644, Content::Ipc),
+    sysctl("sys/kernel/shmall", 0o644, Content::Ipc),
+    sysctl("sys/kernel/shmmax", 0o644, Content::Ipc),
+    sysctl("sys/kernel/shmmni", 0o644, Content::Ipc),
     sysctl("sys/kernel/tainted", 0o444, Content::Host),
     sysctl("sys/kernel/threads-max", 0o444, Content::Made(threads_max)),
     sysctl("sys/kernel/unprivileged_bpf_disabled", 0o444, Content::Host),

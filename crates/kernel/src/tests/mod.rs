@@ -4,6 +4,7 @@ mod cred;
 mod exec;
 mod exit;
 mod fork;
+mod ipc;
 mod pgrp_signal;
 mod random;
 mod setns;

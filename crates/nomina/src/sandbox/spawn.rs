@@ -418,6 +418,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         mnt_ns: mounted.ns.clone(),
         now: 0,
     });
+    kernel.set_wall_clock(|| rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec);
     let first = kernel.spawn_first(b"nomina").map_err(errno_error("making the first task"))?;
     let first_pid_ns =
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
@@ -450,6 +451,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         ns_mnt,
         devpts: mounted.devpts,
         devtmpfs: mounted.devtmpfs,
+        segments: Default::default(),
         netlink: netlink::Netlink::new().map_err(host_error("preparing netlink"))?,
         fuse: nomina_fs::fuse::Fuse::new(fuse_host.clone()).map_err(host_error("preparing FUSE"))?,
         terminals: mounted.terminals.clone(),

@@ -22,6 +22,7 @@ pub mod guest;
 pub mod handle;
 pub mod instances;
 pub mod interrupt;
+pub mod ipc;
 pub mod layout;
 pub mod lock;
 pub mod netlink;
@@ -100,6 +101,8 @@ pub struct Server {
     pub ns_mnt: Arc<Mount>,
     /// Threads whose name was written to their `comm`.
     pub renamed: Mutex<std::collections::HashMap<TaskId, proc_source::Renamed>>,
+    /// Memory of System V segments.
+    pub segments: ipc::shm::Segments,
     /// Pseudo terminals.
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.

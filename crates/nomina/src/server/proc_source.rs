@@ -10,6 +10,7 @@ use nomina_fs::proc::{
 };
 use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::ipc::{IpcCaller, IpcNamespace};
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
 use nomina_kernel::nsfs::NsRef;
@@ -29,6 +30,7 @@ use super::context::walk_cred;
 use super::given;
 use super::guest::GuestThread;
 use super::instances::first_mount;
+use super::ipc;
 use super::request::host;
 use super::sys::files::HandleInode;
 
@@ -149,6 +151,11 @@ impl PidNsView {
         let server = self.server().ok_or(Errno::ESRCH)?;
         let thread = server.guests.by_task(TaskId(task.0)).ok_or(Errno::ESRCH)?;
         Ok((server, thread))
+    }
+
+    /// The viewer's IPC namespace, and who it is there.
+    fn ipc(&self, viewer: Option<TaskKey>) -> Option<(Arc<IpcNamespace>, IpcCaller)> {
+        self.with(|_, kernel, _| kernel.ipc_caller(TaskId(viewer?.0)).ok())
     }
 
     fn host_pid(&self, task: TaskKey) -> Result<i32> {
@@ -554,6 +561,27 @@ impl ProcSource for PidNsView {
             Some((kernel.task(TaskId(task.0))?.cred().user_ns.clone(), viewer))
         })?;
         ns.write_setgroups(if allow { b"allow" } else { b"deny" }, &cred)
+    }
+
+    fn sysvipc(&self, viewer: Option<TaskKey>, name: &str) -> Vec<u8> {
+        let Some((ns, caller)) = self.ipc(viewer) else { return Vec::new() };
+        match (self.server(), self.ns.get()) {
+            (Some(server), Some(pids)) => ipc::proc::sysvipc(&server, &ns, &caller, pids, name),
+            _ => Vec::new(),
+        }
+    }
+
+    fn ipc_sysctl(&self, viewer: Option<TaskKey>, path: &str) -> Option<Vec<u8>> {
+        ipc::proc::sysctl(&self.ipc(viewer)?.0, path)
+    }
+
+    fn set_ipc_sysctl(&self, viewer: Option<TaskKey>, path: &str, text: &[u8]) -> Result<()> {
+        ipc::proc::set_sysctl(&self.ipc(viewer).ok_or(Errno::ESRCH)?.0, path, text)
+    }
+
+    fn ipc_root(&self, viewer: Option<TaskKey>) -> (u32, u32) {
+        let Some((ns, _)) = self.ipc(viewer) else { return (0, 0) };
+        (ns.user_ns().make_kuid(0).unwrap_or(0), ns.user_ns().make_kgid(0).unwrap_or(0))
     }
 
     fn uts(&self, viewer: Option<TaskKey>, field: UtsField) -> Vec<u8> {

@@ -30,6 +30,8 @@ pub enum Reply {
     Wait(OwnedFd),
     /// Ask again at once.
     Retry,
+    /// Sleep until the slot's word is set, then ask again.
+    Sleep,
 }
 
 impl From<()> for Reply {
@@ -210,6 +212,7 @@ impl<'a> Ctx<'a> {
                 fds = vec![fd];
             }
             Ok(Reply::Retry) => words.flags = abi::reply::RETRY,
+            Ok(Reply::Sleep) => words.flags = abi::reply::SLEEP,
             Err(errno) => {
                 words.ret = -i64::from(errno.0);
                 fds.clear();

@@ -77,6 +77,10 @@ impl Server {
         if stat.st_nlink == 0 && check_no_more(held, libc::O_RDWR as u32).is_ok() {
             return Whose::Sandbox;
         }
+        if self.segments.has((stat.st_dev, stat.st_ino)) {
+            // Whoever may read it could otherwise come to write it.
+            return Whose::Host;
+        }
         let ours = self.is_in_overlay(fd);
         // F_GET_SEALS answers for memory files only; a name in `/` starting with "memfd:" alone would prove nothing.
         let memfd = || {

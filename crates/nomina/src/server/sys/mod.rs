@@ -8,6 +8,7 @@ pub mod exec;
 pub mod file_handle;
 pub mod files;
 pub mod fsopen;
+pub mod ipc;
 pub mod misc;
 pub mod mount;
 pub mod mount_attr;
@@ -42,6 +43,9 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         5 => stat::fstat(ctx),
         16 => misc::ioctl(ctx),
         21 | 269 | 439 => stat::access(ctx),
+        29 => ipc::shm::shmget(ctx),
+        30 => ipc::shm::shmat(ctx),
+        31 => ipc::shm::shmctl(ctx),
         41 => socket::socket(ctx),
         42 => socket::connect(ctx),
         44 => socket::sendto(ctx),
@@ -52,6 +56,14 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         55 => socket::peer_option(ctx),
         62 => signal::kill(ctx),
         63 => uts::uname(ctx),
+        64 => ipc::sem::semget(ctx),
+        65 | 220 => ipc::sem::semop(ctx),
+        66 => ipc::sem::semctl(ctx),
+        67 => ipc::shm::shmdt(ctx),
+        68 => ipc::msg::msgget(ctx),
+        69 => ipc::msg::msgsnd(ctx),
+        70 => ipc::msg::msgrcv(ctx),
+        71 => ipc::msg::msgctl(ctx),
         72 => misc::fcntl(ctx),
         73 => dirs::flock(ctx),
         76 => files::truncate(ctx),
