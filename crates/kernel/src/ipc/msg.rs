@@ -62,8 +62,8 @@ impl Search {
         match mtype {
             _ if flags & MSG_COPY != 0 => Search::Number(mtype),
             0 => Search::Any,
-            i64::MIN => Search::LessEqual(i64::MAX),
-            ..0 => Search::LessEqual(-mtype),
+            // The least of all has no counterpart.
+            ..0 => Search::LessEqual(mtype.checked_neg().unwrap_or(i64::MAX)),
             _ if flags & MSG_EXCEPT != 0 => Search::NotEqual(mtype),
             _ => Search::Equal(mtype),
         }
@@ -191,7 +191,7 @@ fn deliver(mut msg: Msg, max: usize, noerror: bool) -> Result<Msg> {
 impl MsgQueue {
     /// `msg_fits_inqueue`.
     fn fits(&self, len: usize) -> bool {
-        len as u64 + self.cbytes <= self.qbytes && 1 + self.messages.len() as u64 <= self.qbytes
+        len as u64 + self.cbytes <= self.qbytes && (self.messages.len() as u64) < self.qbytes
     }
 
     /// The end of `do_msgsnd`: to a receiver that sleeps (`pipelined_send`), or into the queue.

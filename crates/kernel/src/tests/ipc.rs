@@ -318,7 +318,11 @@ fn a_removed_segment_stays_until_it_is_detached() {
     let id = ns.shmget(&caller, 3, 5000, 0o600 | IPC_CREAT, make).unwrap();
     assert_eq!(ns.shm_info().pages, 2);
     assert_eq!(ns.shmget(&caller, 3, 5001, 0, make), Err(Errno::EINVAL));
-    ns.shmat(&caller, id, 0, |_| Ok(pages.0.store(true, Ordering::Relaxed))).unwrap();
+    ns.shmat(&caller, id, 0, |_| {
+        pages.0.store(true, Ordering::Relaxed);
+        Ok(())
+    })
+    .unwrap();
     ns.shm_rmid(&caller, id).unwrap();
     ns.shm_sweep();
     assert_eq!(ns.shm_stat(&caller, id, false, false).unwrap().perm.mode, SHM_DEST | 0o600);
@@ -360,8 +364,8 @@ proptest! {
         let (mut k, init) = boot();
         let id = array(&k, init, &[4, 4]);
         let mut tasks: Vec<TaskId> = (0..6).map(|_| fork(&mut k, init)).collect();
-        let mut held = vec![[0i32; 2]; 6];
-        let mut asked: Vec<Option<Vec<Sembuf>>> = vec![None; 6];
+        let mut held = [[0i32; 2]; 6];
+        let mut asked: [Option<Vec<Sembuf>>; 6] = Default::default();
         for (who, num, amount, what) in steps {
             let task = tasks[who];
             match what {
