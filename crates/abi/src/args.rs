@@ -154,6 +154,9 @@ pub const ARGS: &[ArgSpec] = &[
     spec(217, &[V, OB(2), V]),         // getdents64
     spec(234, &[V, V, V]),             // tgkill
     spec(235, &[P, I(32)]),            // utimes
+    spec(240, &[P, V, V, I(64)]),      // mq_open
+    spec(241, &[P]),                   // mq_unlink
+    spec(245, &[V, I(64), O(64)]),     // mq_getsetattr
     spec(254, &[V, P, V]),             // inotify_add_watch
     spec(257, &[V, P, V, V]),          // openat
     spec(258, &[V, P, V]),             // mkdirat

@@ -1,11 +1,11 @@
-//! System V IPC: `shmat(2)` and its relatives, `semop(2)`, `msgsnd(2)`, `msgrcv(2)` and the `*ctl(2)` calls.
+//! System V IPC and POSIX message queues: `shmat(2)` and its relatives, `semop(2)`, `msgsnd(2)`, `msgrcv(2)` and the `*ctl(2)` calls.
 //!
 //! The objects are the supervisor's. Memory of segments is mapped here, natively. A call that sleeps does so here, too, on a word of
 //! the slot, and then asks again ([`sleeping`]). Payloads that are too long for the slot travel in a memfd.
 
 use core::sync::atomic::AtomicU32;
 
-use nomina_abi::{SLOT_DATA, ipc, reply};
+use nomina_abi::{SLOT_DATA, SPAN_NULL, ipc, reply};
 
 use crate::area::Area;
 use crate::marshal::Arena;
@@ -306,4 +306,68 @@ pub fn msgrcv(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     };
     received.close();
     taken.map(|()| no_handler(ret))
+}
+
+/// `mq_notify(2)`.
+pub fn mq_notify(area: &Area, queue: u64, event: u64) -> Result<i64, i64> {
+    const SIGEVENT: u64 = 64;
+    const SIGEV_THREAD: u32 = 2;
+    const COOKIE: u64 = 32;
+    let mut call = [queue, SPAN_NULL, SPAN_NULL, 0, 0, 0];
+    if event != 0 {
+        let mut arena = Arena::new(area);
+        call[1] = arena.bytes(event, SIGEVENT)?;
+        if get_user::<u32>(event.wrapping_add(12))? == SIGEV_THREAD {
+            call[2] = arena.bytes(get_user(event)?, COOKIE)?;
+        }
+    }
+    Ok(request(area, nr::MQ_NOTIFY as u32, &call))
+}
+
+/// The time until which a queue is waited for. `EINVAL` for none that can be.
+fn deadline(at: u64) -> Result<Until, i64> {
+    if at == 0 {
+        return Ok(Until::Forever);
+    }
+    let [sec, nsec] = get_user::<[i64; 2]>(at)?;
+    if sec < 0 || !(0..NSEC_PER_SEC).contains(&nsec) {
+        return Err(err::EINVAL);
+    }
+    Ok(Until::Realtime([sec, nsec]))
+}
+
+/// The end of a call that handlers with `SA_RESTART` restart.
+fn restartable(ret: i64) -> i64 {
+    if ret == err::EINTR { err::ERESTARTSYS } else { ret }
+}
+
+/// `mq_timedsend(2)`.
+pub fn mq_timedsend(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    const LONGEST: u64 = 16 << 20;
+    let [queue, text, len, prio, timeout, _] = *args;
+    let until = deadline(timeout)?;
+    // More than any queue takes.
+    if len > LONGEST {
+        return Err(err::EMSGSIZE);
+    }
+    let payload = Payload::new(area, text, len)?;
+    let call = [queue, payload.arg, u64::from(prio as u32), 0, payload.file, 0];
+    let (ret, received) = sleeping(area, nr::MQ_TIMEDSEND, call, &until);
+    received.close();
+    Ok(restartable(ret))
+}
+
+/// `mq_timedreceive(2)`.
+pub fn mq_timedreceive(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [queue, text, room, prio, timeout, _] = *args;
+    let until = deadline(timeout)?;
+    let (ret, received) = sleeping(area, nr::MQ_TIMEDRECEIVE, [queue, room, 0, 0, 0, 0], &until);
+    let taken = if ret >= 0 {
+        let stored = if prio == 0 { Ok(()) } else { put_user(prio, out(area, 1) as u32) };
+        stored.and_then(|()| take(area, &received, text))
+    } else {
+        Ok(())
+    };
+    received.close();
+    taken.map(|()| restartable(ret))
 }

@@ -78,6 +78,9 @@ pub mod nr {
     pub const FUTEX: u64 = 202;
     pub const SEMTIMEDOP: u64 = 220;
     pub const CLOCK_GETTIME: u64 = 228;
+    pub const MQ_TIMEDSEND: u64 = 242;
+    pub const MQ_TIMEDRECEIVE: u64 = 243;
+    pub const MQ_NOTIFY: u64 = 244;
     pub const MEMFD_CREATE: u64 = 319;
     pub const SET_TID_ADDRESS: u64 = 218;
     pub const TIMER_CREATE: u64 = 222;
@@ -123,6 +126,7 @@ pub mod err {
     pub const EMFILE: i64 = -24;
     pub const EEXIST: i64 = -17;
     pub const ETIMEDOUT: i64 = -110;
+    pub const EMSGSIZE: i64 = -90;
     pub const EDEADLK: i64 = -35;
     pub const ENAMETOOLONG: i64 = -36;
     pub const ENOSYS: i64 = -38;

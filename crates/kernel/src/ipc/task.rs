@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::mqueue::{MqMsg, MqWait};
 use super::msg::{Msg, MsgWait};
 use super::sem::{SemUndoList, SemWait};
 use super::{IpcCaller, IpcNamespace};
@@ -19,6 +20,10 @@ pub enum IpcWait {
     Snd(Arc<IpcNamespace>, MsgWait<()>),
     /// `msgrcv(2)`.
     Rcv(Arc<IpcNamespace>, MsgWait<Msg>),
+    /// `mq_send(3)`.
+    MqSend(Arc<IpcNamespace>, MqWait<()>),
+    /// `mq_receive(3)`.
+    MqReceive(Arc<IpcNamespace>, MqWait<MqMsg>),
 }
 
 /// What a call that slept gives.
@@ -28,6 +33,8 @@ pub enum IpcWoken {
     Done,
     /// A message.
     Msg(Msg),
+    /// A message of a POSIX queue.
+    MqMsg(MqMsg),
 }
 
 impl IpcWait {
@@ -37,6 +44,8 @@ impl IpcWait {
             IpcWait::Sem(_, wait) => wait.sleeper.take().map(|result| result.map(|()| IpcWoken::Done)),
             IpcWait::Snd(_, wait) => wait.sleeper.take().map(|result| result.map(|()| IpcWoken::Done)),
             IpcWait::Rcv(_, wait) => wait.sleeper.take().map(|result| result.map(IpcWoken::Msg)),
+            IpcWait::MqSend(_, wait) => wait.sleeper.take().map(|result| result.map(|()| IpcWoken::Done)),
+            IpcWait::MqReceive(_, wait) => wait.sleeper.take().map(|result| result.map(IpcWoken::MqMsg)),
         }
     }
 
@@ -46,6 +55,12 @@ impl IpcWait {
             IpcWait::Sem(ns, wait) => ns.sem_cancel(wait).map(|result| result.map(|()| IpcWoken::Done)),
             IpcWait::Snd(ns, wait) => ns.msgsnd_cancel(wait).map(|result| result.map(|()| IpcWoken::Done)),
             IpcWait::Rcv(ns, wait) => ns.msgrcv_cancel(wait).map(|result| result.map(IpcWoken::Msg)),
+            IpcWait::MqSend(ns, wait) => {
+                ns.mq_send_cancel(wait).map(|result| result.map(|()| IpcWoken::Done))
+            }
+            IpcWait::MqReceive(ns, wait) => {
+                ns.mq_receive_cancel(wait).map(|result| result.map(IpcWoken::MqMsg))
+            }
         }
     }
 }

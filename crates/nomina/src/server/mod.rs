@@ -102,6 +102,8 @@ pub struct Server {
     pub ns_mnt: Arc<Mount>,
     /// Threads whose name was written to their `comm`.
     pub renamed: Mutex<std::collections::HashMap<TaskId, proc_source::Renamed>>,
+    /// Descriptors of POSIX message queues.
+    pub mqueues: ipc::mqueue::MqFiles,
     /// Memory of System V segments.
     pub segments: ipc::shm::Segments,
     /// Pseudo terminals.

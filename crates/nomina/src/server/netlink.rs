@@ -221,6 +221,13 @@ fn receive(shared: &Shared, socket: &NetlinkSocket, buffer: &mut [u8]) -> bool {
     true
 }
 
+impl NetlinkSocket {
+    /// Sends a message of the kernel's, where there is room.
+    pub fn send(&self, message: &[u8]) {
+        send(self, message);
+    }
+}
+
 /// Sends where there is room.
 fn send(socket: &NetlinkSocket, message: &[u8]) {
     let _ = rustix::net::send(&socket.ours, message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

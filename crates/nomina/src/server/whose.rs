@@ -51,6 +51,10 @@ impl Server {
     /// Whose the file behind a guest's descriptor, opened with `held`, is.
     pub fn whose(&self, fd: &OwnedFd, held: OFlags, stat: &Stat) -> Whose {
         let kind = stat.st_mode & S_IFMT;
+        if self.mqueues.has((stat.st_dev, stat.st_ino)) {
+            // Opened again it would be none of its descriptors.
+            return Whose::Host;
+        }
         if let Some(inode) = self.device_inode(stat.st_rdev, stat.st_mode) {
             return Whose::Named(self.root_mount(), inode);
         }

@@ -4,6 +4,7 @@
 //! ([`nomina_abi::reply::SLEEP`]), and asks again when it is woken, when a signal came, or when its time is over. Whoever makes it
 //! possible for the call to go on completes it in the model, so waking costs one host call, and order is the model's.
 
+pub mod mqueue;
 pub mod proc;
 pub mod shm;
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use nomina_abi as abi;
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::ipc::IpcCaller;
+use nomina_kernel::pid::{Pid, PidType};
 use nomina_kernel::signal::SignalTarget;
 
 use super::super::Server;
@@ -93,6 +95,23 @@ pub fn force_sig(ctx: &Ctx<'_>, signal: i32) -> Result<()> {
     let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
     send(server, ctx, &target, signal, &info, true)?;
     Ok(())
+}
+
+/// The signal that a POSIX message queue sends: the process `owner` learns of a message of `sender`.
+pub fn send_mesgq(server: &Arc<Server>, sender: &IpcCaller, owner: &Pid, signal: i32, value: u64) {
+    const SI_MESGQ: i32 = -3;
+    let Some(leader) = owner.task(PidType::Tgid) else { return };
+    let uid = {
+        let kernel = server.kernel.lock().unwrap();
+        kernel.task(leader).map_or(0, |task| task.cred().user_ns.from_kuid_munged(sender.cred.uid))
+    };
+    let mut info = info(signal, SI_MESGQ, sender.tgid.nr_ns(owner.ns()), uid, 0);
+    info[24..32].copy_from_slice(&value.to_ne_bytes());
+    server.host_pid_of(leader);
+    let Some(guest) = server.guests.by_task(leader) else { return };
+    let Some(pidfd) = guest.process.pidfd.get().filter(|_| signal != 0) else { return };
+    // SAFETY: a valid siginfo; the pidfd is a guest's. It fails only for a process that has ended.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info.as_ptr(), 0) };
 }
 
 /// `kill(2)`.

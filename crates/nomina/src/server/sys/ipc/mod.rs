@@ -1,5 +1,6 @@
 //! System V IPC and POSIX message queues: what their calls share.
 
+pub mod mqueue;
 pub mod msg;
 pub mod sem;
 pub mod shm;

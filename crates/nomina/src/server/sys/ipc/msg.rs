@@ -39,7 +39,7 @@ pub fn msgsnd(ctx: &mut Ctx<'_>) -> Result<Reply> {
 pub fn msgrcv(ctx: &mut Ctx<'_>) -> Result<Reply> {
     match resume(ctx) {
         Some(Ok(IpcWoken::Msg(msg))) => return received(ctx, &msg),
-        Some(Ok(IpcWoken::Done)) => return Err(Errno::EINTR),
+        Some(Ok(_)) => return Err(Errno::EINTR),
         Some(Err(sleep)) => return sleep.reply(Errno::EAGAIN),
         None => {}
     }
