@@ -122,6 +122,34 @@ struct Mqueue {
 }
 
 impl Mqueue {
+    fn new(
+        (uid, gid): (Kuid, Kgid),
+        mode: u32,
+        (maxmsg, msgsize): (i64, i64),
+        (user, bytes): (Kuid, u64),
+        charge: Charge,
+        now: i64,
+    ) -> Mqueue {
+        Mqueue {
+            linked: true,
+            uid,
+            gid,
+            mode,
+            ctime: now,
+            attr: MqAttr { maxmsg, msgsize, curmsgs: 0 },
+            user,
+            bytes,
+            opens: 0,
+            serial: 0,
+            qsize: 0,
+            messages: BTreeMap::new(),
+            notify: None,
+            receivers: Vec::new(),
+            senders: Vec::new(),
+            _charge: charge,
+        }
+    }
+
     /// `msg_insert`.
     fn insert(&mut self, msg: MqMsg) {
         self.serial += 1;
@@ -225,6 +253,13 @@ impl MqueueState {
         self.queues.get_mut(&ino).ok_or(Errno::EBADF)
     }
 
+    fn add(&mut self, name: &[u8], queue: Mqueue) -> u64 {
+        self.last_ino += 1;
+        self.queues.insert(self.last_ino, queue);
+        self.names.insert(name.to_vec(), self.last_ino);
+        self.last_ino
+    }
+
     /// Ends a queue that nobody can reach.
     fn put(&mut self, ns: &IpcNamespace, ino: u64) {
         if self.queues.get(&ino).is_some_and(|queue| !queue.linked && queue.opens == 0)
@@ -272,29 +307,43 @@ impl IpcNamespace {
         let bytes = tree + count * size;
         let charge = self.memory.charge(QUEUE_SIZE)?;
         self.memory.charge_mqueue(caller.cred.uid, bytes, open.rlimit)?;
-        state.last_ino += 1;
-        let ino = state.last_ino;
-        let queue = Mqueue {
-            linked: true,
-            uid: caller.cred.fsuid,
-            gid: caller.cred.fsgid,
-            mode,
-            ctime: caller.now,
-            attr: MqAttr { maxmsg, msgsize, curmsgs: 0 },
-            user: caller.cred.uid,
-            bytes,
-            opens: 1,
-            serial: 0,
-            qsize: 0,
-            messages: BTreeMap::new(),
-            notify: None,
-            receivers: Vec::new(),
-            senders: Vec::new(),
-            _charge: charge,
-        };
-        state.queues.insert(ino, queue);
-        state.names.insert(name.to_vec(), ino);
+        let owner = (caller.cred.fsuid, caller.cred.fsgid);
+        let queue = Mqueue::new(owner, mode, (maxmsg, msgsize), (caller.cred.uid, bytes), charge, caller.now);
+        let ino = state.add(name, queue);
+        state.queue(ino)?.opens = 1;
         Ok(ino)
+    }
+
+    /// Makes a queue of the default size by its name in the file system (`mqueue_create`).
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOSPC`, `ENOMEM`.
+    pub fn mq_create(&self, name: &[u8], owner: (Kuid, Kgid), mode: u32, now: i64) -> Result<u64> {
+        let mut state = lock(&self.mqueue);
+        if state.names.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        let limits = state.limits;
+        if state.queues.len() >= usize::try_from(limits.queues_max).unwrap_or(0) {
+            return Err(Errno::ENOSPC);
+        }
+        let size = (limits.msg_max.min(limits.msg_default), limits.msgsize_max.min(limits.msgsize_default));
+        let charge = self.memory.charge(QUEUE_SIZE)?;
+        let size = (i64::from(size.0), i64::from(size.1));
+        let queue = Mqueue::new(owner, mode, size, (owner.0, 0), charge, now);
+        Ok(state.add(name, queue))
+    }
+
+    /// Removes a name, whoever asks.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn mq_remove(&self, name: &[u8]) -> Result<()> {
+        let mut state = lock(&self.mqueue);
+        let ino = state.names.remove(name).ok_or(Errno::ENOENT)?;
+        state.queue(ino)?.linked = false;
+        state.put(self, ino);
+        Ok(())
     }
 
     /// Takes back what users were charged for.
