@@ -53,12 +53,7 @@ impl Report {
 }
 
 /// The guardian's life, after the first guest was forked from it. Returns when all guests are dead.
-pub(crate) fn watch(
-    supervisor: RawFd,
-    control: RawFd,
-    first: libc::pid_t,
-    reception: &mut Reception<'_>,
-) {
+pub(crate) fn watch(supervisor: RawFd, control: RawFd, first: libc::pid_t, reception: &mut Reception<'_>) {
     // SAFETY: plain system calls on valid arguments throughout; this process has one thread.
     unsafe {
         let mut mask: libc::sigset_t = std::mem::zeroed();

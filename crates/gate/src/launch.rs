@@ -16,9 +16,9 @@ use lockdown::{Recruit, Session, native_nproc};
 mod enter;
 mod lockdown;
 
+use crate::sock;
 pub(crate) use enter::Reception;
 pub use enter::{Enter, Entered, Entrance, Visit};
-use crate::sock;
 
 /// Steps of the launch that can fail in the first guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -343,7 +343,6 @@ impl Drop for Control {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }
-
 
 fn errno() -> i32 {
     // SAFETY: errno is this thread's.

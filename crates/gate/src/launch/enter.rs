@@ -178,8 +178,7 @@ impl<'a> Reception<'a> {
             message.msg_iovlen = 1;
             message.msg_control = space.as_mut_ptr().cast();
             message.msg_controllen = size_of_val(&space);
-            let got =
-                libc::recvmsg(control, &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC);
+            let got = libc::recvmsg(control, &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC);
             if got <= 0 {
                 return got < 0 && matches!(errno(), libc::EAGAIN | libc::EINTR);
             }
@@ -220,8 +219,7 @@ impl<'a> Reception<'a> {
             };
             if pid == 0 {
                 let Some((argv, envp)) = map_strings(strings) else { libc::_exit(125) };
-                let session =
-                    if flags & WITH_TERMINAL != 0 { Session::Terminal } else { Session::Own };
+                let session = if flags & WITH_TERMINAL != 0 { Session::Terminal } else { Session::Own };
                 let stdio = [stdin, stdout, stderr];
                 let pattern = &self.pattern;
                 Recruit { stdio, socket, control, session, argv, envp, ..*pattern }.run();
@@ -258,7 +256,9 @@ impl<'a> Reception<'a> {
 unsafe fn send(socket: RawFd, report: Report) {
     let bytes = report.bytes();
     // SAFETY: a local buffer.
-    unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
+    unsafe {
+        libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+    };
 }
 
 type Strings = *const *const libc::c_char;

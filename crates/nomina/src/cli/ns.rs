@@ -132,9 +132,13 @@ fn nsproxies(view: &View) -> Table {
             nsproxy.time,
         ];
         let mut cells = vec![nsproxy.id.to_string(), nsproxy.count.to_string()];
-        cells.extend(own.iter().zip(above).map(|(inum, above)| {
-            if *inum == above { "\"".to_owned() } else { inum.to_string() }
-        }));
+        cells.extend(
+            own.iter().zip(above).map(
+                |(inum, above)| {
+                    if *inum == above { "\"".to_owned() } else { inum.to_string() }
+                },
+            ),
+        );
         cells.push(holders(view, nsproxy.id));
         table.row(cells);
         above = own;
@@ -220,7 +224,8 @@ fn what(view: &View, ns: &NamespaceView) -> String {
         ),
         "pid" => {
             let of = |process: &&nomina::inspector::view::ProcessView| {
-                process.pids.last() == Some(&1) && process.threads.iter().any(|thread| thread.pid_ns == ns.inum)
+                process.pids.last() == Some(&1)
+                    && process.threads.iter().any(|thread| thread.pid_ns == ns.inum)
             };
             let init = view.processes.iter().find(of);
             init.map_or(String::new(), |init| format!("init is {} {}", init.pid, init.comm))

@@ -111,13 +111,15 @@ fn rows<'v>(view: &'v View, args: &PsArgs) -> Vec<Row<'v>> {
         stack.extend(children.remove(&process.pid).unwrap_or_default().into_iter().rev());
     }
     let wanted = |process: &&ProcessView| {
-        let user = args.user.as_ref().is_none_or(|user| {
-            process.user.as_ref() == Some(user) || process.uid.to_string() == *user
-        });
+        let user = args
+            .user
+            .as_ref()
+            .is_none_or(|user| process.user.as_ref() == Some(user) || process.uid.to_string() == *user);
         user && (args.all || process.state != "Z")
     };
     let of = |process: &'v ProcessView| {
-        let threads = if args.all { &process.threads[..] } else { &process.threads[..1.min(process.threads.len())] };
+        let threads =
+            if args.all { &process.threads[..] } else { &process.threads[..1.min(process.threads.len())] };
         threads.iter().map(move |thread: &ThreadView| Row {
             sandbox: &view.id,
             name: view.name.as_deref(),
@@ -133,10 +135,7 @@ fn write_table(views: &[View], rows: &[Row<'_>], out: impl Write) -> io::Result<
     let mut table = Table::new(&["SANDBOX", "NAME", "USER", ">PID", ">HOST", "STATE", ">AGE", "COMMAND"]);
     for row in rows {
         let process = row.process;
-        let depth = views
-            .iter()
-            .find(|view| view.id == row.sandbox)
-            .map_or(0, |view| depth(view, process));
+        let depth = views.iter().find(|view| view.id == row.sandbox).map_or(0, |view| depth(view, process));
         let thread = row.tid != process.pid;
         let command = if thread { format!("[thread of {}]", process.pid) } else { process.shown_command() };
         table.row(vec![
@@ -180,12 +179,20 @@ mod tests {
 
     fn process(pid: i32, ppid: i32) -> ProcessView {
         let threads = vec![ThreadView { tid: pid, ..ThreadView::default() }];
-        ProcessView { pid, ppid, state: "S".into(), threads, comm: format!("p{pid}"), ..ProcessView::default() }
+        ProcessView {
+            pid,
+            ppid,
+            state: "S".into(),
+            threads,
+            comm: format!("p{pid}"),
+            ..ProcessView::default()
+        }
     }
 
     #[test]
     fn children_stand_behind_their_parents_and_the_swapper_not_at_all() {
-        let processes = vec![process(0, 0), process(1, 0), process(2, 1), process(3, 1), process(4, 2), process(9, 0)];
+        let processes =
+            vec![process(0, 0), process(1, 0), process(2, 1), process(3, 1), process(4, 2), process(9, 0)];
         let view = View { processes, ..View::default() };
         let args = PsArgs { sandboxes: vec![], all: false, user: None, quiet: false, json: false };
         let order: Vec<i32> = rows(&view, &args).iter().map(|row| row.tid).collect();

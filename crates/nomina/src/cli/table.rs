@@ -51,7 +51,8 @@ impl Table {
             for (column, cell) in cells.iter().enumerate() {
                 let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
                 let gap = if column == 0 { "" } else { "  " };
-                let (before, after) = if self.headings[column].starts_with('>') { (&*pad, "") } else { ("", &*pad) };
+                let (before, after) =
+                    if self.headings[column].starts_with('>') { (&*pad, "") } else { ("", &*pad) };
                 line.push_str(&format!("{gap}{before}{cell}{after}"));
             }
             line.trim_end().to_owned()

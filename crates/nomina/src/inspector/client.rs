@@ -12,7 +12,7 @@ use super::runtime_dir::{Connected, ID_LEN, RuntimeDir};
 use super::view::View;
 
 /// How long a supervisor may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A sandbox that is running, or whose supervisor is stopped.
 #[derive(Clone, Debug)]
@@ -61,11 +61,7 @@ pub fn find(which: Option<&str>) -> Result<Found, InspectError> {
 
 impl Found {
     /// Asks; leaves the connection open.
-    fn ask(
-        &self,
-        request: Request,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(UnixStream, Answer), InspectError> {
+    fn ask(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<(UnixStream, Answer), InspectError> {
         let silent = |error| InspectError::Silent { id: self.id.clone(), error };
         let stream = match self.dir.connect(&self.id, PATIENCE).map_err(silent)? {
             Connected::Yes(socket) => UnixStream::from(socket),

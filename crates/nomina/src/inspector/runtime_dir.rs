@@ -33,7 +33,9 @@ pub enum RuntimeDirError {
     #[error("name {0}: not usable; take 1 to 64 letters, digits, `.`, `_` and `-`, a letter or digit first")]
     BadName(String),
     /// Another one has it.
-    #[error("name {0}: sandbox {1} that is running has it; choose another, or end that one with `nomina kill {0}`")]
+    #[error(
+        "name {0}: sandbox {1} that is running has it; choose another, or end that one with `nomina kill {0}`"
+    )]
     NameTaken(String, String),
     /// The host refused.
     #[error("entering the sandbox in {}: {error}; without --name this is not needed", dir.display())]
@@ -113,7 +115,8 @@ impl RuntimeDir {
             match RuntimeDir::open(&path) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => {
-                    let error = made.err().filter(|e| *e != rustix::io::Errno::EXIST).map_or(error, Into::into);
+                    let error =
+                        made.err().filter(|e| *e != rustix::io::Errno::EXIST).map_or(error, Into::into);
                     why = format!("{}: {error}", path.display());
                 }
             }

@@ -246,7 +246,8 @@ fn unmangle(word: &[u8]) -> String {
     let mut rest = word;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
-        let octal = tail.get(..3).filter(|digits| byte == b'\\' && digits.iter().all(|d| (b'0'..b'8').contains(d)));
+        let octal =
+            tail.get(..3).filter(|digits| byte == b'\\' && digits.iter().all(|d| (b'0'..b'8').contains(d)));
         match octal {
             Some(digits) => {
                 out.push(digits.iter().fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0')) as u8);
@@ -264,7 +265,8 @@ mod tests {
 
     #[test]
     fn a_line_of_mountinfo_is_taken_apart() {
-        let text = b"36 35 98:0 /mnt1 /mnt\\040a rw,noatime shared:7 master:1 - ext3 /dev/root rw,errors=continue\n\
+        let text =
+            b"36 35 98:0 /mnt1 /mnt\\040a rw,noatime shared:7 master:1 - ext3 /dev/root rw,errors=continue\n\
             1 0 0:1 / / ro unbindable - tmpfs none rw\n";
         let mounts = MountView::parse_all(text);
         assert_eq!(mounts.len(), 2);

@@ -57,7 +57,8 @@ pub fn names(text: &[u8]) -> HashMap<u32, String> {
     let mut names = HashMap::new();
     for line in text.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b':');
-        let (Some(name), _, Some(Some(uid))) = (fields.next(), fields.next(), fields.next().map(number)) else {
+        let (Some(name), _, Some(Some(uid))) = (fields.next(), fields.next(), fields.next().map(number))
+        else {
             continue;
         };
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-+$".contains(byte);

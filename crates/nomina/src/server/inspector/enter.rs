@@ -63,7 +63,9 @@ fn read_inside(fs: &FsStruct, name: &[u8]) -> Vec<u8> {
     if path.inode().file_type() & S_IFMT != S_IFREG {
         return text;
     }
-    if let Ok(Opened::Host(fd) | Opened::Copy(fd)) = path.inode().open((libc::O_RDONLY | libc::O_CLOEXEC) as u32) {
+    if let Ok(Opened::Host(fd) | Opened::Copy(fd)) =
+        path.inode().open((libc::O_RDONLY | libc::O_CLOEXEC) as u32)
+    {
         let _ = std::fs::File::from(fd).take(LONGEST).read_to_end(&mut text);
     }
     text
@@ -149,11 +151,14 @@ fn start(
 
     let argv: Vec<&[u8]> = request.argv.iter().map(|word| word.as_slice()).collect();
     let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
-        return Err(Refusal::new("exec: no command; give the program to run inside, as in `nomina exec NAME sh`"));
+        return Err(Refusal::new(
+            "exec: no command; give the program to run inside, as in `nomina exec NAME sh`",
+        ));
     };
     let prefix = spawn::find_program(server, &thread, OsStr::from_bytes(program), &env, &fs)
         .map_err(|error| Refusal { code: error.exit_code(), what: error.to_string() })?;
-    let argv = prefix.iter().map(Vec::as_slice).chain(argv.iter().copied().skip(usize::from(!prefix.is_empty())));
+    let argv =
+        prefix.iter().map(Vec::as_slice).chain(argv.iter().copied().skip(usize::from(!prefix.is_empty())));
     let nul = |_| Refusal::new("exec: a NUL byte in an argument or variable");
     let argv: Vec<CString> = c_strings(argv).map_err(nul)?;
     let envp: Vec<Vec<u8>> =
@@ -167,7 +172,8 @@ fn start(
     }
     let entrance = server.entrance.get().ok_or_else(|| Refusal::new("exec: the sandbox is just starting"))?;
     let launch = |error: nomina_gate::launch::LaunchError| Refusal::new(format!("exec: {error}"));
-    let enter = Enter { stdio: borrowed, socket: socket.as_fd(), argv: &argv, envp: &envp, terminal: request.tty };
+    let enter =
+        Enter { stdio: borrowed, socket: socket.as_fd(), argv: &argv, envp: &envp, terminal: request.tty };
     let mut entered = entrance.enter(&enter).map_err(launch)?;
     let (listener, _) = Listener::new(entered.take_listener());
     let _ = thread.gate.listener.set(listener);
@@ -201,7 +207,9 @@ fn credentials(
     let gid = group.or(entry.as_ref().map(|entry| entry.gid)).unwrap_or(uid);
     let user_ns = &target.user_ns;
     let unmapped = |what: &str, id: u32| {
-        Refusal::new(format!("{what} {id}: has no number in the user namespace of the process; see `nomina ns`"))
+        Refusal::new(format!(
+            "{what} {id}: has no number in the user namespace of the process; see `nomina ns`"
+        ))
     };
     let kuid = user_ns.make_kuid(uid).ok_or_else(|| unmapped("user", uid))?;
     let kgid = user_ns.make_kgid(gid).ok_or_else(|| unmapped("group", gid))?;

@@ -7,16 +7,17 @@ use nomina_kernel::errno::Errno;
 use nomina_kernel::signal::SignalTarget;
 use nomina_kernel::task::TaskId;
 
-use super::Refusal;
 use super::super::Server;
 use super::super::sys::signal;
+use super::Refusal;
 use crate::inspector::protocol::KillRequest;
 
 /// Sends what is asked; gives to how many processes.
 pub fn kill(server: &Arc<Server>, request: &KillRequest) -> Result<usize, Refusal> {
     let targets: Vec<SignalTarget> = {
         let kernel = server.kernel.lock().unwrap();
-        let ns = server.first_pid_ns.get().ok_or_else(|| Refusal::new("kill: the sandbox has no processes"))?;
+        let ns =
+            server.first_pid_ns.get().ok_or_else(|| Refusal::new("kill: the sandbox has no processes"))?;
         let outside = kernel.init_task();
         let tasks: Vec<TaskId> = if request.all {
             kernel.tasks_in_ns(ns).into_iter().map(|(_, task)| task).collect()
@@ -25,7 +26,9 @@ pub fn kill(server: &Arc<Server>, request: &KillRequest) -> Result<usize, Refusa
             let find = |pid: &i32| {
                 let task = ns.find(*pid).and_then(|pid| pid.task(nomina_kernel::pid::PidType::Pid));
                 task.and_then(|task| kernel.leader_of(task)).ok_or_else(|| {
-                    Refusal::new(format!("pid {pid}: no such process inside; `nomina ps` shows their numbers"))
+                    Refusal::new(format!(
+                        "pid {pid}: no such process inside; `nomina ps` shows their numbers"
+                    ))
                 })
             };
             pids.iter().map(find).collect::<Result<_, _>>()?

@@ -91,7 +91,9 @@ fn serve(server: &Arc<Server>, identity: &Identity, stream: &UnixStream) -> io::
     stream.set_write_timeout(Some(PATIENCE))?;
     let Some(((id, request), fds)) = recv::<(String, Request)>(stream, REQUEST_MAX)? else { return Ok(()) };
     let answer = match request {
-        _ if id != identity.id => Err(Refusal::new(format!("sandbox {id}: its entry leads to another sandbox"))),
+        _ if id != identity.id => {
+            Err(Refusal::new(format!("sandbox {id}: its entry leads to another sandbox")))
+        }
         Request::View { mounts } => Ok(Answer::View(Box::new(snapshot::view(server, identity, mounts)))),
         Request::Kill(request) => kill::kill(server, &request).map(Answer::Killed),
         Request::Exec(request) => enter::exec(server, identity, &request, fds, stream),

@@ -104,10 +104,7 @@ fn host_state(pid: i32) -> Option<char> {
     stat.get(end + 2).map(|&byte| char::from(byte))
 }
 
-fn gather(
-    kernel: &Kernel,
-    server: &Server,
-) -> (Vec<ProcessView>, Vec<NsProxyView>, Namespaces, Vec<TaskId>) {
+fn gather(kernel: &Kernel, server: &Server) -> (Vec<ProcessView>, Vec<NsProxyView>, Namespaces, Vec<TaskId>) {
     let first_ns = server.first_pid_ns.get();
     let nr = |pid: &Pid| first_ns.map_or(0, |ns| pid.nr_ns(ns));
     let mut namespaces = Namespaces::default();
@@ -116,7 +113,8 @@ fn gather(
     let mut processes = Vec::new();
     let mut ids = Vec::new();
     for leader in kernel.tasks() {
-        let Some(signal) = kernel.signal_of(leader.id()).filter(|signal| signal.leader() == leader.id()) else {
+        let Some(signal) = kernel.signal_of(leader.id()).filter(|signal| signal.leader() == leader.id())
+        else {
             continue;
         };
         let mut threads = Vec::new();
@@ -202,7 +200,8 @@ impl Namespaces {
         view.level = Some(ns.level());
         view.parent = ns.parent().map(|parent| parent.common().inum());
         view.owner_uid = Some(ns.owner_uid());
-        let extents = |kind| ns.map(kind).extents().iter().map(|e| [e.first, e.lower_first, e.count]).collect();
+        let extents =
+            |kind| ns.map(kind).extents().iter().map(|e| [e.first, e.lower_first, e.count]).collect();
         (view.uid_map, view.gid_map) = (extents(MapKind::Uid), extents(MapKind::Gid));
         view
     }
@@ -214,12 +213,9 @@ impl Namespaces {
         // A zombie has left its namespaces but for the number it still has.
         self.add_pid_ns(task.pid().ns()).tasks += 1;
         self.add_pid_ns(&nsproxy.pid_for_children);
-        for common in [
-            nsproxy.ipc.common(),
-            nsproxy.net.common(),
-            nsproxy.cgroup.common(),
-            nsproxy.time.common(),
-        ] {
+        for common in
+            [nsproxy.ipc.common(), nsproxy.net.common(), nsproxy.cgroup.common(), nsproxy.time.common()]
+        {
             self.add(common).tasks += 1;
         }
         self.add(nsproxy.time_for_children.common());

@@ -59,8 +59,8 @@ fn send(
     }
     let kernel = server.kernel.lock().unwrap();
     let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
-    let reaches = !is_init
-        || kernel.signal_reaches(Some(sender), target.task, signal, has_handler(host_pid, signal));
+    let reaches =
+        !is_init || kernel.signal_reaches(Some(sender), target.task, signal, has_handler(host_pid, signal));
     drop(kernel);
     if !reaches {
         return Ok(true);
