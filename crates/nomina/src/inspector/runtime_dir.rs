@@ -333,7 +333,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let (dir, timeout) = (dir_in(&base), Duration::from_secs(1));
         let entry = Entry::create_in(dir_in(&base), Some("a")).unwrap();
-        assert_eq!(dir.ids(), [entry.id.clone()]);
+        assert_eq!(dir.ids(), std::slice::from_ref(&entry.id));
         assert!(matches!(dir.connect(&entry.id, timeout), Ok(Connected::Yes(_))));
         dir.remove_stale(&entry.id);
         assert_eq!(dir.ids().len(), 1, "it is not stale");

@@ -111,7 +111,9 @@ impl Lanes {
             let process = &view.processes[index];
             let parent = row_of_pid.get(&process.ppid).copied().filter(|_| process.pid != 0);
             row_of_pid.entry(process.pid).or_insert(rows.len());
-            let mut groups: Vec<((Option<usize>, u64, u64), Vec<i32>)> = Vec::new();
+            // Tasks by what they are in: nsproxy, user and pid namespace.
+            type Group = ((Option<usize>, u64, u64), Vec<i32>);
+            let mut groups: Vec<Group> = Vec::new();
             for thread in &process.threads {
                 let key = (thread.nsproxy, thread.user_ns, thread.pid_ns);
                 match groups.iter_mut().find(|(known, _)| *known == key) {

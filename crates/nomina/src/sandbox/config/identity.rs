@@ -79,6 +79,8 @@ fn read_first(roots: &[&Path], file: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     fn tree() -> tempfile::TempDir {
