@@ -105,6 +105,18 @@ mod tests {
         }
     }
 
+    /// `NOMINA_WRITE=1 cargo test -p nomina picture` draws it anew.
+    #[test]
+    fn the_picture_in_the_readme_is_what_is_drawn() {
+        let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/namespaces");
+        let view = std::fs::read(format!("{assets}.json")).unwrap();
+        let picture = svg(&serde_json::from_slice(&view).unwrap());
+        if std::env::var_os("NOMINA_WRITE").is_some() {
+            std::fs::write(format!("{assets}.svg"), &picture).unwrap();
+        }
+        assert!(std::fs::read_to_string(format!("{assets}.svg")).unwrap() == picture);
+    }
+
     #[test]
     fn text_cannot_be_taken_for_markup() {
         let svg = svg(&view(5));
@@ -118,7 +130,7 @@ mod tests {
             let view = view(count);
             let picture = svg(&view);
             assert_eq!(picture, svg(&view));
-            for process in &view.processes {
+            for process in view.processes.iter().filter(|process| process.pid != 0) {
                 assert!(picture.contains(&format!(">{} p{}", process.pid, process.pid)), "{count}");
             }
         }
