@@ -18,8 +18,7 @@ class Runtime:
     def __init__(self, t):
         self.t = t
         self.dir = t.dir / "runtime"
-        self.dir.mkdir(mode=0o700)
-        self.env = {**os.environ, "XDG_RUNTIME_DIR": str(self.dir)}
+        self.env = {**os.environ, "NOMINA_RUNTIME_DIR": str(self.dir)}
 
     def nomina(self, *args, **kw):
         return self.t.native([*Settings.lockdown, Settings.nomina, *args], env=self.env, **kw)
@@ -38,7 +37,7 @@ class Runtime:
         return {(r["name"], r["pid"]): r for r in self.json("ps", *args)}
 
     def entries(self):
-        d = self.dir / "nomina"
+        d = self.dir
         return sorted(x.name for x in d.iterdir()) if d.exists() else []
 
 
@@ -221,14 +220,8 @@ def those_who_entered_die_with_the_supervisor(t):
 def exec_gives_a_terminal_with_job_control(t):
     r = Runtime(t)
     r.start("x", ["sleep", "600"])
-    os.environ["XDG_RUNTIME_DIR"], before = str(r.dir), os.environ.get("XDG_RUNTIME_DIR")
-    try:
-        tm = Tmux(t, [*Settings.lockdown, Settings.nomina, "exec", "-e", "PS1=ready> ", "x", "bash", "--norc", "-i"], inside=False)
-    finally:
-        if before is None:
-            del os.environ["XDG_RUNTIME_DIR"]
-        else:
-            os.environ["XDG_RUNTIME_DIR"] = before
+    command = ["env", f"NOMINA_RUNTIME_DIR={r.dir}", *Settings.lockdown, Settings.nomina, "exec", "-e", "PS1=ready> ", "x", "bash", "--norc", "-i"]
+    tm = Tmux(t, command, inside=False)
     try:
         tm.expect("ready>")
         tm.line("tty; stty size; echo A$?A")
@@ -354,7 +347,7 @@ def a_guest_cannot_ask(t):
     r = Runtime(t)
     r.start("victim", ["sleep", "600"])
     t.write("reach.py", REACH)
-    d = r.dir / "nomina"
+    d = r.dir
     reach = lambda opts: t.native(t.argv(["python3", t.dir / "reach.py", d], opts), env=r.env).ok().lacks("REACHED", "OPENED")
     reach(["--rw", t.dir])
     reach(["--rw", "/var/tmp"])

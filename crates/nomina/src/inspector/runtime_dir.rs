@@ -1,5 +1,6 @@
 //! The user's runtime directory, where running sandboxes are found: `$XDG_RUNTIME_DIR/nomina`, else `/run/user/UID/nomina`,
-//! else `/tmp/nomina-UID`.
+//! else `/tmp/nomina-UID`. Sandboxes are looked for in all of these, since not every login has the variable. With
+//! `$NOMINA_RUNTIME_DIR` it is that directory only.
 //!
 //! A sandbox is a socket `ID.sock` in it, and, when it has a name, a symbolic link `NAME.name` to that. The link is made by one
 //! call that fails when there is one already, so a name belongs to one sandbox at a time. A socket nobody listens at any more
@@ -62,6 +63,9 @@ pub(super) enum Connected {
 
 /// Where sandboxes of the calling user may be found, best first.
 pub fn candidates() -> Vec<PathBuf> {
+    if let Some(dir) = std::env::var_os("NOMINA_RUNTIME_DIR") {
+        return vec![dir.into()];
+    }
     let uid = rustix::process::geteuid().as_raw();
     let xdg = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let mut all: Vec<PathBuf> = xdg.into_iter().map(|dir| dir.join("nomina")).collect();
