@@ -119,6 +119,10 @@ impl Reaper {
         });
         for leader in gone {
             let mut kernel = server.kernel.lock().unwrap();
+            let host_pid = leader.process.host_pid.load(Ordering::Acquire);
+            if host_pid != 0 {
+                server.pids.depart(&kernel, leader.task, host_pid, true);
+            }
             if let Some(parent) = kernel.task(leader.task).map(|task| task.real_parent()) {
                 let _ = kernel.reap(parent, leader.task);
             }
