@@ -28,6 +28,7 @@ pub mod netlink;
 pub mod opens;
 pub mod overlayfs;
 pub mod pids;
+pub mod privs;
 pub mod proc_source;
 pub mod reaper;
 pub mod reporters;
@@ -78,6 +79,8 @@ pub struct Server {
     pub datagrams: datagram::Datagrams,
     /// Threads whose writes to limited file systems are looked at.
     pub reporters: reporters::Reporters,
+    /// Files with set-ID bits that are open for writing.
+    pub privs: privs::Privs,
     /// Names of unix sockets.
     pub unix: sys::socket::UnixNames,
     /// Host owner and sandbox user.
