@@ -33,6 +33,7 @@ pub mod proc_source;
 pub mod reaper;
 pub mod reporters;
 pub mod request;
+pub mod robust;
 pub mod spares;
 pub mod stats;
 pub mod sys;
@@ -119,6 +120,8 @@ pub struct Server {
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Processes that are about to be ended.
+    pub robust: robust::Robust,
     /// Tokens of new tasks.
     pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.

@@ -129,6 +129,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::REAP => process::reap(ctx),
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
+        op::MARKED => {
+            ctx.server.robust.marked(&ctx.thread.process);
+            Ok(().into())
+        }
         op::SENDER => datagram::sender(ctx),
         _ => Err(Errno::ENOSYS),
     }
