@@ -186,6 +186,19 @@ impl Server {
         })
     }
 
+    /// The first threads of all guest processes, those included that have not asked for anything yet.
+    pub fn leaders(self: &Arc<Self>) -> Vec<Arc<GuestThread>> {
+        for silent in self.guests.waiting() {
+            self.seek(&silent);
+        }
+        let mut all = self.guests.all();
+        all.retain(|thread| {
+            let pid = thread.process.host_pid.load(Ordering::Acquire);
+            pid != 0 && thread.host_tid.load(Ordering::Acquire) == pid
+        });
+        all
+    }
+
     /// Real user and group of a guest process.
     pub fn real_ids_of_host_pid(self: &Arc<Self>, host: i32) -> Option<(u32, u32)> {
         let thread = self.guest_of_host_pid(host)?;

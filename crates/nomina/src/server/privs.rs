@@ -90,7 +90,7 @@ impl Privs {
     }
 
     /// Looks at what has been written so far.
-    pub fn apply(&self, server: &Server) {
+    pub fn apply(&self, server: &Arc<Server>) {
         if self.count.load(Ordering::Acquire) == 0 {
             return;
         }
@@ -166,13 +166,9 @@ fn remove(dentry: &Dentry, cred: &Cred) -> Result<()> {
 }
 
 /// The processes that have a host file open for writing.
-fn writers(server: &Server, key: (u64, u64)) -> Vec<TaskId> {
-    let leader = |thread: &&Arc<GuestThread>| {
-        let pid = thread.process.host_pid.load(Ordering::Acquire);
-        pid != 0 && thread.host_tid.load(Ordering::Acquire) == pid
-    };
-    let all = server.guests.all();
-    all.iter().filter(leader).filter(|thread| holds(thread, key)).map(|thread| thread.task).collect()
+fn writers(server: &Arc<Server>, key: (u64, u64)) -> Vec<TaskId> {
+    let leaders = server.leaders();
+    leaders.iter().filter(|thread| holds(thread, key)).map(|thread| thread.task).collect()
 }
 
 /// Whether the process of a thread has a host file open for writing.

@@ -61,13 +61,10 @@ pub(super) fn adopt(server: &Arc<Server>, sockets: &[Arc<Datagram>]) {
 }
 
 /// Which guest processes hold which sockets, by inode number.
-fn holders(server: &Server) -> HashMap<u64, Vec<Arc<GuestThread>>> {
+fn holders(server: &Arc<Server>) -> HashMap<u64, Vec<Arc<GuestThread>>> {
     let mut holders: HashMap<u64, Vec<Arc<GuestThread>>> = HashMap::new();
-    for thread in server.guests.all() {
+    for thread in server.leaders() {
         let pid = thread.process.host_pid.load(Ordering::Acquire);
-        if pid == 0 || thread.host_tid.load(Ordering::Acquire) != pid {
-            continue;
-        }
         for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
             let Ok(link) = std::fs::read_link(entry.path()) else { continue };
             let ino =
@@ -148,6 +145,8 @@ impl Datagrams {
         let mut state = socket.state.lock().unwrap();
         let orphan = state.orphan.as_mut().filter(|orphan| orphan.owner == thread)?;
         orphan.asked += 1;
+        // The message must be gone before the socket gets another peer.
+        let _ = rustix::net::recv(&socket.ours, &mut [0u8; 1], RecvFlags::DONTWAIT);
         Some(Err(if std::mem::replace(&mut orphan.refused, true) {
             Errno::ENOTCONN
         } else {
