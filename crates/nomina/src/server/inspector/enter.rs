@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nomina_gate::launch::{Enter, Visit, c_strings};
@@ -317,6 +317,8 @@ fn reap(server: &Arc<Server>, task: TaskId) {
         let reaped = {
             let mut kernel = server.kernel.lock().unwrap();
             let outside = kernel.init_task();
+            let host_pid = thread.process.host_pid.load(Ordering::Acquire);
+            server.pids.depart(&kernel, task, host_pid, true);
             kernel.reap(outside, task)
         };
         if reaped != Err(Errno::ECHILD) {
