@@ -155,7 +155,11 @@ impl Inode for File {
     }
     fn open(&self, flags: u32) -> Result<Opened> {
         // `write(2)` of a queue is none of its operations.
-        if crate::proc::generic::wants_write(flags) { Err(Errno::EINVAL) } else { self.text().map(Opened::Text) }
+        if crate::proc::generic::wants_write(flags) {
+            Err(Errno::EINVAL)
+        } else {
+            self.text().map(Opened::Text)
+        }
     }
     fn setattr(&self, set: &SetAttr) -> Result<()> {
         let ns = self.fs.ns.upgrade().ok_or(Errno::ENOENT)?;

@@ -144,7 +144,8 @@ impl Segment {
 
     /// `shm_may_destroy`.
     fn may_destroy(&self, forced: bool) -> bool {
-        !self.file.is_attached() && (self.perm.mode & SHM_DEST != 0 || (forced && self.creator.is_none()))
+        let doomed = self.perm.mode & SHM_DEST != 0 || (forced && self.creator.is_none());
+        doomed && !self.file.is_attached()
     }
 }
 
@@ -265,10 +266,9 @@ impl IpcNamespace {
         for segment in shm.ids.iter_mut().filter(|segment| segment.creator == Some(task)) {
             segment.creator = None;
         }
-        if shm.limits.rmid_forced {
-            drop(shm);
-            self.shm_sweep();
-        }
+        drop(shm);
+        // It may have been the last that had one.
+        self.shm_sweep();
     }
 
     /// `IPC_STAT`; with `index` `SHM_STAT`, and `SHM_STAT_ANY` when `any`.

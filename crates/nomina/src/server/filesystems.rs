@@ -202,7 +202,11 @@ impl FileSystemType for Mqueue {
     }
     fn get_tree(&self, fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
         let iflags = SuperIflags::NOEXEC | SuperIflags::NODEV;
-        Ok(fill_super(fc, nomina_fs::mqueue::new(anon_dev(), fc.caller.nsproxy.ipc_ns(), fc.caller.pid_ns.clone()), iflags))
+        Ok(fill_super(
+            fc,
+            nomina_fs::mqueue::new(anon_dev(), fc.caller.nsproxy.ipc_ns(), fc.caller.pid_ns.clone()),
+            iflags,
+        ))
     }
 }
 
