@@ -51,7 +51,8 @@ use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::whose::Streams;
 use crate::server::{
-    Server, controls, fuse, handle, netlink, pids, reaper, robust, spares, stats, turns, watcher, worker,
+    Server, controls, fuse, handle, netlink, pids, reaper, robust, spares, stats, tether, turns, watcher,
+    worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -457,6 +458,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         streams: OnceLock::new(),
         shim: OnceLock::new(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
+        tethers: tether::Tethers::new().map_err(host_error("making a pipe"))?,
         robust: robust::Robust::new().map_err(host_error("making a timer"))?,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
