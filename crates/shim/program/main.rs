@@ -24,6 +24,7 @@ mod masked;
 mod message;
 mod patch;
 mod process;
+mod seccomp;
 mod sighand;
 mod signal;
 mod slot;

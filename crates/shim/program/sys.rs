@@ -84,6 +84,7 @@ pub mod nr {
     pub const RECVMMSG: u64 = 299;
     pub const PRLIMIT64: u64 = 302;
     pub const SENDMMSG: u64 = 307;
+    pub const SECCOMP: u64 = 317;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
     pub const CLONE3: u64 = 435;
@@ -110,6 +111,7 @@ pub mod err {
     pub const EDEADLK: i64 = -35;
     pub const ENAMETOOLONG: i64 = -36;
     pub const ENOSYS: i64 = -38;
+    pub const EOPNOTSUPP: i64 = -95;
     pub const ENOBUFS: i64 = -105;
     /// Never seen by guests: restart if the handler has `SA_RESTART`, else `EINTR`.
     pub const ERESTARTSYS: i64 = -512;

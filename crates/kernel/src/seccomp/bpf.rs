@@ -4,6 +4,7 @@
 //! serves; for those that stay native the host kernel compiles it. What of the translation shows, its length ([`Program::converted_len`]),
 //! is computed.
 
+use super::{AUDIT_ARCH_X86_64, BITMAP_BITS, Bitmap, RET_ALLOW};
 use crate::errno::{Errno, Result};
 
 /// `BPF_MAXINSNS`.
@@ -164,6 +165,7 @@ impl Op {
 #[derive(PartialEq, Eq, Debug)]
 pub struct Program {
     code: Box<[(Op, Instruction)]>,
+    always: Bitmap,
 }
 
 impl Program {
@@ -189,7 +191,18 @@ impl Program {
         if !ends || !writes_before_it_reads(&code) {
             return Err(Errno::EINVAL);
         }
-        Ok(Program { code: code.into() })
+        let mut program = Program { code: code.into(), always: [0; 8] };
+        for nr in 0..BITMAP_BITS {
+            if program.constant(nr, AUDIT_ARCH_X86_64) == Some(RET_ALLOW) {
+                program.always[nr as usize / 64] |= 1 << (nr % 64);
+            }
+        }
+        Ok(program)
+    }
+
+    /// The calls that it allows whatever their arguments.
+    pub fn always(&self) -> &Bitmap {
+        &self.always
     }
 
     /// Number of instructions.

@@ -103,10 +103,8 @@ impl Filter {
         }
         let depth = prev.as_ref().map_or(0, |prev| prev.depth) + 1;
         let mut always = prev.as_ref().map_or([u64::MAX; 8], |prev| prev.always);
-        for nr in 0..BITMAP_BITS {
-            if program.constant(nr, AUDIT_ARCH_X86_64) != Some(RET_ALLOW) {
-                always[nr as usize / 64] &= !(1 << (nr % 64));
-            }
+        for (bits, own) in always.iter_mut().zip(program.always()) {
+            *bits &= own;
         }
         let len = program.len();
         let reserve = |used: usize| Some(used + len).filter(|&used| used <= MAX_INSTRUCTIONS_IN_ALL);

@@ -362,11 +362,11 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
     fn start_info(&self, server: &Server) -> Result<Vec<u8>> {
-        let (pid, tid, ids) = {
+        let (pid, tid, ids, always) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
             let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred().clone();
-            (kernel.task_tgid_vnr(task, task), kernel.task_pid_vnr(task, task), ids(&cred))
+            (kernel.task_tgid_vnr(task, task), kernel.task_pid_vnr(task, task), ids(&cred), kernel.seccomp(task).always())
         };
         let mut info = StartInfo {
             tid,
@@ -377,6 +377,7 @@ impl PreparedExec {
             has_interp: u32::from(self.interpreter.is_some()),
             patch_after: server.patch_after,
             random: server.tokens.next(),
+            always,
             comm: [0; 16],
             execfn: [0; 4096],
         };

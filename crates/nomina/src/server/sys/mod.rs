@@ -15,6 +15,7 @@ pub mod mount_tree;
 pub mod namespace;
 pub mod open;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod stat;
@@ -36,6 +37,7 @@ use super::request::{Ctx, Reply};
 
 /// Serves one request. What has no service is `ENOSYS`.
 pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    seccomp::admit(ctx)?;
     match ctx.nr {
         2 => open::open(ctx),
         4 | 6 => stat::stat(ctx),
@@ -130,6 +132,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
         op::SENDER => datagram::sender(ctx),
+        op::SECCOMP_LOAD => seccomp::load(ctx),
+        op::SECCOMP_ATTACH => seccomp::attach(ctx),
+        op::SECCOMP_STRICT => seccomp::set_mode_strict(ctx),
+        op::SECCOMP_JUDGE => seccomp::judge(ctx),
         _ => Err(Errno::ENOSYS),
     }
 }
