@@ -136,8 +136,9 @@ impl SlotRef {
     pub fn claim(&self) -> Option<(u32, [u64; 6], u64)> {
         let slot = self.slot();
         // SAFETY: both fields are inside the mapping; volatile, since the guest may write at any moment.
-        let (flags, [args @ .., ip]) =
-            unsafe { (ptr::read_volatile(&raw const (*slot).flags), ptr::read_volatile(&raw const (*slot).out)) };
+        let (flags, [args @ .., ip]) = unsafe {
+            (ptr::read_volatile(&raw const (*slot).flags), ptr::read_volatile(&raw const (*slot).out))
+        };
         (flags & abi::CLAIM != 0).then_some((flags & !abi::CLAIM, args, ip))
     }
 

@@ -24,14 +24,12 @@ const SECCOMP_GET_ACTION_AVAIL: u64 = 2;
 const SECCOMP_MODE_STRICT: u64 = 1;
 const SECCOMP_MODE_FILTER: u64 = 2;
 
-const RET_KILL_THREAD: u32 = 0;
 const RET_TRAP: u32 = 0x0003_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
 const RET_USER_NOTIF: u32 = 0x7fc0_0000;
 const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
-const RET_KILL_PROCESS: u32 = 0x8000_0000;
 /// Most that a filter can make an error number.
 const MAX_ERRNO: i64 = 4095;
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
@@ -117,7 +115,7 @@ pub fn denied(area: &'static Area, context: &mut UContext, number: u64) -> Optio
             trapped(area, context, &info_of(number, address, (said & 0xffff) as i32));
             Some(Denied::Signal)
         }
-        RET_KILL_THREAD | RET_KILL_PROCESS => die(),
+        // Killing, and what no kernel knows.
         _ => die(),
     }
 }
@@ -165,10 +163,10 @@ pub fn seccomp(area: &Area, operation: u64, flags: u64, at: u64) -> Result<i64, 
     match operation as u32 as u64 {
         SECCOMP_SET_MODE_STRICT if flags == 0 && at == 0 => set_mode_strict(area),
         SECCOMP_SET_MODE_FILTER => set_mode_filter(area, flags, at),
-        SECCOMP_GET_ACTION_AVAIL if flags == 0 => match get_user::<u32>(at)? {
-            RET_KILL_PROCESS | RET_KILL_THREAD | RET_TRAP | RET_ERRNO | RET_TRACE | RET_LOG | RET_ALLOW => Ok(0),
-            _ => Err(err::EOPNOTSUPP),
-        },
+        SECCOMP_GET_ACTION_AVAIL if flags == 0 => {
+            let action = u64::from(get_user::<u32>(at)?);
+            Ok(request(area, nr::SECCOMP as u32, &[operation, flags, action, 0, 0, 0]))
+        }
         _ => Err(err::EINVAL),
     }
 }

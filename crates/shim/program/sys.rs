@@ -111,7 +111,6 @@ pub mod err {
     pub const EDEADLK: i64 = -35;
     pub const ENAMETOOLONG: i64 = -36;
     pub const ENOSYS: i64 = -38;
-    pub const EOPNOTSUPP: i64 = -95;
     pub const ENOBUFS: i64 = -105;
     /// Never seen by guests: restart if the handler has `SA_RESTART`, else `EINTR`.
     pub const ERESTARTSYS: i64 = -512;

@@ -9,8 +9,8 @@
 //! only calls on own memory, own signals, own children and descriptors that the caller holds; none of them carries a name.
 
 use super::{
-    Assembler, BuildOptions, Instruction, JUMP, JUMP_ABOVE, JUMP_AT_LEAST, JUMP_EQUAL, OFFSET_IP_HIGH, OFFSET_IP_LOW,
-    OFFSET_NR, Range, Verdict, action, load, ret,
+    Assembler, BuildOptions, Instruction, JUMP, JUMP_ABOVE, JUMP_AT_LEAST, JUMP_EQUAL, OFFSET_IP_HIGH,
+    OFFSET_IP_LOW, OFFSET_NR, Range, Verdict, action, load, ret,
 };
 use crate::table::Test;
 

@@ -95,7 +95,11 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub(crate) fn new(program: Program, prev: Option<Arc<Filter>>, in_all: Arc<AtomicUsize>) -> Result<Filter> {
+    pub(crate) fn new(
+        program: Program,
+        prev: Option<Arc<Filter>>,
+        in_all: Arc<AtomicUsize>,
+    ) -> Result<Filter> {
         let before = prev.as_ref().map_or(0, |prev| prev.path);
         let own = program.converted_len();
         if own + before > MAX_INSTRUCTIONS_PER_PATH {
@@ -192,6 +196,14 @@ pub enum Seccomp {
 }
 
 impl Seccomp {
+    /// Whether both are the same mode and the same filters.
+    pub fn is_same_as(&self, other: &Seccomp) -> bool {
+        match (self, other) {
+            (Seccomp::Filter(one), Seccomp::Filter(other)) => Arc::ptr_eq(one, other),
+            _ => self.mode() == other.mode(),
+        }
+    }
+
     /// What `PR_GET_SECCOMP` answers.
     pub fn mode(&self) -> u32 {
         match self {
@@ -317,7 +329,8 @@ impl Kernel {
             _ => false,
         };
         let others = self.threads_of(caller).iter().filter(|&&thread| thread != caller);
-        let failed = others.filter(|&&thread| self.task(thread).is_some_and(|t| !t.exiting && !can(&t.seccomp)));
+        let failed =
+            others.filter(|&&thread| self.task(thread).is_some_and(|t| !t.exiting && !can(&t.seccomp)));
         failed.map(|&thread| self.task_pid_vnr(thread, caller)).next()
     }
 

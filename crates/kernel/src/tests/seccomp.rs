@@ -81,13 +81,15 @@ fn programs_that_linux_refuses_are_refused() {
 fn scratch_memory_must_be_written_on_every_path_before_it_is_read() {
     let on_one_path = [op(LD, 0), jump(JEQ, 1, 0, 1), op(ST, 3), op(LD_MEM, 3), op(RET_A, 0)];
     assert!(check(&on_one_path).is_err());
-    let on_both = [op(LD, 0), jump(JEQ, 1, 0, 2), op(ST, 3), op(JA, 1), op(ST, 3), op(LD_MEM, 3), op(RET_A, 0)];
+    let on_both =
+        [op(LD, 0), jump(JEQ, 1, 0, 2), op(ST, 3), op(JA, 1), op(ST, 3), op(LD_MEM, 3), op(RET_A, 0)];
     assert!(check(&on_both).is_ok());
 }
 
 #[test]
 fn every_part_of_the_data_can_be_loaded() {
-    let data = call(7, std::array::from_fn(|index| 0x1111_1111_0000_0000 * (index as u64 + 1) + index as u64));
+    let data =
+        call(7, std::array::from_fn(|index| 0x1111_1111_0000_0000 * (index as u64 + 1) + index as u64));
     let load = |offset| check(&[op(LD, offset), op(RET_A, 0)]).unwrap().run(&data);
     assert_eq!([load(0), load(4), load(8), load(12)], [7, AUDIT_ARCH_X86_64, 0x2345_6789, 1]);
     for index in 0..6 {
@@ -110,7 +112,10 @@ fn arithmetic_is_that_of_32_bits() {
     assert_eq!(run(0x3c, 7, 0), 0);
     assert_eq!(run(0x6c, 1, 33), 2);
     assert_eq!(run(0xac, 6, 3), 5);
-    assert_eq!(check(&[op(0x80, 0), op(0x84, 0), op(RET_A, 0)]).unwrap().run(&call(0, [0; 6])), 64u32.wrapping_neg());
+    assert_eq!(
+        check(&[op(0x80, 0), op(0x84, 0), op(RET_A, 0)]).unwrap().run(&call(0, [0; 6])),
+        64u32.wrapping_neg()
+    );
 }
 
 #[test]
@@ -145,13 +150,20 @@ fn random_programs_neither_panic_nor_loop_and_agree_with_their_bitmap() {
         state ^= state << 17;
         state
     };
-    let codes = [0x20, 0x80, 0, 1, 0x60, 0x02, 0x04, 0x3c, 0x54, 0x64, 0x05, 0x15, 0x25, 0x35, 0x45, 0x1d, 0x06, 0x16, 7, 0x87];
+    let codes = [
+        0x20, 0x80, 0, 1, 0x60, 0x02, 0x04, 0x3c, 0x54, 0x64, 0x05, 0x15, 0x25, 0x35, 0x45, 0x1d, 0x06, 0x16,
+        7, 0x87,
+    ];
     let mut accepted = 0;
     for _ in 0..20_000 {
         let len = 1 + next() % 12;
         let mut program: Vec<Instruction> = (0..len)
             .map(|_| {
-                let code = if next().is_multiple_of(16) { next() as u16 } else { codes[next() as usize % codes.len()] };
+                let code = if next().is_multiple_of(16) {
+                    next() as u16
+                } else {
+                    codes[next() as usize % codes.len()]
+                };
                 let k = if next().is_multiple_of(4) { next() as u32 } else { (next() % 16 * 4) as u32 };
                 jump(code, k, (next() % 4) as u8, (next() % 4) as u8)
             })
@@ -268,7 +280,9 @@ fn threads_are_synchronised_unless_one_has_filters_of_its_own() {
 #[test]
 fn a_filter_made_for_other_filters_is_not_attached() {
     let (mut kernel, task) = boot();
-    let Ok(Prepared::Ready(late)) = kernel.seccomp_prepare(task, FilterFlags::empty(), on(1, 0)) else { panic!() };
+    let Ok(Prepared::Ready(late)) = kernel.seccomp_prepare(task, FilterFlags::empty(), on(1, 0)) else {
+        panic!()
+    };
     install(&mut kernel, task, on(2, 0), FilterFlags::empty()).unwrap();
     assert_eq!(kernel.seccomp_attach(task, late, false), Err(Errno::EAGAIN));
 }

@@ -108,6 +108,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         303 => file_handle::name_to_handle_at(ctx),
         304 => file_handle::open_by_handle_at(ctx),
         308 => namespace::setns(ctx),
+        317 => seccomp::get_action_avail(ctx),
         332 => stat::statx(ctx),
         424 => signal::pidfd_send_signal(ctx),
         428 => mount_tree::open_tree(ctx),

@@ -18,8 +18,8 @@ use nomina_gate::bpf::{BuildOptions, Instruction};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::seccomp::bpf::{self, Data, MAX_INSTRUCTIONS, Program};
 use nomina_kernel::seccomp::{
-    AUDIT_ARCH_X86_64, Bitmap, Filter, FilterFlags, Judgement, Prepared, RET_ACTION_FULL, RET_ALLOW, RET_DATA, RET_ERRNO,
-    RET_TRAP, STRICT_CALLS,
+    self, AUDIT_ARCH_X86_64, Bitmap, Filter, FilterFlags, Judgement, Prepared, RET_ACTION_FULL, RET_ALLOW,
+    RET_DATA, RET_ERRNO, RET_TRAP, STRICT_CALLS,
 };
 
 use super::super::request::{Ctx, Reply};
@@ -144,6 +144,11 @@ pub fn set_mode_strict(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(0.into())
 }
 
+/// `seccomp(SECCOMP_GET_ACTION_AVAIL)`; the action travels as the last argument.
+pub fn get_action_avail(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    seccomp::get_action_avail(ctx.uint(2)).map(Into::into)
+}
+
 /// [`op::SECCOMP_JUDGE`].
 pub fn judge(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (nr, args, instruction_pointer) = ctx.slot.claim().ok_or(Errno::EINVAL)?;
@@ -213,7 +218,7 @@ fn call_of(ctx: &Ctx<'_>, claim: Option<(u32, [u64; 6], u64)>) -> Option<(u32, [
                 libc::SYS_execveat as u32
             }
         }
-        op::BASE.. => return None,
+        nr if nr >= op::BASE => return None,
         nr => {
             if is_alias(ctx, claimed) {
                 return Some((claimed, args, ip));
@@ -260,7 +265,7 @@ fn shows(nr: u32, index: usize) -> bool {
     match i64::from(nr) {
         libc::SYS_sendto => index == 0,
         libc::SYS_setsid => false,
-        libc::SYS_ioctl | libc::SYS_setpgid => index < 2,
+        libc::SYS_ioctl | libc::SYS_setpgid | libc::SYS_seccomp => index < 2,
         libc::SYS_getsockopt | libc::SYS_setsockopt => index < 3,
         _ => true,
     }
