@@ -43,7 +43,7 @@ $sandbox sh -c 'grep ^Seccomp: /proc/self/status; mkdir /tmp/a; sh -c "mkdir /tm
 grep ^Seccomp: /proc/self/status; mkdir /tmp/a && echo made
 """
     r = t.sh(script).ok()
-    r.has("Seccomp:\t2", "'/tmp/a': Invalid cross-device link", "'/tmp/b': Invalid cross-device link", "\nc\nBad system call\n159\n", "Seccomp:\t0\nmade")
+    r.has("Seccomp:\t2", "/tmp/a’: Invalid cross-device link", "/tmp/b’: Invalid cross-device link", "\nc\nBad system call\n159\n", "Seccomp:\t0\nmade")
 
 
 # The OCI bundle of a shell, with the seccomp profile that Docker and Podman come with.
