@@ -196,8 +196,10 @@ static void inheriting(void)
 }
 
 static pthread_barrier_t barrier;
+static int other_tid;
 static void *waits(void *arg)
 {
+	other_tid = gettid();
 	if (arg) M(on(SYS_getuid, SECCOMP_RET_ERRNO | 60));
 	pthread_barrier_wait(&barrier);
 	pthread_barrier_wait(&barrier);
@@ -216,7 +218,7 @@ static void synchronising(int diverged)
 	no_new_privs();
 	PROGRAM(p, LD(NR), JEQ(SYS_getpgid, 1, 0), JEQ(SYS_lseek, 0, 1), RET(SECCOMP_RET_ERRNO | 61), RET(SECCOMP_RET_ALLOW));
 	long r = seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &p);
-	printf("synchronised: %s\n", r > 0 ? r == getpid() + 1 ? "the other thread's number" : "a number" : says(r));
+	printf("synchronised: %s\n", r > 0 ? r == other_tid ? "the other thread's number" : "a number" : says(r));
 	if (diverged) T(seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH, &p));
 	pthread_barrier_wait(&barrier);
 	pthread_join(t, NULL);

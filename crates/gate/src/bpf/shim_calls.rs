@@ -34,6 +34,8 @@ const CALLS: &[(i64, &[Test])] = &[
     (libc::SYS_rt_sigreturn, &[]),
     // The headers of an image.
     (libc::SYS_pread64, &[]),
+    // A look at descriptors before pselect6(2) waits.
+    (libc::SYS_select, &[]),
     (libc::SYS_sched_yield, &[]),
     // Also for sendto(2) and sendmmsg(2), recvfrom(2) and recvmmsg(2).
     (libc::SYS_sendmsg, &[]),
