@@ -7,8 +7,8 @@
 
 #define CLONE_OP 0x8000
 #define EXEC_OP 0x8002
-#define ATTACH_OP 0x8011
-#define STRICT_OP 0x8012
+#define ATTACH_OP 0x8031
+#define STRICT_OP 0x8032
 #define CLAIM 0x80000000u
 #define GATE_CALL 1
 

@@ -116,7 +116,7 @@ pub fn denied(area: &'static Area, context: &mut UContext, number: u64) -> Optio
             Some(Denied::Signal)
         }
         // Killing, and what no kernel knows.
-        _ => die(),
+        _ => die(area),
     }
 }
 
@@ -137,13 +137,14 @@ fn info_of(number: u64, address: u64, data: i32) -> SigInfo {
 /// A filter of the guest's has raised SIGSYS (`force_sig_seccomp`): without a handler, or blocked, it ends the process.
 pub fn trapped(area: &'static Area, context: &mut UContext, info: &SigInfo) {
     if !area.sighand().get(SIGSYS).is_caught() || area.blocks_sigsys.get() {
-        die();
+        die(area);
     }
     deliver_here(area, context, info);
 }
 
 /// Ends the process by SIGSYS.
-fn die() -> ! {
+fn die(area: &Area) -> ! {
+    crate::futex::exit_robust_lists(area);
     set_native_default(SIGSYS);
     // A call that the sandbox's filter traps.
     // SAFETY: takes no pointers.

@@ -135,6 +135,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
         op::MOUNTS_CHANGED => poll::mounts_changed(ctx),
+        op::MARKED => {
+            ctx.server.robust.marked(&ctx.thread.process);
+            Ok(().into())
+        }
         op::SENDER => datagram::sender(ctx),
         op::SECCOMP_LOAD => seccomp::load(ctx),
         op::SECCOMP_ATTACH => seccomp::attach(ctx),
