@@ -87,6 +87,10 @@ pub struct Area {
     pub patched: Cell<bool>,
     /// Such a call is over, and only traps so that a signal is delivered.
     pub has_result: Cell<bool>,
+    /// Whether `claim` tells the guest's call that is being served.
+    pub claimed: Cell<bool>,
+    /// Number, arguments and instruction pointer of that call (`seccomp`).
+    pub claim: Cell<[u64; 8]>,
     /// How often which sites have trapped.
     pub traps: Traps,
 }
@@ -311,6 +315,19 @@ impl Area {
         let beyond = !0u32 << STATIC_AREAS;
         chunk.used.store(beyond | 1, Ordering::Relaxed);
         prepare(chunk, base, 0)
+    }
+
+    /// Calls `with` for every area in use, that of a thread which has just ended possibly among them.
+    pub fn each(mut with: impl FnMut(&'static Area)) {
+        for (number, chunk) in CHUNK_TABLE.iter().enumerate() {
+            let base = chunk.base.load(Ordering::Acquire);
+            let beyond = if number == 0 { !0 << STATIC_AREAS } else { 0 };
+            let used = chunk.used.load(Ordering::Acquire) & !beyond;
+            for index in (0..AREAS_PER_CHUNK).filter(|index| base != 0 && used & 1 << index != 0) {
+                // SAFETY: an area that was handed out stays mapped, and all bits are valid.
+                with(unsafe { &*((base + u64::from(index) * AREA_SIZE) as *const Area) });
+            }
+        }
     }
 
     /// The word and the bit that say that the area is in use.

@@ -18,7 +18,7 @@ use crate::sighand::{
     SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, is_always_ours,
     set_native_default,
 };
-use crate::patch;
+use crate::{futex, patch};
 use crate::slot::{out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
@@ -43,6 +43,7 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     if in_guest {
         if is_fault && context.sigmask & 1 << (signal - 1) != 0 {
             // The guest blocks the fault: the kernel would have killed it.
+            futex::exit_robust_lists(area);
             return set_native_default(signal);
         }
         deliver(area, context, info, context.sigmask, context.sigmask);
@@ -142,6 +143,12 @@ pub fn translate_info(area: &Area, info: &mut SigInfo) {
     }
 }
 
+/// Lets the guest handle a signal that its own call has raised.
+pub fn deliver_here(area: &Area, context: &mut UContext, info: &SigInfo) {
+    let mask = context.sigmask;
+    deliver(area, context, info, mask, mask);
+}
+
 /// Lets the guest handle a signal: `mask` is in force while the handler runs (with what the handler adds), `restored` after it.
 fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, restored: u64) {
     let signal = info.signo();
@@ -149,10 +156,11 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
     if !action.is_caught() {
         // Ignored meanwhile, or one that is always ours. A fault cannot be ignored: it happens again, natively.
         if is_always_ours(signal) && (action.handler == crate::sighand::SIG_DFL || info.code() > 0) {
-            set_native_default(signal);
             if info.code() <= 0 {
-                die(area, signal);
+                return die(area, signal);
             }
+            futex::exit_robust_lists(area);
+            set_native_default(signal);
         }
         return;
     }
@@ -178,8 +186,10 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
     let mut frame = RtSigFrame { pretcode: action.restorer, uc: *context, info };
     frame.uc.link = 0;
     frame.uc.stack = altstack;
-    frame.uc.sigmask = restored & !SIGSYS_BIT;
-    frame.uc.mcontext.oldmask = restored & !SIGSYS_BIT;
+    // SIGSYS is never blocked natively, but the guest believes so.
+    let shown = restored & !SIGSYS_BIT | if area.blocks_sigsys.get() { SIGSYS_BIT } else { 0 };
+    frame.uc.sigmask = shown;
+    frame.uc.mcontext.oldmask = shown;
     frame.uc.mcontext.fpstate = if fp_size == 0 { 0 } else { fp };
     // SAFETY: the state has this size; the frame is a local.
     let written = unsafe {
@@ -206,11 +216,15 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
     // SAFETY: the state is the kernel's.
     unsafe { clear_fpstate(native_fp) };
     let own = if action.flags & SA_NODEFER == 0 { 1 << (signal - 1) } else { 0 };
+    if (action.mask | own) & SIGSYS_BIT != 0 {
+        area.blocks_sigsys.set(true);
+    }
     context.sigmask = (mask | action.mask | own) & !(SIGSYS_BIT | UNBLOCKABLE);
 }
 
 /// Ends the process by a signal, as the kernel does when a frame cannot be built.
 fn die(area: &Area, signal: i32) {
+    futex::exit_robust_lists(area);
     set_native_default(signal);
     let (pid, tid) = (area.pid.get() as u64, area.tid.get() as u64);
     request(area, nr::TGKILL as u32, &[pid, tid, signal as u64, 0, 0, 0]);
@@ -259,6 +273,7 @@ fn restore(area: &Area, context: &mut UContext) -> Result<(), i64> {
     context.mcontext.fs = old.fs;
     context.mcontext.ss = old.ss;
     context.sigmask = guest.sigmask & !(SIGSYS_BIT | UNBLOCKABLE);
+    area.blocks_sigsys.set(guest.sigmask & SIGSYS_BIT != 0);
     let _ = set_altstack(area, &guest.stack, context.mcontext.rsp);
     Ok(())
 }

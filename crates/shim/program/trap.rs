@@ -1,17 +1,19 @@
 //! Where system calls arrive: the handler of SIGSYS.
 
-use nomina_abi::{Kind, SI_MOUNTS, SI_SIGIO};
+use nomina_abi::{Kind, SI_END, SI_MOUNTS, SI_SIGIO, op};
 
 use crate::arch::in_shim;
 use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, signal, slot, socket, wait, written,
+    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, seccomp, signal, slot, socket, wait,
+    written,
 };
 
 /// `si_code` of a SIGSYS that the filter raised.
 const SYS_SECCOMP: i32 = 1;
+const SIGKILL: i32 = 9;
 
 /// Serves one system call.
 pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut UContext) {
@@ -19,6 +21,9 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     let (info, context) = unsafe { (&*info, &mut *context) };
     if info.code() == SI_SIGIO {
         return written::reported(info, context);
+    }
+    if info.code() == SI_END {
+        return about_to_end(info.value(), context);
     }
     if info.code() == SI_MOUNTS {
         return poll::mounts_changed(info, context);
@@ -40,14 +45,25 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     }
     signal::open_faults(context);
     let number = info.syscall() as u32 as u64;
+    if !seccomp::is_ours(info) {
+        seccomp::trapped(area, context, info);
+        return area.note_mask(context.sigmask);
+    }
+    let registers = &context.mcontext;
+    let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+    seccomp::claim(area, number, &args, registers.rip);
     if area.has_result.replace(false) {
         signal::finish(area, context, number, area.patched_frame().result);
+    } else if area.claimed.get()
+        && let Some(denied) = seccomp::denied(area, context, number)
+    {
+        if let seccomp::Denied::With(result) = denied {
+            signal::finish(area, context, number, result);
+        }
     } else if number == nr::RT_SIGRETURN {
         signal::rt_sigreturn(area, context);
     } else {
         patch::trapped(area, context, number);
-        let registers = &context.mcontext;
-        let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
         let result = match generic_kinds(number) {
             Some(kinds) => marshal::generic(area, number, kinds, &args),
             None => special(area, context, number, &args),
@@ -57,6 +73,19 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
         signal::finish(area, context, number, result);
     }
     area.note_mask(context.sigmask);
+}
+
+/// The supervisor is about to send `signal`, which ends a process.
+fn about_to_end(signal: i32, context: &UContext) {
+    let area = Area::current();
+    let waits = in_shim(context.mcontext.rip);
+    let mask = if waits { area.guest_mask() } else { context.sigmask };
+    let blocked = signal != SIGKILL && mask >> (signal as u32).wrapping_sub(1) & 1 != 0;
+    signal::open_faults(context);
+    if !blocked {
+        futex::exit_robust_lists(area);
+    }
+    slot::request(area, op::MARKED, &[0; 6]);
 }
 
 /// Serves a call that came without a signal frame. `NEEDS_FRAME` if it has to have one.
@@ -110,8 +139,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::RT_SIGSUSPEND => masked::rt_sigsuspend(area, context, a, b),
         nr::RT_SIGTIMEDWAIT => masked::rt_sigtimedwait(area, args),
         nr::RT_SIGPENDING => masked::rt_sigpending(context, a, b),
-        nr::SIGNALFD => masked::signalfd(a, b, c, 0),
-        nr::SIGNALFD4 => masked::signalfd(a, b, c, d),
+        nr::SIGNALFD => masked::signalfd(number, a, b, c, 0),
+        nr::SIGNALFD4 => masked::signalfd(number, a, b, c, d),
         nr::PPOLL => masked::with_mask(area, context, number, args, 3),
         nr::EPOLL_CTL => poll::epoll_ctl(area, args),
         nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => masked::with_mask(area, context, number, args, 4),
@@ -123,6 +152,10 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::EXECVE => exec::execve(area, args),
         nr::EXECVEAT => exec::execveat(area, args),
         nr::EXIT => clone::exit(area, a),
+        nr::EXIT_GROUP => {
+            futex::exit_robust_lists(area);
+            crate::sys::exit_group(a as i32)
+        }
         nr::WAIT4 => wait::wait4(area, args),
         nr::WAITID => wait::waitid(area, args),
         nr::FUTEX => futex::futex(area, args),
@@ -136,8 +169,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::GETRLIMIT => fd::prlimit(area, 0, a, 0, b),
         nr::SETRLIMIT => fd::prlimit(area, 0, a, b, 0),
         nr::PRLIMIT64 => fd::prlimit(area, a, b, c, d),
-        nr::ACCEPT => socket::accept(area, args, 0),
-        nr::ACCEPT4 => socket::accept(area, args, d),
+        nr::ACCEPT => socket::accept(area, number, args, 0),
+        nr::ACCEPT4 => socket::accept(area, number, args, d),
         nr::RECVFROM => message::recvfrom(area, args),
         nr::SENDTO => message::sendto(area, args),
         nr::SENDMSG => message::sendmsg(area, a, b, c),
@@ -163,6 +196,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::SETPGID => Ok(process::setpgid(area, a, b)),
         nr::IOCTL => process::ioctl(area, args),
         nr::PRCTL => process::prctl(area, args),
+        nr::SECCOMP => seccomp::seccomp(area, a, b, c),
         nr::TIMER_CREATE => process::timer_create(area, args),
         // The supervisor knows what the shim does not.
         _ => Ok(slot::request(area, number as u32, args)),

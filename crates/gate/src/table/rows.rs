@@ -254,7 +254,7 @@ rows! {
     228 clock_gettime: Native, "reads a clock";
     229 clock_getres: Native, "reads a clock";
     230 clock_nanosleep: Native, SELF;
-    231 exit_group: Native, "ends the caller's own thread group; the supervisor sees it on its pidfd";
+    231 exit_group: ShimOnly, "ends the caller's own thread group, which the supervisor sees on its pidfd; the shim first walks its robust lists";
     232 epoll_wait: Native, FD;
     233 epoll_ctl: ShimOnly, "acts on descriptors the process holds; what waits for changes of the mounts, the supervisor adds";
     234 tgkill: Trap, "names a process to signal; every process of the host user would be in reach";
@@ -340,7 +340,7 @@ rows! {
     314 sched_setattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     315 sched_getattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     316 renameat2: Trap, PATH;
-    317 seccomp: Trap, "a guest's filter would see the shim's calls; whether and how it applies is the shim's to decide";
+    317 seccomp: ShimOnlyIf(c::SECCOMP), "one more filter takes rights from the caller and gives none; the shim puts its own calls before the guest's program";
     318 getrandom: Native, "numbers about the machine, not about anything on it";
     319 memfd_create: Native, "anonymous memory behind a descriptor; executable only through execve, which is trapped";
     320 kexec_file_load: Refused(Errno::EPERM), "loads or removes kernel code";

@@ -209,7 +209,6 @@ pub fn affinity(ctx: &mut Ctx<'_>) -> Result<Reply> {
 
 /// The parts of `prctl(2)` that are about the model. out[0] = 1: out[1] is to be stored at argument 2.
 pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const PR_SET_SECCOMP: i32 = 22;
     let rest = [ctx.args[1], ctx.args[2], ctx.args[3], ctx.args[4]];
     let task = ctx.task();
     let mut kernel = ctx.server.kernel.lock().unwrap();
@@ -245,8 +244,7 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
             ctx.out[1] = kernel.signal_of(task).is_some_and(|signal| signal.is_child_subreaper()).into();
             0
         }
-        libc::PR_GET_SECCOMP => 0,
-        PR_SET_SECCOMP => return Err(Errno::EINVAL),
+        libc::PR_GET_SECCOMP => kernel.seccomp(task).mode() as i32,
         _ => return Err(Errno::EINVAL),
     };
     Ok(value.into())
@@ -302,7 +300,8 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
                 // A child that has been waited for, most likely.
                 let me = kernel.task(caller).ok_or(Errno::ESRCH)?.cred();
                 ctx.out[0] = me.user_ns.from_kuid_munged(me.uid).into();
-                return Ok(0.into());
+                let ns = kernel.active_pid_ns(caller).ok_or(Errno::ESRCH)?;
+                return Ok(server.pids.departed(nr, &ns).unwrap_or(0).into());
             };
             if let (Some(task), Some(me)) = (kernel.task(found), kernel.task(caller)) {
                 ctx.out[0] = me.cred().user_ns.from_kuid_munged(task.cred().uid).into();
@@ -386,6 +385,7 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
         }
         kernel = server.kernel.lock().unwrap();
     }
+    server.pids.depart(&kernel, thread.task, host_pid, host_tid(&thread).is_some());
     let _ = kernel.reap(caller, thread.task);
     drop(kernel);
     server.guests.remove(&thread);
@@ -425,6 +425,7 @@ pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host
         }
         kernel = server.kernel.lock().unwrap();
     }
+    server.pids.depart(&kernel, task, host_pid, known != 0);
     let _ = kernel.reap(thread.task, task);
     drop(kernel);
     server.guests.remove(&child);
