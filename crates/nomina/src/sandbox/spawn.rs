@@ -461,6 +461,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         renamed: Mutex::default(),
         turns: turns::Turns::default(),
         spares: spares::Spares::default(),
+        ahead: Arc::default(),
+        programs: Default::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
         first_pid_ns: OnceLock::from(first_pid_ns.clone()),
@@ -494,6 +496,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         made_ns: 0,
         made: Mutex::default(),
         pace: Default::default(),
+        observed: Mutex::default(),
     });
     server.guests.expect(thread.clone());
     Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })

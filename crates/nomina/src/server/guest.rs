@@ -184,6 +184,8 @@ pub struct GuestThread {
     pub made: Mutex<Vec<(i32, Weak<GuestThread>)>>,
     /// Pace of its requests, for the choice between notification and spinning.
     pub pace: super::watcher::Pace,
+    /// What its image asks first.
+    pub observed: Mutex<Option<super::ahead::Observed>>,
 }
 
 impl GuestFiles {

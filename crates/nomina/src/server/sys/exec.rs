@@ -1,5 +1,6 @@
 //! Exec: finding the program, its interpreter and its credentials (`execve(2)`); handing them to the new image.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -9,12 +10,13 @@ use nomina_kernel::capability::VfsCaps;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exec::{ExecCred, ExecFile};
-use nomina_kernel::vfs::{FsStruct, LookupFlags, Opened, Path, WalkContext, attr, d_path, namei};
+use nomina_kernel::vfs::{Attr, FsStruct, LookupFlags, Opened, Path, Timespec, WalkContext, attr, d_path, namei};
 
 use super::super::Server;
 use super::super::context::walk_cred;
 use super::super::fresh::{self, Memory};
 use super::super::guest::{Exe, GuestThread, Image};
+use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 use super::super::worker::Answer;
 use super::clone;
@@ -33,8 +35,8 @@ pub struct PreparedExec {
     pub thread: Arc<GuestThread>,
     /// Memory of the image that asked, where the exec gives privilege.
     before: Option<Memory>,
-    program: OwnedFd,
-    interpreter: Option<OwnedFd>,
+    program: Arc<OwnedFd>,
+    interpreter: Option<Arc<OwnedFd>>,
     /// Credentials of the new image; `None` when the model has them already.
     cred: Option<ExecCred>,
     secure: bool,
@@ -47,8 +49,8 @@ pub struct PreparedExec {
 
 /// A program found.
 pub struct Program {
-    program: OwnedFd,
-    interpreter: Option<OwnedFd>,
+    program: Arc<OwnedFd>,
+    interpreter: Option<Arc<OwnedFd>>,
     exe: Exe,
     file: ExecFile,
     /// What replaces `argv[0]` when the file named is a script.
@@ -59,7 +61,13 @@ pub struct Program {
 ///
 /// # Errors
 /// Those of `execve(2)`: `ENOENT`, `EACCES`, `ENOEXEC`, `ELOOP` (scripts nested too deep), `ELIBBAD`-like `ENOEXEC`.
-pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: LookupFlags) -> Result<Program> {
+pub fn find(
+    programs: &Programs,
+    walk: &WalkContext<'_>,
+    name: &[u8],
+    start: Option<Path>,
+    flags: LookupFlags,
+) -> Result<Program> {
     let mut argv_prefix: Vec<Vec<u8>> = Vec::new();
     let mut name = name.to_vec();
     let mut place = start;
@@ -72,12 +80,10 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
             }
         };
         attr::may_exec(&path, walk.cred)?;
-        let file = open(&path)?;
-        let mut head = [0u8; HEAD];
-        let len = rustix::io::pread(&file, &mut head, 0).map_err(host)?;
-        let head = &head[..len];
-        if head.starts_with(b"#!") {
-            let (interpreter, argument) = parse_script(&head[..len.min(BINPRM_BUF_SIZE)])?;
+        let attr = path.inode().getattr()?;
+        let file = programs.open(&path, &attr)?;
+        if let Format::Script(interpreter, argument) = &file.format {
+            let (interpreter, argument) = (interpreter.clone(), argument.clone());
             let mut strings = vec![interpreter.clone()];
             strings.extend(argument);
             strings.push(name);
@@ -86,28 +92,91 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
             name = interpreter;
             continue;
         }
-        let interpreter = match elf_interpreter(&file, head)? {
-            None => None,
-            Some(interpreter) => {
-                let path = namei::path_lookup(walk, &interpreter, LookupFlags::FOLLOW)?;
+        let interpreter = match &file.format {
+            Format::Other(errno) => return Err(*errno),
+            Format::Elf(Some(interpreter)) => {
+                let path = namei::path_lookup(walk, interpreter, LookupFlags::FOLLOW)?;
                 attr::may_exec(&path, walk.cred)?;
-                Some(open(&path)?)
+                let attr = path.inode().getattr()?;
+                Some(programs.open(&path, &attr)?.fd.clone())
             }
+            _ => None,
         };
-        let attr = path.inode().getattr()?;
-        let caps = nomina_fs::handle::file_capability(file.as_fd());
-        let caps = caps.and_then(|xattr| VfsCaps::parse(&xattr).ok());
         let file_info = ExecFile {
             uid: attr.uid,
             gid: attr.gid,
             mode: attr.mode,
             nosuid: path.mnt.flags().nosuid(),
-            caps,
+            caps: file.caps,
         };
         let exe = Exe { path, id: (attr.dev, attr.ino) };
-        return Ok(Program { program: file, interpreter, exe, file: file_info, argv_prefix });
+        return Ok(Program { program: file.fd.clone(), interpreter, exe, file: file_info, argv_prefix });
     }
     Err(Errno::ELOOP)
+}
+
+/// How a file is run.
+enum Format {
+    /// An ELF program with its `PT_INTERP`.
+    Elf(Option<Vec<u8>>),
+    /// A script with its interpreter and the argument for that.
+    Script(Vec<u8>, Option<Vec<u8>>),
+    /// Something that only an interpreter reads: no program, but the interpreter of one may be anything.
+    Other(Errno),
+}
+
+/// A file that is executed, open.
+pub struct ProgramFile {
+    fd: Arc<OwnedFd>,
+    format: Format,
+    caps: Option<VfsCaps>,
+}
+
+/// Programs and interpreters that were executed lately, open, as far as they cannot change. Guests only map them, so that all can
+/// have the same handle.
+#[derive(Default)]
+pub struct Programs {
+    known: Mutex<HashMap<(u64, u64), (Timespec, Arc<ProgramFile>)>>,
+}
+
+impl Programs {
+    /// How many are kept; each takes a descriptor of ours.
+    const MOST: usize = 64;
+
+    /// Opens the file at `path`, whose attributes are `attr`, and reads what it is.
+    fn open(&self, path: &Path, attr: &Attr) -> Result<Arc<ProgramFile>> {
+        let stays = path.mnt.sb().cacheable() && path.inode().is_stable();
+        let id = (attr.dev, attr.ino);
+        if stays
+            && let Some((ctime, known)) = self.known.lock().unwrap().get(&id)
+            && *ctime == attr.ctime
+        {
+            return Ok(known.clone());
+        }
+        let fd = open(path)?;
+        let mut head = [0u8; HEAD];
+        let len = rustix::io::pread(&fd, &mut head, 0).map_err(host)?;
+        let head = &head[..len];
+        let format = if head.starts_with(b"#!") {
+            match parse_script(&head[..len.min(BINPRM_BUF_SIZE)]) {
+                Ok((interpreter, argument)) => Format::Script(interpreter, argument),
+                Err(errno) => Format::Other(errno),
+            }
+        } else {
+            elf_interpreter(&fd, head).map_or_else(Format::Other, Format::Elf)
+        };
+        let caps = nomina_fs::handle::file_capability(fd.as_fd());
+        let caps = caps.and_then(|xattr| VfsCaps::parse(&xattr).ok());
+        let file = Arc::new(ProgramFile { fd: Arc::new(fd), format, caps });
+        if stays {
+            let mut known = self.known.lock().unwrap();
+            if known.len() >= Programs::MOST {
+                known.clear();
+            }
+            known.insert(id, (attr.ctime, file.clone()));
+        }
+        Ok(file)
+    }
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {
@@ -264,7 +333,7 @@ pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     let fs = ctx.fs();
     let program = ctx.with_walk(dirfd, &name, |walk| {
-        let mut program = find(walk, &name, start, lookup)?;
+        let mut program = find(&ctx.server.programs, walk, &name, start, lookup)?;
         // The script's own name in argv is the one shown.
         if let Some(script) = program.argv_prefix.iter_mut().find(|string| **string == name) {
             script.clone_from(&shown);
@@ -323,10 +392,15 @@ fn start_prepared(server: &Arc<Server>, prepared: &mut PreparedExec, tid: i32, c
     if let Some(cred) = prepared.cred.take() {
         begin(server, prepared, cred, tid)?;
     }
-    let (message, image) = (prepared.start_info(server)?, thread.image().ok_or(Errno::ESRCH)?);
-    let mut fds: Vec<BorrowedFd<'_>> = vec![image.space().region.fd(), prepared.program.as_fd()];
+    let image = thread.image().ok_or(Errno::ESRCH)?;
+    let region = &image.space().region;
+    let mut answers = server.foresee(thread);
+    let ahead = server.start_ahead(thread, region, answers.as_mut());
+    let message = prepared.start_info(server, ahead)?;
+    let mut fds: Vec<BorrowedFd<'_>> = vec![region.fd(), prepared.program.as_fd()];
     fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
-    server.hand_over(thread, call, &message, &fds)
+    let opened = answers.as_ref().filter(|_| ahead > 0).map_or(&[][..], |answers| &answers.opened);
+    server.hand_over(thread, call, &message, &fds, opened)
 }
 
 /// Makes the process what the exec makes of it, in the model and here.
@@ -352,7 +426,8 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
     if clone::host_tid(thread) != Some(tid) {
         server.guests.retid(thread, tid);
     }
-    *thread.image.lock().unwrap() = Some(image);
+    let old = thread.image.lock().unwrap().replace(image);
+    server.spares.bury_image(old);
     *thread.borrowed.lock().unwrap() = None;
     *thread.process.exe.lock().unwrap() = Some(prepared.exe.clone());
     server.reporters.executed(server, thread);
@@ -361,7 +436,7 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
-    fn start_info(&self, server: &Server) -> Result<Vec<u8>> {
+    fn start_info(&self, server: &Server, ahead: u32) -> Result<Vec<u8>> {
         let (pid, tid, ids) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
@@ -376,6 +451,8 @@ impl PreparedExec {
             ids,
             has_interp: u32::from(self.interpreter.is_some()),
             patch_after: server.patch_after,
+            ahead,
+            reserved: 0,
             random: server.tokens.next(),
             comm: [0; 16],
             execfn: [0; 4096],
@@ -430,7 +507,7 @@ pub fn prepare_first(server: &Arc<Server>, thread: &Arc<GuestThread>, name: &[u8
     let fs = server.first_fs.clone();
     let program = walk_cred(&cred, false, |cred| {
         let walk = WalkContext { root: &fs.root, pwd: &fs.pwd, cred, umask: fs.umask };
-        find(&walk, name, None, LookupFlags::FOLLOW)
+        find(&server.programs, &walk, name, None, LookupFlags::FOLLOW)
     })?;
     let prefix = program.argv_prefix.clone();
     prepare(server, thread, &fs, name, false, program)?;
