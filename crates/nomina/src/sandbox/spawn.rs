@@ -51,7 +51,7 @@ use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::whose::Streams;
 use crate::server::{
-    Server, controls, fuse, handle, netlink, pids, reaper, spares, stats, turns, watcher, worker,
+    Server, controls, fuse, handle, netlink, pids, reaper, robust, spares, stats, turns, watcher, worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -438,6 +438,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         controls: controls::Controls::default(),
         datagrams: Datagrams::new().map_err(host_error("preparing sockets"))?,
         reporters: Default::default(),
+        privs: Default::default(),
         unix: socket::UnixNames::new(sockets),
         ids,
         nobody,
@@ -456,6 +457,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         streams: OnceLock::new(),
         shim: OnceLock::new(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
+        robust: robust::Robust::new().map_err(host_error("making a timer"))?,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
         renamed: Mutex::default(),
@@ -579,6 +581,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
     let _ = server.first_pgrp.set(group);
     server.pids.alias(1, group);
     worker::start(&server).map_err(host_error("starting the workers"))?;
+    server.reaper.watch_timer(&server.robust.timer).map_err(host_error("watching a timer"))?;
     reaper::start(&server).map_err(host_error("starting the reaper"))?;
     watcher::start(&server).map_err(host_error("starting the watcher"))?;
     spares::start(&server).map_err(host_error("starting the maker of spares"))?;

@@ -116,7 +116,7 @@ pub struct Answers {
 
 impl Answers {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.entries.len()
     }
 
@@ -166,14 +166,21 @@ pub fn changes_nothing(nr: u32, args: &[u64; 6]) -> bool {
         // stat and its kin, access, readlink, statfs, getdents, getcwd
         4..=6 | 262 | 332 | 21 | 269 | 439 | 89 | 267 | 137 | 138 | 78 | 217 | 79 => true,
         // Numbers of processes and users, uname, signals, limits, priorities.
-        39 | 63 | 102 | 104 | 107 | 108 | 110 | 111 | 115 | 118 | 120 | 121 | 124 | 125 | 62 | 129 | 297 | 200
-        | 234 | 424 | 434 | 97 | 302 | 140 | 141 => true,
+        39 | 63 | 102 | 104 | 107 | 108 | 110 | 111 | 115 | 118 | 120 | 121 | 124 | 125 | 62 | 129 | 297
+        | 200 | 234 | 424 | 434 | 97 | 302 | 140 | 141 => true,
         // getxattr and listxattr, inotify
         191..=196 | 254 => true,
         // socket, connect, sendto and what asks about sockets
         41 | 42 | 44 | 46 | 51..=55 => true,
-        op::CLONE | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::THREAD_EXIT | op::XLATE | op::REAP
-        | op::TEXT | op::SENDER => true,
+        op::CLONE
+        | op::CLONE_FAILED
+        | op::EXEC
+        | op::EXEC_FAILED
+        | op::THREAD_EXIT
+        | op::XLATE
+        | op::REAP
+        | op::TEXT
+        | op::SENDER => true,
         _ => false,
     }
 }
@@ -325,8 +332,13 @@ impl Server {
             return None;
         }
         let fs = fs.lock().unwrap().clone();
-        let mut answers =
-            Answers { entries: Vec::new(), bytes: Vec::new(), opened: Vec::new(), epoch, questions: Vec::new() };
+        let mut answers = Answers {
+            entries: Vec::new(),
+            bytes: Vec::new(),
+            opened: Vec::new(),
+            epoch,
+            questions: Vec::new(),
+        };
         for question in &questions {
             if question.op == OPEN && answers.opened.len() == MOST_OPENS {
                 continue;
@@ -336,7 +348,7 @@ impl Server {
                 self.answer(&walk, question, &mut answers);
             });
         }
-        (answers.len() > 0).then_some(answers)
+        (answers.count() > 0).then_some(answers)
     }
 
     /// Adds the answer to a question, unless it is one that must be asked.
@@ -356,7 +368,12 @@ impl Server {
                 }
                 self.note_open(&fd, &place.mnt);
                 let host = rustix::fs::fstat(&fd).map_err(super::request::host)?;
-                let seen = layout::stat(&self.attr_of_handle(fd.as_fd())?);
+                let attr = self.attr_of_handle(fd.as_fd())?;
+                // A write takes set-id bits away.
+                if attr.mode & 0o6000 != 0 {
+                    return Err(Errno::EAGAIN);
+                }
+                let seen = layout::stat(&attr);
                 let mut bytes = Vec::with_capacity(size_of::<Identity>());
                 bytes.extend_from_slice(&host.st_dev.to_ne_bytes());
                 bytes.extend_from_slice(&host.st_ino.to_ne_bytes());
@@ -388,9 +405,9 @@ impl Server {
         })();
         match found {
             Ok((ret, bytes, fd)) => {
-                let before = answers.len();
+                let before = answers.count();
                 answers.add(question, ret, &bytes);
-                if let Some(fd) = fd.filter(|_| answers.len() > before) {
+                if let Some(fd) = fd.filter(|_| answers.count() > before) {
                     answers.opened.push((before as u64, fd));
                 }
             }
@@ -403,13 +420,18 @@ impl Server {
     }
 
     /// Begins to observe the new image, and lets answers hold. Gives how many do.
-    pub fn start_ahead(&self, thread: &GuestThread, region: &Arc<Region>, answers: Option<&mut Answers>) -> u32 {
+    pub fn start_ahead(
+        &self,
+        thread: &GuestThread,
+        region: &Arc<Region>,
+        answers: Option<&mut Answers>,
+    ) -> u32 {
         let Some(program) = thread.process.exe.lock().unwrap().as_ref().map(|exe| exe.id) else { return 0 };
         // What the region says of the image before is read now.
         let old = thread.observed.lock().unwrap().take();
         drop(old);
         let sent = answers.and_then(|answers| self.ahead.publish(region, answers).then_some(answers));
-        let count = sent.as_ref().map_or(0, |answers| answers.len() as u32);
+        let count = sent.as_ref().map_or(0, |answers| answers.count() as u32);
         if count == 0 {
             // Whatever is there is of another image.
             region.write_ahead(&[], &[]);
@@ -483,14 +505,19 @@ mod tests {
 
     #[test]
     fn a_full_region_takes_no_more_answers() {
-        let mut answers =
-            Answers { entries: Vec::new(), bytes: Vec::new(), opened: Vec::new(), epoch: 0, questions: Vec::new() };
+        let mut answers = Answers {
+            entries: Vec::new(),
+            bytes: Vec::new(),
+            opened: Vec::new(),
+            epoch: 0,
+            questions: Vec::new(),
+        };
         for number in 0..1000 {
             let path = format!("/{number:0>150}").into_bytes();
             answers.add(&Question { op: READLINK, flags: 0, path }, 200, &[b'x'; LONGEST_LINK]);
         }
         let region = Region::new().unwrap();
         assert!(Ahead::default().publish(&region, &mut answers));
-        assert!(answers.len() > 20 && answers.len() <= MAX_ENTRIES);
+        assert!(answers.count() > 20 && answers.count() <= MAX_ENTRIES);
     }
 }

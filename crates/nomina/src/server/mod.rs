@@ -30,10 +30,12 @@ pub mod netlink;
 pub mod opens;
 pub mod overlayfs;
 pub mod pids;
+pub mod privs;
 pub mod proc_source;
 pub mod reaper;
 pub mod reporters;
 pub mod request;
+pub mod robust;
 pub mod spares;
 pub mod stats;
 pub mod sys;
@@ -80,6 +82,8 @@ pub struct Server {
     pub datagrams: datagram::Datagrams,
     /// Threads whose writes to limited file systems are looked at.
     pub reporters: reporters::Reporters,
+    /// Files with set-ID bits that are open for writing.
+    pub privs: privs::Privs,
     /// Names of unix sockets.
     pub unix: sys::socket::UnixNames,
     /// Host owner and sandbox user.
@@ -118,6 +122,8 @@ pub struct Server {
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Processes that are about to be ended.
+    pub robust: robust::Robust,
     /// Tokens of new tasks.
     pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.
@@ -129,7 +135,7 @@ pub struct Server {
     /// What new images are answered before they ask.
     pub ahead: Arc<ahead::Ahead>,
     /// Programs that were executed lately.
-    pub programs: sys::exec::Programs,
+    pub programs: sys::binfmt::Programs,
     /// Counts of requests.
     pub stats: stats::Stats,
     /// The first guest's host process group, which stands for process group 1.
@@ -183,6 +189,19 @@ impl Server {
             let silent = self.guests.waiting().into_iter().find(|thread| thread.noted_pid() == Some(host))?;
             self.seek(&silent).and(Some(silent))
         })
+    }
+
+    /// The first threads of all guest processes, those included that have not asked for anything yet.
+    pub fn leaders(self: &Arc<Self>) -> Vec<Arc<GuestThread>> {
+        for silent in self.guests.waiting() {
+            self.seek(&silent);
+        }
+        let mut all = self.guests.all();
+        all.retain(|thread| {
+            let pid = thread.process.host_pid.load(Ordering::Acquire);
+            pid != 0 && thread.host_tid.load(Ordering::Acquire) == pid
+        });
+        all
     }
 
     /// Real user and group of a guest process.

@@ -117,9 +117,10 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>)
 /// Serves a request and writes the reply.
 fn run(mut ctx: Ctx<'_>) {
     let (server, thread) = (ctx.server, ctx.thread);
-    if server.controls.any() {
+    if server.controls.any() || server.privs.any() {
         let _changing = server.ahead.change();
         server.controls.apply();
+        server.privs.apply(server);
     }
     let started = server.stats.start();
     let (nr, key, asked) = (ctx.nr, TaskKey(thread.task.0), (ctx.nr, ctx.args));

@@ -1,5 +1,6 @@
 //! The services, by subject, and the table from system call number to service.
 
+pub mod binfmt;
 pub mod clone;
 pub mod cred;
 pub mod datagram;
@@ -132,6 +133,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
         op::MOUNTS_CHANGED => poll::mounts_changed(ctx),
+        op::MARKED => {
+            ctx.server.robust.marked(&ctx.thread.process);
+            Ok(().into())
+        }
         op::SENDER => datagram::sender(ctx),
         _ => Err(Errno::ENOSYS),
     }

@@ -13,10 +13,8 @@ use nomina_kernel::signal::SignalTarget;
 use super::super::Server;
 use super::super::layout::u32_at;
 use super::super::request::{Ctx, Reply, host};
+use super::super::robust::Info;
 use super::clone::host_tid;
-
-/// `siginfo_t` as bytes.
-type Info = [u8; 128];
 
 fn info(signal: i32, code: i32, pid: i32, uid: u32, value: i32) -> Info {
     let mut info = [0; 128];
@@ -61,7 +59,7 @@ fn send(
     let reaches = !is_init
         || kernel.signal_reaches(Some(ctx.task()), target.task, signal, has_handler(host_pid, signal));
     drop(kernel);
-    if !reaches {
+    if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
     }
     // SAFETY: a valid siginfo; the pidfd and, behind it, the tid are those of a guest.
@@ -139,7 +137,7 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let kernel = server.kernel.lock().unwrap();
     let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
     // Not even the kernel and kill() may be impersonated, except towards oneself.
-    if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA) && pid != own {
+    if (code >= 0 || code == abi::SI_TKILL || matches!(code, abi::SI_NOMINA | abi::SI_END)) && pid != own {
         return Err(Errno::EPERM);
     }
     let target = if thread {
@@ -152,7 +150,7 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
     };
     drop(kernel);
     given[..4].copy_from_slice(&signal.to_ne_bytes());
-    if code >= 0 || code == abi::SI_TKILL {
+    if code >= 0 || matches!(code, abi::SI_TKILL | abi::SI_END) {
         // Towards oneself: the host lets nobody but the process itself forge these; carried as ours.
         given = info(signal, abi::SI_NOMINA, u32_at(&given, 16) as i32, u32_at(&given, 20), code);
     }
@@ -182,7 +180,9 @@ pub fn pidfd_send_signal(ctx: &mut Ctx<'_>) -> Result<Reply> {
             if u32_at(&given, 0) as i32 != signal {
                 return Err(Errno::EINVAL);
             }
-            if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA) && nr != own {
+            if (code >= 0 || code == abi::SI_TKILL || matches!(code, abi::SI_NOMINA | abi::SI_END))
+                && nr != own
+            {
                 return Err(Errno::EPERM);
             }
             given[..4].copy_from_slice(&signal.to_ne_bytes());
