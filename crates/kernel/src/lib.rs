@@ -7,6 +7,7 @@
 pub mod capability;
 pub mod cgroup;
 pub mod cred;
+pub mod enter;
 pub mod errno;
 pub mod exec;
 pub mod exit;
@@ -24,6 +25,7 @@ pub mod pid_namespace;
 pub mod policy;
 pub mod ptrace;
 pub mod rlimit;
+pub mod seccomp;
 pub mod setns;
 pub mod signal;
 pub mod sys;

@@ -1,11 +1,13 @@
 //! Tests of the process side that need a whole kernel; what a module can show alone is tested beside it.
 
 mod cred;
+mod enter;
 mod exec;
 mod exit;
 mod fork;
 mod pgrp_signal;
 mod random;
+mod seccomp;
 mod setns;
 mod unshare;
 

@@ -21,6 +21,7 @@ mod fuzz;
 pub mod given;
 pub mod guest;
 pub mod handle;
+pub mod inspector;
 pub mod instances;
 pub mod interrupt;
 pub mod layout;
@@ -52,7 +53,7 @@ use std::sync::{Arc, OnceLock};
 use nomina_fs::IdMap;
 use nomina_fs::dev::DevTmpfs;
 use nomina_fs::devpts::DevPts;
-use nomina_gate::listener::Listener;
+use nomina_gate::launch::Entrance;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::Mount;
@@ -72,8 +73,6 @@ pub struct Server {
     pub guests: Guests,
     /// Host processes behind the model's numbers.
     pub pids: pids::Pids,
-    /// Where gate calls arrive; set when the first guest is locked down.
-    pub listener: OnceLock<Listener>,
     /// Directories, `O_PATH` handles and texts in guests' hands.
     pub handles: handle::Handles,
     /// Files whose writes come to us.
@@ -116,8 +115,10 @@ pub struct Server {
     pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
-    /// The standard streams that were passed in; set at the launch.
-    pub streams: OnceLock<whose::Streams>,
+    /// The standard streams that were passed in, at the launch and since.
+    pub streams: whose::Streams,
+    /// Where processes enter from outside; set at the launch.
+    pub entrance: OnceLock<Entrance>,
     /// The sealed memfd of the shim; set at the launch.
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
@@ -128,8 +129,6 @@ pub struct Server {
     pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.
     pub watcher: watcher::Watcher,
-    /// Which workers wait for gate calls.
-    pub turns: turns::Turns,
     /// Regions and sockets made ahead.
     pub spares: spares::Spares,
     /// What new images are answered before they ask.
@@ -146,6 +145,8 @@ pub struct Server {
     pub max_threads: usize,
     /// After how many traps guests' call sites are rewritten; 0: never.
     pub patch_after: u32,
+    /// Guests' own system call filters.
+    pub seccomp: sys::seccomp::Filters,
     /// The sandbox is being taken down.
     pub ending: AtomicBool,
     /// Start of the clock for start times.

@@ -90,6 +90,10 @@ impl Reaper {
             if leader.process.exited.swap(true, Ordering::AcqRel) {
                 continue;
             }
+            // Whom it has waited for and could not tell us any more: they are no orphans.
+            for (number, host_pid) in leader.image().map_or_else(Vec::new, |image| image.slot.take_reaped()) {
+                super::sys::process::note_reaped(server, &leader, number, host_pid);
+            }
             let outcome = server.kernel.lock().unwrap().exit_group(leader.task, 0);
             if let Ok(outcome) = outcome {
                 after_exit(server, &leader, outcome);

@@ -10,7 +10,7 @@ use nomina_kernel::errno::Errno;
 
 use super::Server;
 use super::ahead::changes_nothing;
-use super::guest::GuestThread;
+use super::guest::{Gate, GuestThread};
 use super::request::{Ctx, Reply};
 use super::sys;
 
@@ -19,18 +19,18 @@ pub fn count() -> usize {
     std::thread::available_parallelism().map_or(4, |n| n.get()).clamp(4, 8)
 }
 
-/// Starts the workers. They end when the last guest has ended.
+/// Starts the workers that serve the guests under one filter. They end when the last of these has ended.
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn start(server: &Arc<Server>) -> io::Result<()> {
-    super::turns::start(server, count())?;
+pub fn start(server: &Arc<Server>, gate: &Arc<Gate>) -> io::Result<()> {
+    super::turns::start(server, gate, count())?;
     for index in 0..count() {
-        let server = server.clone();
+        let (server, gate) = (server.clone(), gate.clone());
         std::thread::Builder::new()
             .name(format!("nomina-work-{index}"))
             .stack_size(512 * 1024)
-            .spawn(move || work(&server))?;
+            .spawn(move || work(&server, &gate))?;
     }
     Ok(())
 }
@@ -44,9 +44,9 @@ pub enum Answer {
     Given,
 }
 
-fn work(server: &Arc<Server>) {
-    let Some(listener) = server.listener.get() else { return };
-    while let Some(call) = server.turns.take(|| listener.recv().ok().flatten()) {
+fn work(server: &Arc<Server>, gate: &Gate) {
+    let Some(listener) = gate.listener.get() else { return };
+    while let Some(call) = gate.turns.take(|| listener.recv().ok().flatten()) {
         // A panic is our bug, not the guest's to exploit: the call fails, the sandbox lives.
         let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer(server, &call)))
             .unwrap_or(failure(Errno::EIO));

@@ -86,6 +86,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let child = Arc::new(GuestThread {
         task: outcome.child,
         host_tid: AtomicI32::new(0),
+        gate: ctx.thread.gate.clone(),
         token,
         process: if new_thread {
             ctx.thread.process.clone()
@@ -99,6 +100,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         hint: AtomicI32::new(0),
         made_ns: server.now(),
         made: Mutex::default(),
+        loading: Mutex::default(),
         pace: Default::default(),
         observed: Mutex::default(),
     });
@@ -180,7 +182,7 @@ impl Server {
             send(end.as_fd())?;
             return Ok(Answer::Value(0));
         }
-        let listener = self.listener.get().ok_or(Errno::EAGAIN)?;
+        let listener = thread.gate.listener.get().ok_or(Errno::EAGAIN)?;
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         send(ours.as_fd())?;
         files.socket.get_or_init(|| ours);
@@ -202,7 +204,7 @@ impl Server {
         if files.socket.get().is_some() {
             return Ok(files);
         }
-        let listener = self.listener.get().ok_or(Errno::EAGAIN)?;
+        let listener = thread.gate.listener.get().ok_or(Errno::EAGAIN)?;
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         listener.install(call.ok_or(Errno::EAGAIN)?, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;
         files.socket.get_or_init(|| ours);
@@ -215,7 +217,7 @@ impl Server {
     /// As [`Server::socket_of`].
     pub fn renew_files(&self, thread: &GuestThread, call: u64) -> Result<Arc<GuestFiles>> {
         let (listener, shim) =
-            (self.listener.get().ok_or(Errno::EPERM)?, self.shim.get().ok_or(Errno::EPERM)?);
+            (thread.gate.listener.get().ok_or(Errno::EPERM)?, self.shim.get().ok_or(Errno::EPERM)?);
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         listener.install(call, shim.as_fd(), nomina_abi::FD_SHIM).map_err(host)?;
         listener.install(call, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;

@@ -131,7 +131,7 @@ pub fn prepare(
     let (mnt_ns, user_ns) = caller.ok_or(Errno::ESRCH)?;
     program.file.nosuid = !program.exe.path.mnt.may_suid(mnt_ns.mounts(), &user_ns);
     let cred = server.kernel.lock().unwrap().prepare_exec(thread.task, &program.file)?;
-    // The sandbox's first program is prepared before there is a guest that could mean harm.
+    // The program of a process that does not run yet is prepared before there is a guest that could mean harm.
     let pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
     let before = match cred.secure && pid != 0 {
         true => Some(fresh::memory_of(pid).ok_or(Errno::EPERM)?),
@@ -290,11 +290,16 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
     fn start_info(&self, server: &Server, ahead: u32) -> Result<Vec<u8>> {
-        let (pid, tid, ids) = {
+        let (pid, tid, ids, always) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
             let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred().clone();
-            (kernel.task_tgid_vnr(task, task), kernel.task_pid_vnr(task, task), ids(&cred))
+            (
+                kernel.task_tgid_vnr(task, task),
+                kernel.task_pid_vnr(task, task),
+                ids(&cred),
+                kernel.seccomp(task).always(),
+            )
         };
         let mut info = StartInfo {
             tid,
@@ -307,6 +312,7 @@ impl PreparedExec {
             ahead,
             reserved: 0,
             random: server.tokens.next(),
+            always,
             comm: [0; 16],
             execfn: [0; 4096],
         };
@@ -322,13 +328,14 @@ impl PreparedExec {
 }
 
 /// The slot in its maker's region where a process may ask for an exec that has not introduced itself. `None` as soon as it or
-/// its maker has other credentials than at the fork: who shares the region must not be able to speak for somebody else.
+/// its maker has other credentials or seccomp filters than at the fork: who shares the region must not be able to speak for somebody else.
 pub fn borrowed_slot(server: &Server, thread: &GuestThread) -> Option<SlotRef> {
     let slot = thread.borrowed.lock().unwrap().as_ref()?.slot.clone();
     let maker = thread.maker.as_ref()?.0.upgrade()?;
     let kernel = server.kernel.lock().unwrap();
     let (own, makers) = (kernel.task(thread.task)?.cred(), kernel.task(maker.task)?.cred());
-    Arc::ptr_eq(own, makers).then_some(slot)
+    let same_filters = kernel.seccomp(thread.task).is_same_as(&kernel.seccomp(maker.task));
+    (Arc::ptr_eq(own, makers) && same_filters).then_some(slot)
 }
 
 /// Whether host process `pid` has become a new image of the shim since its memory was `before`.
@@ -348,21 +355,25 @@ fn ids(cred: &Cred) -> [u32; 4] {
     ]
 }
 
-/// Finds and prepares the sandbox's first program. Gives what replaces `argv[0]` for a script.
+/// Finds and prepares the program of a process that does not run yet, from `fs`. Gives what replaces `argv[0]` for a script.
 ///
 /// # Errors
 /// As [`find`].
-pub fn prepare_first(server: &Arc<Server>, thread: &Arc<GuestThread>, name: &[u8]) -> Result<Vec<Vec<u8>>> {
+pub fn prepare_first(
+    server: &Arc<Server>,
+    thread: &Arc<GuestThread>,
+    fs: &FsStruct,
+    name: &[u8],
+) -> Result<Vec<Vec<u8>>> {
     let cred = {
         let kernel = server.kernel.lock().unwrap();
         kernel.task(thread.task).ok_or(Errno::ESRCH)?.cred().clone()
     };
-    let fs = server.first_fs.clone();
     let program = walk_cred(&cred, false, |cred| {
         let walk = WalkContext { root: &fs.root, pwd: &fs.pwd, cred, umask: fs.umask };
         find(&server.programs, &walk, name, None, LookupFlags::FOLLOW)
     })?;
     let prefix = program.argv_prefix.clone();
-    prepare(server, thread, &fs, name, false, program)?;
+    prepare(server, thread, fs, name, false, program)?;
     Ok(prefix)
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nomina_abi as abi;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::signal::SignalTarget;
+use nomina_kernel::task::TaskId;
 
 use super::super::Server;
 use super::super::layout::u32_at;
@@ -41,7 +42,7 @@ fn has_handler(host_pid: i32, signal: i32) -> bool {
 /// Sends to a process (or with `thread` to one thread). `Ok(false)`: it has not introduced itself yet.
 fn send(
     server: &Arc<Server>,
-    ctx: &Ctx<'_>,
+    sender: TaskId,
     target: &SignalTarget,
     signal: i32,
     info: &Info,
@@ -56,8 +57,8 @@ fn send(
     }
     let kernel = server.kernel.lock().unwrap();
     let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
-    let reaches = !is_init
-        || kernel.signal_reaches(Some(ctx.task()), target.task, signal, has_handler(host_pid, signal));
+    let reaches =
+        !is_init || kernel.signal_reaches(Some(sender), target.task, signal, has_handler(host_pid, signal));
     drop(kernel);
     if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
@@ -80,6 +81,19 @@ fn send(
     }
 }
 
+/// Sends to a process in the name of who stands outside of every namespace.
+///
+/// # Errors
+/// `EINVAL` for what is no signal; `EAGAIN` when the process cannot be found on the host yet.
+pub fn send_from_outside(server: &Arc<Server>, target: &SignalTarget, signal: i32) -> Result<()> {
+    if !(0..=nomina_kernel::fork::NSIG).contains(&signal) {
+        return Err(Errno::EINVAL);
+    }
+    let outside = server.kernel.lock().unwrap().init_task();
+    let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
+    if send(server, outside, target, signal, &info, false)? { Ok(()) } else { Err(Errno::EAGAIN) }
+}
+
 /// A signal to the calling thread itself that the kernel causes: `send_sig(signal, current, 0)`.
 pub fn force_sig(ctx: &Ctx<'_>, signal: i32) -> Result<()> {
     let server = ctx.server;
@@ -89,7 +103,7 @@ pub fn force_sig(ctx: &Ctx<'_>, signal: i32) -> Result<()> {
         kernel.tgkill_target(ctx.task(), None, own, signal)?
     };
     let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
-    send(server, ctx, &target, signal, &info, true)?;
+    send(server, ctx.task(), &target, signal, &info, true)?;
     Ok(())
 }
 
@@ -106,7 +120,7 @@ pub fn kill(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     for target in targets {
         let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
-        send(server, ctx, &target, signal, &info, false)?;
+        send(server, ctx.task(), &target, signal, &info, false)?;
     }
     Ok(().into())
 }
@@ -121,7 +135,7 @@ pub fn tkill(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let target = server.kernel.lock().unwrap().tgkill_target(ctx.task(), tgid, tid, signal)?;
     let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_TKILL);
-    if send(server, ctx, &target, signal, &info, true)? { Ok(().into()) } else { Ok(Reply::Retry) }
+    if send(server, ctx.task(), &target, signal, &info, true)? { Ok(().into()) } else { Ok(Reply::Retry) }
 }
 
 /// `rt_sigqueueinfo(2)`, `rt_tgsigqueueinfo(2)`.
@@ -154,7 +168,7 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
         // Towards oneself: the host lets nobody but the process itself forge these; carried as ours.
         given = info(signal, abi::SI_NOMINA, u32_at(&given, 16) as i32, u32_at(&given, 20), code);
     }
-    if send(server, ctx, &target, signal, &given, thread)? { Ok(().into()) } else { Ok(Reply::Retry) }
+    if send(server, ctx.task(), &target, signal, &given, thread)? { Ok(().into()) } else { Ok(Reply::Retry) }
 }
 
 /// `pidfd_send_signal(2)`.
@@ -189,5 +203,5 @@ pub fn pidfd_send_signal(ctx: &mut Ctx<'_>) -> Result<Reply> {
             given
         }
     };
-    if send(server, ctx, &target, signal, &info, false)? { Ok(().into()) } else { Ok(Reply::Retry) }
+    if send(server, ctx.task(), &target, signal, &info, false)? { Ok(().into()) } else { Ok(Reply::Retry) }
 }
