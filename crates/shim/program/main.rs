@@ -25,6 +25,7 @@ mod message;
 mod patch;
 mod poll;
 mod process;
+mod seccomp;
 mod sighand;
 mod signal;
 mod slot;

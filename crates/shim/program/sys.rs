@@ -86,6 +86,7 @@ pub mod nr {
     pub const RECVMMSG: u64 = 299;
     pub const PRLIMIT64: u64 = 302;
     pub const SENDMMSG: u64 = 307;
+    pub const SECCOMP: u64 = 317;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
     pub const CLONE3: u64 = 435;
