@@ -5,6 +5,7 @@
 //! alone, but must not take the kernel's lock under it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use crate::cgroup::CgroupNamespace;
@@ -22,6 +23,7 @@ use crate::pid_namespace::PidNamespace;
 use crate::policy::Policy;
 use crate::ptrace::PtraceEvents;
 use crate::rlimit::Rlimits;
+use crate::seccomp::Seccomp;
 use crate::task::{Dumpable, ExitState, Mm, SigchldAction, Sighand, SignalId, SignalStruct, Task, TaskId};
 use crate::time::TimeNamespace;
 use crate::ucount::Ucounts;
@@ -71,6 +73,8 @@ pub struct Kernel {
     first_cred: Option<Cred>,
     pub(crate) ipc_memory: Arc<IpcMemory>,
     wall_clock: Box<dyn Fn() -> i64 + Send>,
+    /// Instructions of all seccomp filters.
+    pub(crate) seccomp_in_all: Arc<AtomicUsize>,
 }
 
 impl Kernel {
@@ -136,6 +140,7 @@ impl Kernel {
             vfork_parent: None,
             cred,
             no_new_privs: false,
+            seccomp: Seccomp::Disabled,
             exiting: false,
             exit_state: ExitState::Running,
             exit_code: 0,
@@ -161,6 +166,7 @@ impl Kernel {
             first_cred: Some(config.init_cred),
             ipc_memory,
             wall_clock: Box::new(|| 0),
+            seccomp_in_all: Arc::default(),
         }
     }
 

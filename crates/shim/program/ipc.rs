@@ -241,7 +241,7 @@ pub fn semctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 }
 
 /// `semop(2)`, `semtimedop(2)`. Never restarted.
-pub fn semop(area: &Area, args: &[u64; 6], timeout: u64) -> Result<i64, i64> {
+pub fn semop(area: &Area, number: u64, args: &[u64; 6], timeout: u64) -> Result<i64, i64> {
     let [semid, sops, nsops, ..] = *args;
     let nsops = u64::from(nsops as u32);
     let time = if timeout == 0 { None } else { Some(get_user::<[i64; 2]>(timeout)?) };
@@ -257,7 +257,7 @@ pub fn semop(area: &Area, args: &[u64; 6], timeout: u64) -> Result<i64, i64> {
         Some([sec, nsec]) if sec < 0 || !(0..NSEC_PER_SEC).contains(&nsec) => return Err(err::EINVAL),
         Some(time) => Until::Monotonic(from_now(time)),
     };
-    let (ret, received) = sleeping(area, nr::SEMOP, [semid, span, nsops, 0, 0, 0], &until);
+    let (ret, received) = sleeping(area, number, [semid, span, nsops, 0, 0, 0], &until);
     received.close();
     Ok(ret)
 }

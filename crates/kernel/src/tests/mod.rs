@@ -8,6 +8,7 @@ mod fork;
 mod ipc;
 mod pgrp_signal;
 mod random;
+mod seccomp;
 mod setns;
 mod unshare;
 
