@@ -140,7 +140,7 @@ static void sleeping(void)
 	msleep(50);
 	M(send_text(9, "nine", 0));
 	msleep(100);
-	T(msgctl(id, IPC_RMID, NULL));
+	M(msgctl(id, IPC_RMID, NULL));
 	reap("receiver", p);
 	id = M(msgget(IPC_PRIVATE, 0600));
 
