@@ -9,6 +9,7 @@ use core::arch::asm;
 #[allow(missing_docs)]
 pub mod nr {
     pub const CLOSE: u64 = 3;
+    pub const READ: u64 = 0;
     pub const POLL: u64 = 7;
     pub const SELECT: u64 = 23;
     pub const MMAP: u64 = 9;
@@ -44,6 +45,8 @@ pub mod nr {
     pub const WAIT4: u64 = 61;
     pub const FCNTL: u64 = 72;
     pub const FLOCK: u64 = 73;
+    pub const FSYNC: u64 = 74;
+    pub const FDATASYNC: u64 = 75;
     pub const GETRLIMIT: u64 = 97;
     pub const GETPRIORITY: u64 = 140;
     pub const SETPRIORITY: u64 = 141;
@@ -91,6 +94,7 @@ pub mod nr {
     pub const EXECVEAT: u64 = 322;
     pub const CLONE3: u64 = 435;
     pub const CLOSE_RANGE: u64 = 436;
+    pub const SYNCFS: u64 = 306;
     pub const EPOLL_PWAIT2: u64 = 441;
 }
 
@@ -101,6 +105,7 @@ pub mod err {
     pub const ESRCH: i64 = -3;
     pub const ESTALE: i64 = -116;
     pub const EINTR: i64 = -4;
+    pub const EISDIR: i64 = -21;
     pub const EIO: i64 = -5;
     pub const E2BIG: i64 = -7;
     pub const EBADF: i64 = -9;
