@@ -7,6 +7,7 @@
 //! Locks, outermost first: the kernel model; a task's `fs_struct`; the tables of guests and handles. File system calls
 //! are made with none of them held.
 
+pub mod ahead;
 pub mod arch;
 pub mod context;
 pub mod controls;
@@ -39,6 +40,7 @@ pub mod robust;
 pub mod spares;
 pub mod stats;
 pub mod sys;
+pub mod tether;
 pub mod tty;
 pub mod turns;
 pub mod watcher;
@@ -124,6 +126,8 @@ pub struct Server {
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// What kills guests when nobody of ours is left.
+    pub tethers: tether::Tethers,
     /// Processes that are about to be ended.
     pub robust: robust::Robust,
     /// Tokens of new tasks.
@@ -132,6 +136,10 @@ pub struct Server {
     pub watcher: watcher::Watcher,
     /// Regions and sockets made ahead.
     pub spares: spares::Spares,
+    /// What new images are answered before they ask.
+    pub ahead: Arc<ahead::Ahead>,
+    /// Programs that were executed lately.
+    pub programs: sys::binfmt::Programs,
     /// Counts of requests.
     pub stats: stats::Stats,
     /// The first guest's host process group, which stands for process group 1.
