@@ -29,6 +29,7 @@ pub mod opens;
 pub mod overlayfs;
 pub mod pids;
 pub mod proc_source;
+pub mod ptrace;
 pub mod reaper;
 pub mod reporters;
 pub mod request;
@@ -116,6 +117,8 @@ pub struct Server {
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Tracees that stand still, and tracers that wait.
+    pub tracees: ptrace::Tracees,
     /// Tokens of new tasks.
     pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.

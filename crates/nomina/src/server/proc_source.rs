@@ -240,7 +240,9 @@ impl ProcSource for PidNsView {
             pid: task.pid().nr_ns(ns),
             tgid: leader.pid().nr_ns(ns),
             ppid: parent.unwrap_or(0),
-            tracer: 0,
+            tracer: kernel.tracee(id).map_or(0, |tracee| {
+                kernel.task(tracee.tracer).map_or(0, |tracer| tracer.pid().nr_ns(ns))
+            }),
             pgrp: signal.pid(PidType::Pgid).nr_ns(ns),
             session: signal.pid(PidType::Sid).nr_ns(ns),
             tty_nr: host_tty(host_pid).0,
@@ -255,7 +257,11 @@ impl ProcSource for PidNsView {
             host_tid,
             comm,
             // On the host it waits for the answer to its own question.
-            state: viewer.is_some_and(|viewer| viewer == key).then_some(b'R'),
+            state: if kernel.tracee(id).is_some_and(|tracee| tracee.stop.is_some()) {
+                Some(b't')
+            } else {
+                viewer.is_some_and(|viewer| viewer == key).then_some(b'R')
+            },
             blocked: viewer
                 .is_some_and(|viewer| viewer == key)
                 .then(|| thread.image().map(|image| image.slot.mask()))

@@ -15,6 +15,7 @@ pub mod mount_tree;
 pub mod namespace;
 pub mod open;
 pub mod process;
+pub mod ptrace;
 pub mod signal;
 pub mod socket;
 pub mod stat;
@@ -70,6 +71,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         92 | 93 | 94 | 260 => files::chown(ctx),
         95 => misc::umask(ctx),
         97 | 160 | 302 => process::rlimit(ctx),
+        101 => ptrace::ptrace(ctx),
         102 | 104 | 107 | 108 => cred::get_id(ctx),
         105 | 106 | 113 | 114 | 117 | 119 | 122 | 123 => cred::set_id(ctx),
         109 => process::setpgid(ctx),
@@ -105,6 +107,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         272 => namespace::unshare(ctx),
         303 => file_handle::name_to_handle_at(ctx),
         304 => file_handle::open_by_handle_at(ctx),
+        310 | 311 => ptrace::process_vm(ctx),
         308 => namespace::setns(ctx),
         332 => stat::statx(ctx),
         424 => signal::pidfd_send_signal(ctx),
@@ -129,6 +132,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::REAP => process::reap(ctx),
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
+        op::PTRACE_STOP => ptrace::stopped(ctx),
+        op::PTRACE_POLL => ptrace::poll(ctx),
+        op::PTRACE_WAIT => ptrace::wait(ctx),
+        op::PTRACE_EXIT => ptrace::exiting(ctx),
         op::SENDER => datagram::sender(ctx),
         _ => Err(Errno::ENOSYS),
     }
