@@ -8,6 +8,7 @@
 //! are made with none of them held.
 
 pub mod arch;
+pub mod auxv;
 pub mod context;
 pub mod controls;
 pub mod datagram;

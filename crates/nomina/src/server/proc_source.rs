@@ -327,6 +327,21 @@ impl ProcSource for PidNsView {
         .unwrap_or(false)
     }
 
+    fn memory(&self, task: TaskKey, viewer: Option<TaskKey>, flags: u32) -> Result<OwnedFd> {
+        let (server, thread) = self.thread(task)?;
+        let viewer = TaskId(viewer.ok_or(Errno::EACCES)?.0);
+        super::ptrace::Memory::handle(&server, &thread, flags as i32, |kernel| {
+            kernel.ptrace_may_access(viewer, TaskId(task.0), PtraceCreds::Fs).map_err(|_| Errno::EACCES)
+        })
+    }
+
+    fn auxv(&self, task: TaskKey) -> Option<Vec<u8>> {
+        // The host knows the vector that it gave to the shim; the program got it changed, where it still stands.
+        let pid = self.host_pid(task).ok()?;
+        let host = std::fs::read(format!("/proc/{pid}/auxv")).ok()?;
+        super::auxv::of_program(pid, host.len())
+    }
+
     fn in_group(&self, viewer: Option<TaskKey>, gid: u32) -> bool {
         self.with(|_, kernel, _| {
             let cred = kernel.task(TaskId(viewer?.0))?.cred();

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +19,7 @@ use nomina_kernel::exit::ExitOutcome;
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::ptrace::{PtraceOptions, Released, ResumeMode, Tracee};
 use nomina_kernel::task::TaskId;
+use rustix::fs::{Mode, OFlags};
 
 use super::Server;
 use super::guest::GuestThread;
@@ -248,18 +250,36 @@ impl Memory {
         thread: &GuestThread,
         allowed: impl FnOnce(&mut Kernel) -> Result<()>,
     ) -> Result<Memory> {
+        let file = Memory::handle(server, thread, libc::O_RDWR, allowed)?;
+        Ok(Memory { file: File::from(file) })
+    }
+
+    /// As [`Memory::open`], with open flags of choice.
+    ///
+    /// # Errors
+    /// As [`Memory::open`].
+    pub fn handle(
+        server: &Arc<Server>,
+        thread: &GuestThread,
+        flags: i32,
+        allowed: impl FnOnce(&mut Kernel) -> Result<()>,
+    ) -> Result<OwnedFd> {
         let pid = thread.process.host_pid.load(Ordering::Acquire);
         if pid == 0 {
             return Err(Errno::ESRCH);
         }
-        let file = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
+        let access = OFlags::from_bits_retain((flags & libc::O_ACCMODE) as u32);
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(format!("/proc/{pid}/mem"), flags, Mode::empty());
         let mut kernel = server.kernel.lock().unwrap();
         allowed(&mut kernel)?;
         if thread.process.gains_privilege.load(Ordering::Acquire) {
             return Err(Errno::EPERM);
         }
         drop(kernel);
-        Ok(Memory { file: file.map_err(|_| Errno::EIO)? })
+        // The number may have been another's: then it is not the process of the pidfd any more.
+        let alive = thread.process.pidfd.get().is_some_and(super::reaper::is_zombie_or_alive);
+        if alive { file.map_err(|_| Errno::EIO) } else { Err(Errno::ESRCH) }
     }
 
     /// How much of a range may be touched: up to the shim, or nothing.
