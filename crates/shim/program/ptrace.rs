@@ -598,7 +598,7 @@ pub fn entered(area: &'static Area, context: &mut UContext) {
         stop_here(area, context, stop::EXIT, 0, 0);
     }
     if how & (mode::EXEC | mode::SEIZED) == 0 {
-        let mut info = trap_info(0);
+        let mut info = trap_info(nomina_abi::SI_NOMINA);
         info.set_pid(area.pid.get());
         // SAFETY: only this thread uses it.
         unsafe { *area.pending_info.get() = info };

@@ -18,6 +18,8 @@ use crate::task::{ExitState, TaskId};
 pub const SIGTRAP: i32 = 5;
 /// `PTRACE_EVENT_STOP`.
 pub const EVENT_STOP: i32 = 128;
+const SI_USER: i32 = 0;
+const SI_KERNEL: i32 = 0x80;
 
 bitflags! {
     /// Options of a tracer (`PTRACE_SETOPTIONS`).
@@ -91,11 +93,24 @@ pub enum ResumeMode {
     SingleStep,
 }
 
+/// A signal that stops, to be reported by a tracee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuedStop {
+    /// The signal.
+    pub signal: i32,
+    /// `si_code`.
+    pub code: i32,
+    /// The sender's number as the tracee sees it.
+    pub pid: i32,
+    /// The sender's real user as the tracee sees it.
+    pub uid: u32,
+}
+
 /// What a tracee that runs has to do at its next chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attention {
-    /// Report this signal (`SIGSTOP`), from this sender: pid and uid as it sees them.
-    Signal(i32, i32, u32),
+    /// Report this signal (`SIGSTOP`).
+    Signal(QueuedStop),
     /// A stop with [`EVENT_STOP`] and this signal.
     Trap(i32),
     /// The process is stopped by this signal.
@@ -221,10 +236,10 @@ impl Kernel {
         if dead || self.tracee(target).is_some() {
             return Err(Errno::EPERM);
         }
-        let sender = self.signal_target(caller, target);
         let mut tracee = Tracee::new(caller, seize.is_some(), seize.unwrap_or_default());
         if seize.is_none() {
-            tracee.attention.push(Attention::Signal(SIGSTOP, sender.si_pid, sender.si_uid));
+            let stop = QueuedStop { signal: SIGSTOP, code: SI_KERNEL, pid: 0, uid: 0 };
+            tracee.attention.push(Attention::Signal(stop));
         }
         self.link(target, tracee);
         Ok(())
@@ -237,7 +252,7 @@ impl Kernel {
         tracee.attention.push(if makers.seized {
             Attention::Trap(SIGTRAP)
         } else {
-            Attention::Signal(SIGSTOP, 0, 0)
+            Attention::Signal(QueuedStop { signal: SIGSTOP, code: SI_USER, pid: 0, uid: 0 })
         });
         self.link(child, tracee);
     }
@@ -342,12 +357,12 @@ impl Kernel {
 
     /// A signal that stops (`SIGSTOP`) is sent to a process of which tracees are threads: one of them reports it. False: there is
     /// none, so it is the host's to send.
-    pub fn ptrace_send_stop(&mut self, threads: &[TaskId], signal: i32, si_pid: i32, si_uid: u32) -> Option<TaskId> {
+    pub fn ptrace_send_stop(&mut self, threads: &[TaskId], signal: i32, pid: i32, uid: u32) -> Option<TaskId> {
         let chosen = threads.iter().copied().find(|thread| self.ptraced.contains_key(thread))?;
         let tracee = self.tracee_mut(chosen)?;
-        let queued = |what: &Attention| matches!(what, Attention::Signal(signo, ..) if *signo == signal);
+        let queued = |what: &Attention| matches!(what, Attention::Signal(stop) if stop.signal == signal);
         if !tracee.attention.iter().any(queued) {
-            tracee.attention.push(Attention::Signal(signal, si_pid, si_uid));
+            tracee.attention.push(Attention::Signal(QueuedStop { signal, code: SI_USER, pid, uid }));
         }
         Some(chosen)
     }

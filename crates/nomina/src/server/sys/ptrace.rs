@@ -469,10 +469,10 @@ pub fn poll(ctx: &mut Ctx<'_>) -> Result<Reply> {
     ctx.out[0] = (mode_of(tracee)).into();
     match first {
         None => ctx.out[1] = attention::NONE,
-        Some(Attention::Signal(signal, pid, uid)) => {
+        Some(Attention::Signal(queued)) => {
             drop(kernel);
             ctx.out[1] = attention::SIGNAL;
-            ctx.write_data(&super::signal::info(signal, libc::SI_USER, pid, uid, 0))?;
+            ctx.write_data(&super::signal::info(queued.signal, queued.code, queued.pid, queued.uid, 0))?;
         }
         Some(Attention::Trap(signal)) => (ctx.out[1], ctx.out[2]) = (attention::TRAP, signal as u64),
         Some(Attention::Group(signal)) => (ctx.out[1], ctx.out[2]) = (attention::GROUP, signal as u64),
