@@ -8,7 +8,7 @@
 #include <sys/user.h>
 
 #undef PTRACE_GETREGS
-#define P(req, pid, addr, data) syscall(SYS_ptrace, (long)(req), (long)(pid), (void *)(addr), (void *)(data))
+#define P(req, pid, addr, data) syscall(SYS_ptrace, (long)(req), (long)(pid), (long)(addr), (long)(data))
 enum { GETREGS = 12, SETREGS = 13, GETFPREGS = 14, SETFPREGS = 15, STEP = 9, KILL_ = 8, POKEUSER = 6, PEEKUSER = 3, CONT = 7,
        ATTACH = 16, DETACH = 17, SYSC = 24, TRACEME = 0, PEEKDATA = 2, POKEDATA = 5 };
 

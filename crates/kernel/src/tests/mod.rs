@@ -5,6 +5,7 @@ mod exec;
 mod exit;
 mod fork;
 mod pgrp_signal;
+mod ptrace;
 mod random;
 mod setns;
 mod unshare;
