@@ -5,7 +5,8 @@ mod tracee;
 mod wait;
 
 pub use tracee::{
-    Attention, EVENT_STOP, PtraceOptions, PtraceZombie, QueuedStop, Released, ResumeMode, SIGTRAP, Stop, StopKind, Tracee,
+    Attention, EVENT_STOP, PtraceOptions, PtraceZombie, QueuedStop, Released, ResumeMode, SIGTRAP, Stop,
+    StopKind, Tracee,
 };
 pub use wait::WaitedTracee;
 

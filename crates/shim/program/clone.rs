@@ -294,7 +294,6 @@ fn clone_copied(
     Ok(0)
 }
 
-
 /// A child in the same memory: it starts on an area of its own, with a copy of the signal frame, which `rt_sigreturn` enters.
 fn clone_shared(
     area: &'static Area,

@@ -10,16 +10,16 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use nomina_abi::ptrace::{KICK_TRACEE, KICK_TRACER, REGISTERS_SIZE, Registers, attention, event, mode, reg, stop};
+use nomina_abi::ptrace::{
+    KICK_TRACEE, KICK_TRACER, REGISTERS_SIZE, Registers, attention, event, mode, reg, stop,
+};
 use nomina_abi::{SHIM_BASE, Slot, op};
 
 use crate::arch::{in_shim, nomina_window_stub, shim_end, window_fixup};
 use crate::area::Area;
 use crate::frame::{BLOCK_ALL, SIGSYS_BIT, SigInfo, UContext, fpstate_size};
 use crate::patch;
-use crate::sighand::{
-    KernelSigaction, SA_NOCLDSTOP, SA_RESTART, SIG_IGN, SIGCHLD, SIGKILL, SIGTRAP,
-};
+use crate::sighand::{KernelSigaction, SA_NOCLDSTOP, SA_RESTART, SIG_IGN, SIGCHLD, SIGKILL, SIGTRAP};
 use crate::signal::{self, EFLAGS_TF};
 use crate::slot::{data, out, request};
 use crate::sys::{
@@ -107,6 +107,7 @@ fn native(area: &Area, number: u64, args: &[u64; 6]) -> i64 {
     // SAFETY: the words live through the call; the arguments are the guest's.
     let ret = unsafe { nomina_window_stub(&raw const call, &raw const mask) };
     sys::set_mask(BLOCK_ALL);
+    let ret = crate::poll::finish(area, number, args, ret);
     if ret == err::EINTR && (area.pending.get() || area.kicked.get()) {
         return match number {
             nr::PAUSE | nr::SELECT | nr::PSELECT6 | nr::PPOLL => err::ERESTARTNOHAND,

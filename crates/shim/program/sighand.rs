@@ -156,7 +156,9 @@ pub fn across_exec(area: &Area, exec: impl FnOnce() -> i64) -> i64 {
     }
     let table = area.sighand();
     let caught_for_tracer = |signal: &i32| {
-        !matches!(*signal, SIGKILL | SIGSTOP) && !is_always_ours(*signal) && table.get(*signal).handler == SIG_IGN
+        !matches!(*signal, SIGKILL | SIGSTOP)
+            && !is_always_ours(*signal)
+            && table.get(*signal).handler == SIG_IGN
     };
     if table.is_traced() {
         for signal in (1..=NSIG as i32).filter(caught_for_tracer) {

@@ -14,12 +14,12 @@ use crate::frame::{
     BLOCK_ALL, FAULT_BITS, RtSigFrame, SIGSYS_BIT, SS_AUTODISARM, SS_DISABLE, SigInfo, StackT, UContext,
     UNBLOCKABLE, clear_fpstate, fpstate_size, place, restore_fpstate,
 };
-use crate::sighand::{
-    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, is_always_ours,
-    set_native_default,
-};
 use crate::patch;
 use crate::ptrace;
+use crate::sighand::{
+    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP,
+    is_always_ours, set_native_default,
+};
 use crate::slot::{out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
@@ -329,7 +329,14 @@ pub fn sigaltstack(area: &Area, context: &UContext, new: u64, old: u64) -> Resul
 }
 
 /// `rt_sigprocmask(2)`. `EINVAL` for a bad size or `how`. SIGSYS seems to be blocked and is not.
-pub fn rt_sigprocmask(area: &Area, context: &mut UContext, how: u64, new: u64, old: u64, size: u64) -> Result<i64, i64> {
+pub fn rt_sigprocmask(
+    area: &Area,
+    context: &mut UContext,
+    how: u64,
+    new: u64,
+    old: u64,
+    size: u64,
+) -> Result<i64, i64> {
     if size != 8 {
         return Err(err::EINVAL);
     }

@@ -4,9 +4,8 @@ use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nomina_abi::{
-    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given,
-    NOTES_BORN, NOTES_REAPED, SLOT_SIZE, Slot,
-    op, reply,
+    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, FD_SOCK,
+    GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given, NOTES_BORN, NOTES_REAPED, SLOT_SIZE, Slot, op, reply,
 };
 
 use crate::area::{Area, FilesGuard, REGION, THREADED};

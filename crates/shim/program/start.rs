@@ -8,12 +8,10 @@ use nomina_abi::{FD_SOCK, GATE_START, REGION_SIZE, StartInfo};
 
 use crate::arch::{nomina_enter_guest, nomina_enter_traced};
 use crate::area::{Area, REGION};
-use crate::ptrace;
 use crate::load::{Loaded, Place, load, make_stack_executable};
+use crate::ptrace;
 use crate::slot::{gate, receive_fds};
-use crate::sys::{
-    self, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, err, nr, sys,
-};
+use crate::sys::{self, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, err, nr, sys};
 
 const AT_NULL: u64 = 0;
 const AT_PHDR: u64 = 3;

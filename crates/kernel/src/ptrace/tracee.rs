@@ -212,8 +212,8 @@ impl Kernel {
             return Err(Errno::EPERM);
         }
         // cap_ptrace_traceme
-        let covered =
-            theirs.cred.user_ns == me.cred.user_ns && me.cred.cap_permitted.is_subset(theirs.cred.cap_permitted);
+        let covered = theirs.cred.user_ns == me.cred.user_ns
+            && me.cred.cap_permitted.is_subset(theirs.cred.cap_permitted);
         if !covered && !theirs.cred.ns_capable(&me.cred.user_ns, crate::capability::Cap::SYS_PTRACE) {
             return Err(Errno::EPERM);
         }
@@ -226,7 +226,12 @@ impl Kernel {
     /// # Errors
     /// `EPERM` for a thread of the caller's own process, one that is traced, dead, or that the caller may not look into
     /// (`PTRACE_MODE_ATTACH_REALCREDS`); `ESRCH`.
-    pub fn ptrace_attach(&mut self, caller: TaskId, target: TaskId, seize: Option<PtraceOptions>) -> Result<()> {
+    pub fn ptrace_attach(
+        &mut self,
+        caller: TaskId,
+        target: TaskId,
+        seize: Option<PtraceOptions>,
+    ) -> Result<()> {
         let them = self.task(target).ok_or(Errno::ESRCH)?;
         if self.same_thread_group(caller, target) {
             return Err(Errno::EPERM);
@@ -305,8 +310,12 @@ impl Kernel {
             return Vec::new();
         }
         self.ptrace_zombies.retain(|zombie| zombie.tracer != tracer);
-        let tracees: Vec<TaskId> =
-            self.ptraced.iter().filter(|(_, tracee)| tracee.tracer == tracer).map(|(task, _)| *task).collect();
+        let tracees: Vec<TaskId> = self
+            .ptraced
+            .iter()
+            .filter(|(_, tracee)| tracee.tracer == tracer)
+            .map(|(task, _)| *task)
+            .collect();
         let release = |task: &TaskId| {
             let tracee = self.ptrace_unlink(*task)?;
             let kill = tracee.options.contains(PtraceOptions::EXITKILL);
@@ -357,7 +366,13 @@ impl Kernel {
 
     /// A signal that stops (`SIGSTOP`) is sent to a process of which tracees are threads: one of them reports it. False: there is
     /// none, so it is the host's to send.
-    pub fn ptrace_send_stop(&mut self, threads: &[TaskId], signal: i32, pid: i32, uid: u32) -> Option<TaskId> {
+    pub fn ptrace_send_stop(
+        &mut self,
+        threads: &[TaskId],
+        signal: i32,
+        pid: i32,
+        uid: u32,
+    ) -> Option<TaskId> {
         let chosen = threads.iter().copied().find(|thread| self.ptraced.contains_key(thread))?;
         let tracee = self.tracee_mut(chosen)?;
         let queued = |what: &Attention| matches!(what, Attention::Signal(stop) if stop.signal == signal);
@@ -369,7 +384,8 @@ impl Kernel {
 
     /// A process is stopped by `signal`: the other tracees in it are to stop as well. Gives them.
     pub fn ptrace_group_stop(&mut self, task: TaskId, signal: i32) -> Vec<TaskId> {
-        let others: Vec<TaskId> = self.traced_threads(task).into_iter().filter(|other| *other != task).collect();
+        let others: Vec<TaskId> =
+            self.traced_threads(task).into_iter().filter(|other| *other != task).collect();
         for other in &others {
             if let Some(tracee) = self.tracee_mut(*other) {
                 tracee.attention.push(Attention::Group(signal));

@@ -33,7 +33,8 @@ impl Kernel {
         let user_ns = me.cred.user_ns.clone();
         let pid_ns = me.pid.ns().clone();
         let traces = |k: &Kernel, tracer: TaskId| {
-            tracer == caller || !options.contains(WaitOptions::NOTHREAD) && k.same_thread_group(tracer, caller)
+            tracer == caller
+                || !options.contains(WaitOptions::NOTHREAD) && k.same_thread_group(tracer, caller)
         };
         let named = |pid: &std::sync::Arc<Pid>, group: Option<&std::sync::Arc<Pid>>| match target {
             WaitFor::Any => true,

@@ -46,8 +46,8 @@ fn no_new_privs_and_a_shared_root_directory_withhold_privilege() {
     assert_eq!((new.cred.euid, new.cred.cap_permitted), (1000, CapSet::EMPTY));
     let new = prepare_exec_cred(&user(), &net_raw(true), limits).unwrap();
     assert_eq!(new.cred.cap_permitted, CapSet::EMPTY);
-    let new =
-        prepare_exec_cred(&user(), &SUID_ROOT, ExecUnsafe { shared_fs: true, ..ExecUnsafe::default() }).unwrap();
+    let new = prepare_exec_cred(&user(), &SUID_ROOT, ExecUnsafe { shared_fs: true, ..ExecUnsafe::default() })
+        .unwrap();
     assert_eq!((new.cred.euid, new.cred.cap_permitted), (1000, CapSet::EMPTY));
 }
 

@@ -163,7 +163,14 @@ impl News {
         News::new(server, kernel, tracer, (pid, target.si_uid), CLD_TRAPPED, code & 0x7f)
     }
 
-    fn new(server: &Server, kernel: &Kernel, tracer: TaskId, who: (i32, u32), code: i32, status: i32) -> News {
+    fn new(
+        server: &Server,
+        kernel: &Kernel,
+        tracer: TaskId,
+        who: (i32, u32),
+        code: i32,
+        status: i32,
+    ) -> News {
         News {
             tracer: server.guests.by_task(tracer),
             waiters: server.tracees.take_waiters(kernel, tracer),
@@ -286,11 +293,7 @@ impl Memory {
     fn visible(at: u64, len: usize) -> usize {
         let end = at.saturating_add(len as u64);
         let hidden = SHIM_BASE - 0x1000..SHIM_END;
-        if at >= hidden.end || end <= hidden.start {
-            len
-        } else {
-            hidden.start.saturating_sub(at) as usize
-        }
+        if at >= hidden.end || end <= hidden.start { len } else { hidden.start.saturating_sub(at) as usize }
     }
 
     /// Reads as much as can be read.

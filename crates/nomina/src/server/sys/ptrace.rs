@@ -399,7 +399,8 @@ fn resume(ctx: &Ctx<'_>, target: TaskId, request: i32, signal: u64) -> Result<Re
         }
     });
     if signal != 0 && matches!(kind, Some(StopKind::SyscallEntry | StopKind::SyscallExit)) {
-        let info = super::signal::info(signal, nomina_abi::SI_NOMINA, sender.si_pid, sender.si_uid, libc::SI_USER);
+        let info =
+            super::signal::info(signal, nomina_abi::SI_NOMINA, sender.si_pid, sender.si_uid, libc::SI_USER);
         let _ = super::signal::send(server, ctx, &sender, signal, &info, true);
     }
     server.tracees.unpark(target, mode);
@@ -554,7 +555,14 @@ pub fn process_vm(ctx: &mut Ctx<'_>) -> Result<Reply> {
 }
 
 /// A signal that stops or continues a process whose threads are traced: its tracers decide. False: the host sends it.
-pub fn intercept(server: &Arc<Server>, target: TaskId, thread: bool, signal: i32, pid: i32, uid: u32) -> bool {
+pub fn intercept(
+    server: &Arc<Server>,
+    target: TaskId,
+    thread: bool,
+    signal: i32,
+    pid: i32,
+    uid: u32,
+) -> bool {
     let mut kernel = server.kernel.lock().unwrap();
     let threads = if thread { vec![target] } else { kernel.threads_of(target).to_vec() };
     if signal == libc::SIGCONT {

@@ -145,7 +145,9 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let kernel = server.kernel.lock().unwrap();
     let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
     // Not even the kernel and kill() may be impersonated, except towards oneself.
-    if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA || code == abi::ptrace::SI_KICK) && pid != own {
+    if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA || code == abi::ptrace::SI_KICK)
+        && pid != own
+    {
         return Err(Errno::EPERM);
     }
     let target = if thread {
@@ -188,7 +190,9 @@ pub fn pidfd_send_signal(ctx: &mut Ctx<'_>) -> Result<Reply> {
             if u32_at(&given, 0) as i32 != signal {
                 return Err(Errno::EINVAL);
             }
-            if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA || code == abi::ptrace::SI_KICK) && nr != own {
+            if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA || code == abi::ptrace::SI_KICK)
+                && nr != own
+            {
                 return Err(Errno::EPERM);
             }
             given[..4].copy_from_slice(&signal.to_ne_bytes());
