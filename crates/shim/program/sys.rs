@@ -20,7 +20,6 @@ pub mod nr {
     pub const IOCTL: u64 = 16;
     pub const SOCKET: u64 = 41;
     pub const PREAD64: u64 = 17;
-    pub const SELECT: u64 = 23;
     pub const SCHED_YIELD: u64 = 24;
     pub const MADVISE: u64 = 28;
     pub const DUP2: u64 = 33;

@@ -300,7 +300,7 @@ fn user_regs(ctx: &Ctx<'_>, target: TaskId) -> Result<Vec<u8>> {
 }
 
 fn set_user_regs(ctx: &Ctx<'_>, target: TaskId, bytes: &[u8]) -> Result<()> {
-    if bytes.len() > USER_REGS || bytes.len() % 8 != 0 {
+    if bytes.len() > USER_REGS || !bytes.len().is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     for (index, word) in bytes.chunks_exact(8).enumerate() {
