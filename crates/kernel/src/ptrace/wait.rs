@@ -1,5 +1,7 @@
 //! Waiting for tracees (`do_wait` over `ptraced`): stops, and the end of those that no native wait finds.
 
+use std::sync::Arc;
+
 use crate::errno::{Errno, Result};
 use crate::kernel::Kernel;
 use crate::pid::{Pid, PidType};
@@ -18,6 +20,14 @@ pub struct WaitedTracee {
 }
 
 impl Kernel {
+    /// The number of a dead tracee of the caller's process. Its parent may have waited for it, so that nobody else finds the number.
+    pub fn ptrace_zombie_pid(&self, caller: TaskId, nr: i32) -> Option<Arc<Pid>> {
+        let ns = self.active_pid_ns(caller)?;
+        let mut own =
+            self.ptrace_zombies.iter().filter(|zombie| self.same_thread_group(zombie.tracer, caller));
+        own.find(|zombie| zombie.pid.nr_ns(&ns) == nr).map(|zombie| zombie.pid.clone())
+    }
+
     /// The first tracee of the caller's process (with `NOTHREAD`: of the caller) that has something to tell. `None` when it would
     /// have to wait. Whether a child sends SIGCHLD makes no difference for tracees.
     ///
@@ -36,7 +46,7 @@ impl Kernel {
             tracer == caller
                 || !options.contains(WaitOptions::NOTHREAD) && k.same_thread_group(tracer, caller)
         };
-        let named = |pid: &std::sync::Arc<Pid>, group: Option<&std::sync::Arc<Pid>>| match target {
+        let named = |pid: &Arc<Pid>, group: Option<&Arc<Pid>>| match target {
             WaitFor::Any => true,
             WaitFor::Pid(wanted) => pid == wanted,
             WaitFor::Pgid(wanted) => group == Some(wanted),

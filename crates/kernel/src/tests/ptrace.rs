@@ -115,6 +115,10 @@ fn the_end_of_a_thread_and_of_anothers_child_is_told_to_the_tracer() {
     let waited = k.ptrace_wait(tracer, &WaitFor::Any, ANY).unwrap();
     assert_eq!(waited, Some(WaitedTracee { pid: number, uid: 0, status: 3 << 8 }));
     assert_eq!(k.exit_group(stranger, 0).unwrap().tracers, [tracer]);
+    let number = k.task_pid_vnr(stranger, tracer);
+    k.reap(init, stranger).unwrap();
+    assert!(k.ptrace_zombie_pid(tracer, number).is_some(), "its parent was faster");
+    assert!(k.ptrace_zombie_pid(init, number).is_none());
     assert_eq!(wait(&mut k, tracer), Ok(Some(9)), "it did not say how it ends");
     assert_eq!(wait(&mut k, tracer), Err(Errno::ECHILD));
     let own = fork(&mut k, tracer);

@@ -492,6 +492,10 @@ pub fn wait(ctx: &mut Ctx<'_>) -> Result<Reply> {
         (P_PIDFD, _) => return Err(Errno::ECHILD),
         (kind, id) => kernel.waitid_target(ctx.task(), kind, id, options)?,
     };
+    let target = match target {
+        WaitFor::Nobody => kernel.ptrace_zombie_pid(ctx.task(), ctx.int(1)).map_or(target, WaitFor::Pid),
+        target => target,
+    };
     if matches!(target, WaitFor::Nobody) {
         return Err(Errno::ECHILD);
     }
