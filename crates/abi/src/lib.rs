@@ -203,6 +203,8 @@ pub mod op {
     /// `si_code` [`super::SI_SIGIO`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
     /// the result the guest must see.
     pub const WRITTEN: u32 = 0x8007;
+    /// The caller was told to end ([`super::SI_END`]) and has marked the robust locks it holds.
+    pub const MARKED: u32 = 0x8010;
     /// Who sent a message. args: datagram socket, the first descriptor that came with the message, span for the address.
     /// out: [0] length of the address, [1] pid, [2] uid, [3] gid of the sender, [4] whether the socket wants them
     /// (`SO_PASSCRED`). Fails for other sockets and other descriptors.
@@ -212,14 +214,14 @@ pub mod op {
     pub const MOUNTS_CHANGED: u32 = 0x800a;
     /// A tracee stops. args: [`super::ptrace::stop`] and what belongs to it; data: [`super::ptrace::Registers`]. ret 0: it is to wait on
     /// [`super::Notes::resumed`]; `ESRCH`: it is not traced (any more).
-    pub const PTRACE_STOP: u32 = 0x8010;
+    pub const PTRACE_STOP: u32 = 0x8030;
     /// A thread asks how it is traced. out: [0] [`super::ptrace::mode`], [1] [`super::ptrace::attention`], [2] its signal.
-    pub const PTRACE_POLL: u32 = 0x8011;
+    pub const PTRACE_POLL: u32 = 0x8031;
     /// A wait for tracees. args: as of `waitid(2)`: kind, id, options. ret: the number of one with news, 0: wait, `ECHILD`: there is none.
     /// out: [0] wait status, [1] uid. The thread that is told to wait gets [`super::ptrace::KICK_TRACER`].
-    pub const PTRACE_WAIT: u32 = 0x8012;
+    pub const PTRACE_WAIT: u32 = 0x8032;
     /// A tracee is about to end. args: wait status; 1 for the whole process.
-    pub const PTRACE_EXIT: u32 = 0x8013;
+    pub const PTRACE_EXIT: u32 = 0x8033;
 }
 
 /// Kinds of [`op::XLATE`].
@@ -248,6 +250,9 @@ pub const SI_NOMINA: i32 = -0x4e;
 pub const SI_MOUNTS: i32 = -0x4f;
 /// What `poll(2)` finds of a regular file at once: `POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM`.
 pub const POLL_FILE: i16 = 0x145;
+/// `si_code` of a `SIGSYS` that the supervisor sends to a process which is about to be ended by the signal in its
+/// `si_value`: unless it blocks that, it marks the robust locks that it holds, and it answers ([`op::MARKED`]).
+pub const SI_END: i32 = -0x50;
 /// `si_code` of signals that a descriptor sends (`F_SETSIG`).
 pub const SI_SIGIO: i32 = -5;
 /// `kill(2)`.

@@ -118,7 +118,7 @@ pub mod event {
 }
 
 /// `si_code` of the `SIGSYS` by which the supervisor calls a thread. The value says what for.
-pub const SI_KICK: i32 = -0x50;
+pub const SI_KICK: i32 = -0x51;
 /// [`SI_KICK`]: the thread's process traces, and one of its tracees has news.
 pub const KICK_TRACER: i32 = 1;
 /// [`SI_KICK`]: ask with [`super::op::PTRACE_POLL`].

@@ -1,7 +1,7 @@
 //! Where system calls arrive: the handler of SIGSYS.
 
 use nomina_abi::ptrace::SI_KICK;
-use nomina_abi::{Kind, SI_MOUNTS, SI_SIGIO};
+use nomina_abi::{Kind, SI_END, SI_MOUNTS, SI_SIGIO, op};
 
 use crate::arch::{in_shim, traced_entry};
 use crate::area::Area;
@@ -16,6 +16,7 @@ use crate::{
 const SYS_SECCOMP: i32 = 1;
 /// `si_code` of a SIGSYS for a call of a traced thread.
 const SYS_USER_DISPATCH: i32 = 2;
+const SIGKILL: i32 = 9;
 
 /// Serves one system call.
 pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut UContext) {
@@ -23,6 +24,9 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     let (info, context) = unsafe { (&*info, &mut *context) };
     if info.code() == SI_SIGIO {
         return written::reported(info, context);
+    }
+    if info.code() == SI_END {
+        return about_to_end(info.value(), context);
     }
     if info.code() == SI_MOUNTS {
         return poll::mounts_changed(info, context);
@@ -82,6 +86,19 @@ pub fn serve(area: &'static Area, context: &mut UContext, number: u64, args: &[u
         Some(kinds) => marshal::generic(area, number, kinds, args),
         None => special(area, context, number, args),
     }
+}
+
+/// The supervisor is about to send `signal`, which ends a process.
+fn about_to_end(signal: i32, context: &UContext) {
+    let area = Area::current();
+    let waits = in_shim(context.mcontext.rip);
+    let mask = if waits { area.guest_mask() } else { context.sigmask };
+    let blocked = signal != SIGKILL && mask >> (signal as u32).wrapping_sub(1) & 1 != 0;
+    signal::open_faults(context);
+    if !blocked {
+        futex::exit_robust_lists(area);
+    }
+    slot::request(area, op::MARKED, &[0; 6]);
 }
 
 /// Serves a call that came without a signal frame. `NEEDS_FRAME` if it has to have one.
@@ -149,6 +166,10 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::EXECVE => exec::execve(area, args),
         nr::EXECVEAT => exec::execveat(area, args),
         nr::EXIT => clone::exit(area, a),
+        nr::EXIT_GROUP => {
+            futex::exit_robust_lists(area);
+            crate::sys::exit_group(a as i32)
+        }
         nr::WAIT4 => wait::wait4(area, args),
         nr::WAITID => wait::waitid(area, args),
         nr::PTRACE => tracer::ptrace(area, args),

@@ -139,6 +139,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::PTRACE_POLL => ptrace::poll(ctx),
         op::PTRACE_WAIT => ptrace::wait(ctx),
         op::PTRACE_EXIT => ptrace::exiting(ctx),
+        op::MARKED => {
+            ctx.server.robust.marked(&ctx.thread.process);
+            Ok(().into())
+        }
         op::SENDER => datagram::sender(ctx),
         _ => Err(Errno::ENOSYS),
     }

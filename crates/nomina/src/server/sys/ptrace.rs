@@ -401,7 +401,7 @@ fn resume(ctx: &Ctx<'_>, target: TaskId, request: i32, signal: u64) -> Result<Re
     if signal != 0 && matches!(kind, Some(StopKind::SyscallEntry | StopKind::SyscallExit)) {
         let info =
             super::signal::info(signal, nomina_abi::SI_NOMINA, sender.si_pid, sender.si_uid, libc::SI_USER);
-        let _ = super::signal::send(server, ctx, &sender, signal, &info, true);
+        let _ = super::signal::send(server, ctx.task(), &sender, signal, &info, true);
     }
     server.tracees.unpark(target, mode);
     Ok(().into())
