@@ -123,7 +123,7 @@ static void lies(void)
 		ptrace(PTRACE_TRACEME, 0, 0, 0);
 		struct slot *slot = own_slots();
 		for (int i = 0; slot && i < 400; i++) {
-			slot->nr = 0x8030 + rng() % 4;
+			slot->nr = 0x8040 + rng() % 4;
 			for (int a = 0; a < 6; a++) slot->args[a] = rng() % 5 ? rng() % 9 : rng();
 			for (int b = 0; b < 376; b += 8) *(uint64_t *)(slot->data + b) = rng();
 			raw6(GATE, 1, 0, GATE_MAGIC, 0, 0, 0);

@@ -131,6 +131,17 @@ impl SlotRef {
         }
     }
 
+    /// What a process with seccomp filters says its request is for ([`abi::CLAIM`]): number and arguments of the guest's call, and
+    /// its instruction pointer. Meaningful until the reply is written.
+    pub fn claim(&self) -> Option<(u32, [u64; 6], u64)> {
+        let slot = self.slot();
+        // SAFETY: both fields are inside the mapping; volatile, since the guest may write at any moment.
+        let (flags, [args @ .., ip]) = unsafe {
+            (ptr::read_volatile(&raw const (*slot).flags), ptr::read_volatile(&raw const (*slot).out))
+        };
+        (flags & abi::CLAIM != 0).then_some((flags & !abi::CLAIM, args, ip))
+    }
+
     /// Copies a span of the data area out; `None` when it is not inside the data area.
     pub fn bytes(&self, span: u64) -> Option<Vec<u8>> {
         let (offset, len) = (span as u32 as usize, (span >> 32) as usize);

@@ -341,6 +341,7 @@ impl Kernel {
             vfork_parent: share(CloneFlags::VFORK).then_some(caller),
             cred: new.cred,
             no_new_privs: parent.no_new_privs,
+            seccomp: parent.seccomp.clone(),
             exiting: false,
             exit_state: ExitState::Running,
             exit_code: 0,

@@ -13,6 +13,7 @@ use crate::kernel::Kernel;
 use crate::nsproxy::NsProxy;
 use crate::pid::{Pid, PidType};
 use crate::rlimit::Rlimits;
+use crate::seccomp::Seccomp;
 use crate::user_namespace::UserNamespace;
 use crate::vfs::FsStruct;
 
@@ -119,6 +120,7 @@ pub struct Task {
     pub(crate) vfork_parent: Option<TaskId>,
     pub(crate) cred: Arc<Cred>,
     pub(crate) no_new_privs: bool,
+    pub(crate) seccomp: Seccomp,
     /// `PF_EXITING`.
     pub(crate) exiting: bool,
     pub(crate) exit_state: ExitState,

@@ -105,6 +105,10 @@ pub struct Area {
     pub patched: Cell<bool>,
     /// Such a call is over, and only traps so that a signal is delivered.
     pub has_result: Cell<bool>,
+    /// Whether `claim` tells the guest's call that is being served.
+    pub claimed: Cell<bool>,
+    /// Number, arguments and instruction pointer of that call (`seccomp`).
+    pub claim: Cell<[u64; 8]>,
     /// How often which sites have trapped.
     pub traps: Traps,
 }

@@ -263,6 +263,7 @@ fn clone_copied(
     SIGHAND.reset_lock();
     FILES.reset(same_files);
     crate::patch::reset_lock();
+    crate::seccomp::reset_lock();
     if THREADED.load(Ordering::Relaxed) {
         THREADED.store(same_files, Ordering::Relaxed);
         area.keep_only_own();

@@ -26,6 +26,7 @@ mod patch;
 mod poll;
 mod process;
 mod ptrace;
+mod seccomp;
 mod sighand;
 mod signal;
 mod slot;

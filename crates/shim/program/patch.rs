@@ -152,6 +152,11 @@ pub fn in_trampoline(rip: u64) -> bool {
 /// Serves a call that came by a trampoline. False: it needs a signal frame.
 pub extern "C" fn patched_call(call: &mut Patched) -> bool {
     let area = Area::current();
+    if !crate::seccomp::always_allows(call.number) {
+        // The host kernel judges it first.
+        return false;
+    }
+    crate::seccomp::claim(area, call.number, &call.args, call.back);
     area.patched.set(true);
     let result = crate::trap::without_frame(area, call.number, &call.args);
     crate::written::acknowledge(area);
@@ -193,7 +198,10 @@ pub fn without_area(context: &mut UContext) -> bool {
 /// Takes note of a trap, and rewrites its site when it has been the one too many.
 pub fn trapped(area: &Area, context: &UContext, number: u64) {
     let after = AFTER.load(Ordering::Relaxed);
-    if after == 0 || area.traps.count(context.mcontext.rip) != after || !crate::trap::needs_no_frame(number) {
+    if after == 0 || area.traps.count(context.mcontext.rip) != after
+        || !crate::trap::needs_no_frame(number)
+        || !crate::seccomp::always_allows(number)
+    {
         return;
     }
     let Some(_guard) = BUSY.try_lock() else { return };

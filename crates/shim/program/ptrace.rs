@@ -19,12 +19,14 @@ use crate::arch::{in_shim, nomina_window_stub, shim_end, window_fixup};
 use crate::area::Area;
 use crate::frame::{BLOCK_ALL, SIGSYS_BIT, SigInfo, UContext, fpstate_size};
 use crate::patch;
+use crate::seccomp;
 use crate::sighand::{KernelSigaction, SA_NOCLDSTOP, SA_RESTART, SIG_IGN, SIGCHLD, SIGKILL, SIGTRAP};
 use crate::signal::{self, EFLAGS_TF};
 use crate::slot::{data, out, request};
 use crate::sys::{
     self, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, err, nr, sys,
 };
+use crate::trap::GUESTS_TRAP;
 use crate::uaccess::get_user;
 use crate::window::window;
 
@@ -174,6 +176,7 @@ pub fn system_call(area: &'static Area, context: &mut UContext, number: u64) {
         let [number, a, b, c, d, e, f] = area.restart.take();
         (made, args) = (number, [a, b, c, d, e, f]);
     }
+    seccomp::claim(area, made, &args, context.mcontext.rip);
     let (Ok(result) | Err(result)) = serve(area, context, made, &args);
     crate::written::acknowledge(area);
     if result == err::ERESTART_RESTARTBLOCK {
@@ -196,6 +199,11 @@ fn serve(area: &'static Area, context: &mut UContext, number: u64, args: &[u64; 
     let generic = crate::trap::generic_kinds(number).is_some();
     if !generic && !is_always_served(number) {
         let ret = native(area, number, args);
+        if (GUESTS_TRAP - 0xffff..=GUESTS_TRAP).contains(&ret) {
+            let info = seccomp::info_of(number, context.mcontext.rip, (GUESTS_TRAP - ret) as i32);
+            seccomp::trapped(area, context, &info);
+            return Ok(number as i64);
+        }
         if ret != err::NOT_NATIVE {
             return Ok(ret);
         }
@@ -203,6 +211,14 @@ fn serve(area: &'static Area, context: &mut UContext, number: u64, args: &[u64; 
             // As if the signal had come before the call.
             return Err(err::ERESTARTNOINTR);
         }
+    }
+    if area.claimed.get()
+        && let Some(denied) = seccomp::denied(area, context, number)
+    {
+        return match denied {
+            seccomp::Denied::With(result) => Err(result),
+            seccomp::Denied::Signal => Ok(number as i64),
+        };
     }
     crate::trap::serve(area, context, number, args)
 }

@@ -4,8 +4,9 @@ use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nomina_abi::{
-    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, FD_SOCK,
-    GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given, NOTES_BORN, NOTES_REAPED, SLOT_SIZE, Slot, op, reply,
+    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, CLAIM, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given,
+    NOTES_BORN, NOTES_REAPED, SLOT_SIZE, Slot,
+    op, reply,
 };
 
 use crate::area::{Area, FilesGuard, REGION, THREADED};
@@ -59,7 +60,8 @@ fn never_receives(number: u32) -> bool {
         4..=6 | 21 | 101 | 310 | 311 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
         | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN | op::TEXT
-        | op::PTRACE_STOP | op::PTRACE_POLL | op::PTRACE_WAIT | op::PTRACE_EXIT | op::MARKED)
+        | op::PTRACE_STOP | op::PTRACE_POLL | op::PTRACE_WAIT | op::PTRACE_EXIT | op::MARKED
+        | op::SECCOMP_JUDGE)
 }
 
 fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {
@@ -137,6 +139,11 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
         write_volatile(&raw mut (*slot).nr, number);
         write_volatile(&raw mut (*slot).args, *args);
         write_volatile(&raw mut (*slot).ret, area.mask.get() as i64);
+        if area.claimed.get() {
+            let [call, words @ ..] = area.claim.get();
+            write_volatile(&raw mut (*slot).flags, CLAIM | call as u32);
+            write_volatile(&raw mut (*slot).out, words);
+        }
         let channel = AtomicU32::from_ptr((&raw mut (*slot).channel).cast());
         let state = channel.load(Ordering::Acquire);
         let watched = state == CHANNEL_WATCHED || state == CHANNEL_DONE_WATCHED;

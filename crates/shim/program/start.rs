@@ -51,6 +51,7 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     traced: 0,
     old_tid: 0,
     random: 0,
+    always: [0; 8],
     comm: [0; 16],
     execfn: [0; 4096],
 }));
@@ -93,6 +94,7 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     sys::unblock(crate::frame::SIGSYS_BIT);
     // SAFETY: the name is NUL-terminated.
     unsafe { sys!(nr::PRCTL, PR_SET_NAME, info.comm.as_ptr()) };
+    crate::seccomp::note(&info.always);
     if info.pid == 1 {
         adopt_orphans();
     }

@@ -95,6 +95,7 @@ pub mod nr {
     pub const SENDMMSG: u64 = 307;
     pub const PROCESS_VM_READV: u64 = 310;
     pub const PROCESS_VM_WRITEV: u64 = 311;
+    pub const SECCOMP: u64 = 317;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
     pub const CLONE3: u64 = 435;

@@ -8,7 +8,7 @@ use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, ptrace, signal, slot, socket,
+    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, ptrace, seccomp, signal, slot, socket,
     tracer, wait, written,
 };
 
@@ -17,6 +17,9 @@ const SYS_SECCOMP: i32 = 1;
 /// `si_code` of a SIGSYS for a call of a traced thread.
 const SYS_USER_DISPATCH: i32 = 2;
 const SIGKILL: i32 = 9;
+
+/// What the stub's call gives when a filter of the guest's traps it, less the filter's data.
+pub const GUESTS_TRAP: i64 = -0x1_0000;
 
 /// Serves one system call.
 pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut UContext) {
@@ -40,7 +43,8 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     }
     if in_shim(context.mcontext.rip) {
         if context.mcontext.rip == ptrace::STUB + 2 {
-            context.mcontext.rax = err::NOT_NATIVE as u64;
+            let said = if seccomp::is_ours(info) { 0 } else { GUESTS_TRAP - i64::from(info.errno()) };
+            context.mcontext.rax = if said == 0 { err::NOT_NATIVE } else { said } as u64;
             return;
         }
         if context.mcontext.rip == traced_entry() {
@@ -59,10 +63,23 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     area.woken.set(false);
     signal::open_faults(context);
     let number = info.syscall() as u32 as u64;
+    if info.code() == SYS_SECCOMP && !seccomp::is_ours(info) {
+        seccomp::trapped(area, context, info);
+        return area.note_mask(context.sigmask);
+    }
+    let registers = &context.mcontext;
+    let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+    seccomp::claim(area, number, &args, registers.rip);
     if area.has_result.replace(false) {
         signal::finish(area, context, number, area.patched_frame().result);
     } else if area.trace.get() != 0 {
         ptrace::system_call(area, context, number);
+    } else if area.claimed.get()
+        && let Some(denied) = seccomp::denied(area, context, number)
+    {
+        if let seccomp::Denied::With(result) = denied {
+            signal::finish(area, context, number, result);
+        }
     } else if number == nr::RT_SIGRETURN {
         signal::rt_sigreturn(area, context);
         if area.kicked.get() {
@@ -70,8 +87,6 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
         }
     } else {
         patch::trapped(area, context, number);
-        let registers = &context.mcontext;
-        let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
         let (Ok(result) | Err(result)) = serve(area, context, number, &args);
         written::acknowledge(area);
         signal::finish(area, context, number, result);
@@ -153,8 +168,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::RT_SIGSUSPEND => masked::rt_sigsuspend(area, context, a, b),
         nr::RT_SIGTIMEDWAIT => masked::rt_sigtimedwait(area, args),
         nr::RT_SIGPENDING => masked::rt_sigpending(context, a, b),
-        nr::SIGNALFD => masked::signalfd(a, b, c, 0),
-        nr::SIGNALFD4 => masked::signalfd(a, b, c, d),
+        nr::SIGNALFD => masked::signalfd(number, a, b, c, 0),
+        nr::SIGNALFD4 => masked::signalfd(number, a, b, c, d),
         nr::PPOLL => masked::with_mask(area, context, number, args, 3),
         nr::EPOLL_CTL => poll::epoll_ctl(area, args),
         nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => masked::with_mask(area, context, number, args, 4),
@@ -185,8 +200,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::GETRLIMIT => fd::prlimit(area, 0, a, 0, b),
         nr::SETRLIMIT => fd::prlimit(area, 0, a, b, 0),
         nr::PRLIMIT64 => fd::prlimit(area, a, b, c, d),
-        nr::ACCEPT => socket::accept(area, args, 0),
-        nr::ACCEPT4 => socket::accept(area, args, d),
+        nr::ACCEPT => socket::accept(area, number, args, 0),
+        nr::ACCEPT4 => socket::accept(area, number, args, d),
         nr::RECVFROM => message::recvfrom(area, args),
         nr::SENDTO => message::sendto(area, args),
         nr::SENDMSG => message::sendmsg(area, a, b, c),
@@ -212,6 +227,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::SETPGID => Ok(process::setpgid(area, a, b)),
         nr::IOCTL => process::ioctl(area, args),
         nr::PRCTL => process::prctl(area, args),
+        nr::SECCOMP => seccomp::seccomp(area, a, b, c),
         nr::TIMER_CREATE => process::timer_create(area, args),
         // The supervisor knows what the shim does not.
         _ => Ok(slot::request(area, number as u32, args)),

@@ -119,7 +119,7 @@ fn for_tracees(area: &Area, ret: i64, has_tracees: bool, options: u64) -> i64 {
     } else if options & WNOHANG != 0 {
         0
     } else {
-        window(area, area.guest_mask(), nr::PPOLL, [0; 6])
+        window(area, area.guest_mask(), nr::POLL, [0, 0, u64::MAX, 0, 0, 0])
     }
 }
 

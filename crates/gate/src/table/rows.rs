@@ -340,7 +340,7 @@ rows! {
     314 sched_setattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     315 sched_getattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     316 renameat2: Trap, PATH;
-    317 seccomp: Trap, "a guest's filter would see the shim's calls; whether and how it applies is the shim's to decide";
+    317 seccomp: ShimOnlyIf(c::SECCOMP), "one more filter takes rights from the caller and gives none; the shim puts its own calls before the guest's program";
     318 getrandom: Native, "numbers about the machine, not about anything on it";
     319 memfd_create: Native, "anonymous memory behind a descriptor; executable only through execve, which is trapped";
     320 kexec_file_load: Refused(Errno::EPERM), "loads or removes kernel code";

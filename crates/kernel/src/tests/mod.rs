@@ -8,6 +8,7 @@ mod fork;
 mod pgrp_signal;
 mod ptrace;
 mod random;
+mod seccomp;
 mod setns;
 mod unshare;
 

@@ -475,6 +475,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         max_threads,
         ending: AtomicBool::new(false),
         patch_after: plan.patch_after,
+        seccomp: Default::default(),
         started: Instant::now(),
     });
     if plan.stats {
@@ -508,6 +509,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         hint: AtomicI32::new(0),
         made_ns: 0,
         made: Mutex::default(),
+        loading: Mutex::default(),
         pace: Default::default(),
     });
     server.guests.expect(thread.clone());

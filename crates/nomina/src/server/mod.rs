@@ -144,6 +144,8 @@ pub struct Server {
     pub max_threads: usize,
     /// After how many traps guests' call sites are rewritten; 0: never.
     pub patch_after: u32,
+    /// Guests' own system call filters.
+    pub seccomp: sys::seccomp::Filters,
     /// The sandbox is being taken down.
     pub ending: AtomicBool,
     /// Start of the clock for start times.

@@ -253,6 +253,7 @@ fn newcomer(server: &Arc<Server>, task: TaskId) -> std::io::Result<(Arc<GuestThr
         hint: AtomicI32::new(0),
         made_ns: server.now(),
         made: Mutex::default(),
+        loading: Mutex::default(),
         pace: Default::default(),
     });
     server.guests.expect(thread.clone());

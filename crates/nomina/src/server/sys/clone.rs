@@ -103,6 +103,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         hint: AtomicI32::new(0),
         made_ns: server.now(),
         made: Mutex::default(),
+        loading: Mutex::default(),
         pace: Default::default(),
     });
     if !new_thread {

@@ -382,12 +382,17 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
     fn start_info(&self, server: &Server) -> Result<Vec<u8>> {
-        let (pid, tid, ids, traced) = {
+        let (pid, tid, ids, always, traced) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
             let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred().clone();
-            let traced = kernel.tracee(task).map_or(0, super::super::ptrace::mode_of);
-            (kernel.task_tgid_vnr(task, task), kernel.task_pid_vnr(task, task), ids(&cred), traced)
+            (
+                kernel.task_tgid_vnr(task, task),
+                kernel.task_pid_vnr(task, task),
+                ids(&cred),
+                kernel.seccomp(task).always(),
+                kernel.tracee(task).map_or(0, super::super::ptrace::mode_of),
+            )
         };
         let mut info = StartInfo {
             tid,
@@ -401,6 +406,7 @@ impl PreparedExec {
             traced,
             old_tid: self.old_tid,
             random: server.tokens.next(),
+            always,
             comm: [0; 16],
             execfn: [0; 4096],
         };
@@ -416,13 +422,14 @@ impl PreparedExec {
 }
 
 /// The slot in its maker's region where a process may ask for an exec that has not introduced itself. `None` as soon as it or
-/// its maker has other credentials than at the fork: who shares the region must not be able to speak for somebody else.
+/// its maker has other credentials or seccomp filters than at the fork: who shares the region must not be able to speak for somebody else.
 pub fn borrowed_slot(server: &Server, thread: &GuestThread) -> Option<SlotRef> {
     let slot = thread.borrowed.lock().unwrap().as_ref()?.slot.clone();
     let maker = thread.maker.as_ref()?.0.upgrade()?;
     let kernel = server.kernel.lock().unwrap();
     let (own, makers) = (kernel.task(thread.task)?.cred(), kernel.task(maker.task)?.cred());
-    Arc::ptr_eq(own, makers).then_some(slot)
+    let same_filters = kernel.seccomp(thread.task).is_same_as(&kernel.seccomp(maker.task));
+    (Arc::ptr_eq(own, makers) && same_filters).then_some(slot)
 }
 
 /// Whether host process `pid` has become a new image of the shim since its memory was `before`.

@@ -17,6 +17,7 @@ pub mod open;
 pub mod poll;
 pub mod process;
 pub mod ptrace;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod stat;
@@ -38,6 +39,7 @@ use super::request::{Ctx, Reply};
 
 /// Serves one request. What has no service is `ENOSYS`.
 pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    seccomp::admit(ctx)?;
     match ctx.nr {
         2 => open::open(ctx),
         4 | 6 => stat::stat(ctx),
@@ -111,6 +113,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         304 => file_handle::open_by_handle_at(ctx),
         310 | 311 => ptrace::process_vm(ctx),
         308 => namespace::setns(ctx),
+        317 => seccomp::get_action_avail(ctx),
         332 => stat::statx(ctx),
         424 => signal::pidfd_send_signal(ctx),
         428 => mount_tree::open_tree(ctx),
@@ -144,6 +147,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
             Ok(().into())
         }
         op::SENDER => datagram::sender(ctx),
+        op::SECCOMP_LOAD => seccomp::load(ctx),
+        op::SECCOMP_ATTACH => seccomp::attach(ctx),
+        op::SECCOMP_STRICT => seccomp::set_mode_strict(ctx),
+        op::SECCOMP_JUDGE => seccomp::judge(ctx),
         _ => Err(Errno::ENOSYS),
     }
 }
