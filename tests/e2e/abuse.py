@@ -121,6 +121,13 @@ case(timeout=60, name="abuse.overlays_of_what_is_not_the_mounters")(abuse("overl
 case(timeout=60, name="abuse.host_processes_sockets_terminals")(abuse("reach_host"))
 
 
+@case(timeout=120)
+def mounts_without_end_meet_the_limit_and_hold_up_nobody(t):
+    shutil.copy(Settings.built / "abuse" / "mount_bomb", t.dir)
+    r = t.sh(": NOMINA_ABUSE; ./mount_bomb; echo code $?", ["--env", "NOMINA_ABUSE_INSIDE=1"]).ok()
+    r.has("served many, the slowest in time", "code 0").lacks("FAILED", "panicked")
+
+
 @case(timeout=90)
 def nobody_walks_out_of_a_bind_when_directories_move(t):
     """A host directory and one in it are both bound, and things are moved between them while others walk."""

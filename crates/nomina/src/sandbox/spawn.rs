@@ -469,6 +469,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         renamed: Mutex::default(),
         spares: spares::Spares::default(),
         tracees: Default::default(),
+        ahead: Arc::default(),
+        programs: Default::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
         first_pid_ns: OnceLock::from(first_pid_ns.clone()),
@@ -511,6 +513,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         made: Mutex::default(),
         loading: Mutex::default(),
         pace: Default::default(),
+        observed: Mutex::default(),
     });
     server.guests.expect(thread.clone());
     Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })
