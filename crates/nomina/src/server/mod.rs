@@ -42,6 +42,7 @@ pub mod robust;
 pub mod spares;
 pub mod stats;
 pub mod sys;
+pub mod tether;
 pub mod tty;
 pub mod turns;
 pub mod watcher;
@@ -127,6 +128,8 @@ pub struct Server {
     pub reaper: reaper::Reaper,
     /// Tracees that stand still, and tracers that wait.
     pub tracees: ptrace::Tracees,
+    /// What kills guests when nobody of ours is left.
+    pub tethers: tether::Tethers,
     /// Processes that are about to be ended.
     pub robust: robust::Robust,
     /// Tokens of new tasks.
