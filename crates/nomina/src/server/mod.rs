@@ -9,6 +9,7 @@
 
 pub mod ahead;
 pub mod arch;
+pub mod auxv;
 pub mod context;
 pub mod controls;
 pub mod datagram;
@@ -33,6 +34,7 @@ pub mod overlayfs;
 pub mod pids;
 pub mod privs;
 pub mod proc_source;
+pub mod ptrace;
 pub mod reaper;
 pub mod reporters;
 pub mod request;
@@ -126,6 +128,8 @@ pub struct Server {
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Tracees that stand still, and tracers that wait.
+    pub tracees: ptrace::Tracees,
     /// What kills guests when nobody of ours is left.
     pub tethers: tether::Tethers,
     /// Processes that are about to be ended.
