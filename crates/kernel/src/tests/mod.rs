@@ -7,6 +7,7 @@ mod exit;
 mod fork;
 mod ipc;
 mod pgrp_signal;
+mod ptrace;
 mod random;
 mod seccomp;
 mod setns;
