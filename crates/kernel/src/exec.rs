@@ -222,6 +222,7 @@ impl Kernel {
             }
             self.tasks.entry(id).and_modify(|t| t.children.extend(children));
             self.switch_task_namespaces(*other, None);
+            self.cgroup_exit(*other);
         }
         if leader != id {
             self.take_over_leader(id, leader);

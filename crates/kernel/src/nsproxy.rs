@@ -227,7 +227,10 @@ impl Kernel {
             if !cred.ns_capable(user_ns, Cap::SYS_ADMIN) {
                 return Err(Errno::EPERM);
             }
-            new.cgroup = CgroupNamespace::new(self.inums.alloc(), user_ns.clone());
+            new.cgroup = {
+                let root = self.task(caller).ok_or(Errno::ESRCH)?.cgroup.clone();
+                CgroupNamespace::new(self.inums.alloc(), user_ns.clone(), root)
+            };
         }
         if flags.contains(CloneFlags::NEWNET) {
             new.net = NetNamespace::new(self.inums.alloc(), user_ns.clone());

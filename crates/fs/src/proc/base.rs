@@ -56,7 +56,7 @@ const fn only(scope: Scope, entry: Entry) -> Entry {
 
 static ENTRIES: [Entry; 37] = [
     guarded("auxv", 0o400, |f| f.fs.source.auxv(f.task).map_or_else(|| f.host("auxv"), Ok)),
-    file("cgroup", 0o444, |f| Ok([b"0::", &f.fs.source.cgroup(f.task)[..], b"\n"].concat())),
+    file("cgroup", 0o444, |f| Ok([b"0::", &f.fs.source.cgroup(f.task, current())?[..], b"\n"].concat())),
     only(Scope::Thread, file("children", 0o444, children)),
     file("cmdline", 0o444, |f| f.fs.source.cmdline(f.task).map_or_else(|| f.host("cmdline"), Ok)),
     writable("comm", 0o644, comm, set_comm),

@@ -21,8 +21,9 @@ const fn file(path: &'static str, content: Content) -> StaticFile {
 }
 
 /// Names of nothing in the host: block devices and swap areas are not the sandbox's, so their lists are empty.
-static FILES: [StaticFile; 27] = [
+static FILES: [StaticFile; 28] = [
     file("buddyinfo", Content::Live),
+    file("cgroups", Content::Made(cgroups)),
     file("cmdline", Content::Host),
     file("cpuinfo", Content::Live),
     file("devices", Content::Host),
@@ -69,6 +70,12 @@ pub(crate) fn static_tree() -> Arc<StaticDir> {
         &links,
     );
     Arc::new(tree)
+}
+
+/// The controllers that there are, in the hierarchy without a number.
+fn cgroups(fs: &ProcInfo, _viewer: Option<TaskKey>) -> Result<Vec<u8>> {
+    let groups = fs.source.nr_cgroups();
+    Ok(format!("#subsys_name\thierarchy\tnum_cgroups\tenabled\npids\t0\t{groups}\t1\n").into_bytes())
 }
 
 fn filesystems(fs: &ProcInfo, _viewer: Option<TaskKey>) -> Result<Vec<u8>> {

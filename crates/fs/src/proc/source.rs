@@ -288,9 +288,13 @@ pub trait ProcSource: Send + Sync {
     fn set_loginuid(&self, _task: TaskKey, _uid: u32, _viewer: Option<TaskKey>) -> Result<()> {
         Err(Errno::EPERM)
     }
-    /// Path of the task's cgroup as `/proc/PID/cgroup` shows it.
-    fn cgroup(&self, _task: TaskKey) -> Vec<u8> {
-        b"/".to_vec()
+    /// Path of the task's control group as `/proc/PID/cgroup` shows it to the viewer.
+    fn cgroup(&self, _task: TaskKey, _viewer: Option<TaskKey>) -> Result<Vec<u8>> {
+        Ok(b"/".to_vec())
+    }
+    /// How many control groups there are.
+    fn nr_cgroups(&self) -> usize {
+        1
     }
 
     /// Text of `/proc/PID/net/NAME` for the task's network namespace; `None` shows a namespace with nothing in it.

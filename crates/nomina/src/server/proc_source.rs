@@ -430,6 +430,23 @@ impl ProcSource for PidNsView {
         Ok(FdMode { read: !path && access != OFlags::WRONLY, write: !path && access != OFlags::RDONLY })
     }
 
+    fn cgroup(&self, task: TaskKey, viewer: Option<TaskKey>) -> Result<Vec<u8>> {
+        self.need(|_, kernel, _| {
+            let cgrp = kernel.task(TaskId(task.0))?.cgroup();
+            let viewer = viewer.and_then(|viewer| kernel.task(TaskId(viewer.0))?.nsproxy());
+            let ns = viewer.unwrap_or(kernel.init_nsproxy()).cgroup_ns();
+            let mut path = cgrp.path_from(ns.root());
+            if cgrp.is_dead() {
+                path.extend_from_slice(b" (deleted)");
+            }
+            Some(path)
+        })
+    }
+
+    fn nr_cgroups(&self) -> usize {
+        self.with(|_, kernel, _| Some(kernel.cgroup_root().nr_cgrps())).unwrap_or(1)
+    }
+
     fn set_comm(&self, task_key: TaskKey, comm: &[u8], viewer: Option<TaskKey>) -> Result<()> {
         let server = self.server().ok_or(Errno::ESRCH)?;
         let mut kernel = server.kernel.lock().unwrap();

@@ -97,6 +97,8 @@ pub enum MountKind {
     Proc,
     /// `sysfs(5)`.
     Sysfs,
+    /// The hierarchy of control groups.
+    Cgroup2,
     /// Device nodes.
     Dev,
     /// Terminals.
@@ -279,6 +281,7 @@ fn own_mounts() -> Vec<MountPlan> {
     [
         ("/proc", MountKind::Proc),
         ("/sys", MountKind::Sysfs),
+        ("/sys/fs/cgroup", MountKind::Cgroup2),
         ("/dev", MountKind::Dev),
         ("/dev/pts", MountKind::Devpts),
         ("/dev/shm", MountKind::Tmpfs),
