@@ -206,7 +206,10 @@ impl Inode for Dir {
         Err(Errno::EPERM)
     }
     fn setattr(&self, set: &SetAttr) -> Result<()> {
-        self.fs.with_kernel(|_| Ok(self.cgrp.set_attr(changed(self.cgrp.attr(), set))))
+        self.fs.with_kernel(|_| {
+            self.cgrp.set_attr(changed(self.cgrp.attr(), set));
+            Ok(())
+        })
     }
     fn getxattr(&self, name: &[u8]) -> Result<Vec<u8>> {
         self.cgrp.getxattr(name)
@@ -269,6 +272,9 @@ impl Inode for File {
         Ok(if writes { Opened::Control(text) } else { Opened::Text(text) })
     }
     fn write_text(&self, text: &[u8], _offset: u64) -> Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
         let TaskKey(writer) = current().ok_or(Errno::EPERM)?;
         let effects =
             self.fs.with_kernel(|kernel| self.file.write(kernel, &self.cgrp, TaskId(writer), text))?;
@@ -276,7 +282,9 @@ impl Inode for File {
         Ok(())
     }
     fn setattr(&self, set: &SetAttr) -> Result<()> {
-        let old = self.file.attr(&self.cgrp);
-        self.fs.with_kernel(|_| Ok(self.file.set_attr(&self.cgrp, changed(old, set))))
+        self.fs.with_kernel(|_| {
+            self.file.set_attr(&self.cgrp, changed(self.file.attr(&self.cgrp), set));
+            Ok(())
+        })
     }
 }

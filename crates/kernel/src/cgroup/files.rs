@@ -9,7 +9,7 @@ use super::pids::PIDS_MAX;
 use super::{Cgroup, CgroupAttr, CgroupRootFlags};
 use crate::errno::{Errno, Result};
 use crate::kernel::Kernel;
-use crate::task::TaskId;
+use crate::task::{Task, TaskId};
 
 /// Who reads or writes, and which group.
 struct At<'a> {
@@ -272,8 +272,8 @@ fn kill(kernel: &mut Kernel, at: At<'_>, text: &[u8]) -> Result<CgroupEffects> {
     if cgrp.is_threaded() {
         return Err(Errno::EOPNOTSUPP);
     }
-    let groups = cgrp.and_descendants();
-    let inside = groups.iter().flat_map(|cgrp| kernel.cgroup_threads(cgrp));
+    let inside =
+        kernel.tasks().filter(|task| task.in_cgroup && task.cgroup.is_descendant(cgrp)).map(Task::id);
     // A namespace's init dies only at the hands of somebody outside, as by any other signal.
     let killed = inside.filter(|id| kernel.signal_reaches(Some(at.task), *id, SIGKILL, false)).collect();
     Ok(CgroupEffects { killed })

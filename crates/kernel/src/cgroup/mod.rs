@@ -272,7 +272,7 @@ impl Cgroup {
     }
 
     /// Itself, then those above up to the root.
-    pub fn and_ancestors<'a>(self: &'a Arc<Cgroup>) -> impl Iterator<Item = &'a Arc<Cgroup>> {
+    pub fn and_ancestors(self: &Arc<Cgroup>) -> impl Iterator<Item = &Arc<Cgroup>> {
         std::iter::successors(Some(self), |cgrp| cgrp.parent.as_ref())
     }
     /// Itself and all living groups below, each before its children.
