@@ -159,3 +159,15 @@ def mount_of_a_mount_table_that_is_full_fails(t):
         umount -l x && echo gone
         """, timeout=110)
     equal(r.lines()[-1], "gone", r.describe())
+
+
+@case()
+def findmnt_poll_sees_mounts_come_and_go(t):
+    r = t.sh("""
+        mkdir /tmp/m; findmnt --poll -n -o ACTION,TARGET > /tmp/log &
+        sleep 0.5
+        mount -t tmpfs x /tmp/m; until [ $(wc -l < /tmp/log) = 1 ]; do sleep 0.02; done
+        umount /tmp/m; until [ $(wc -l < /tmp/log) = 2 ]; do sleep 0.02; done
+        kill $!; sed 's/  */ /' /tmp/log
+        """).ok()
+    equal(r.lines(), ["mount /tmp/m", "umount /tmp/m"])

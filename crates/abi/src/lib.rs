@@ -204,6 +204,9 @@ pub mod op {
     /// out: [0] length of the address, [1] pid, [2] uid, [3] gid of the sender, [4] whether the socket wants them
     /// (`SO_PASSCRED`). Fails for other sockets and other descriptors.
     pub const SENDER: u32 = 0x8009;
+    /// Whether the view of the mount table `args[0]` (a descriptor) has changed since somebody was told; the caller is. ret: 0
+    /// or 1; fails for other descriptors.
+    pub const MOUNTS_CHANGED: u32 = 0x800a;
 }
 
 /// Kinds of [`op::XLATE`].
@@ -227,6 +230,11 @@ pub mod xlate {
 /// send `SI_USER` with another's pid. `si_pid` and `si_uid` are as the receiver sees them, `si_value` (`sival_int`) is the
 /// code the guest must see ([`SI_USER`] or [`SI_TKILL`]).
 pub const SI_NOMINA: i32 = -0x4e;
+/// `si_code` of the `SIGSYS` that the supervisor sends to a thread which waits in `poll(2)` or `select(2)` for a view of the mount
+/// table that has changed. `si_value` (`sival_int`) is the number of that call.
+pub const SI_MOUNTS: i32 = -0x4f;
+/// What `poll(2)` finds of a regular file at once: `POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM`.
+pub const POLL_FILE: i16 = 0x145;
 /// `si_code` of signals that a descriptor sends (`F_SETSIG`).
 pub const SI_SIGIO: i32 = -5;
 /// `kill(2)`.

@@ -69,6 +69,8 @@ pub struct Area {
     pub own_files: Files,
     /// Whether a write was reported while the shim was running.
     pub reported: Cell<bool>,
+    /// Whether the supervisor has interrupted a call of the shim's because mounts have changed.
+    pub mounts_changed: Cell<bool>,
     /// Whether the guest believes to block SIGSYS.
     pub blocks_sigsys: Cell<bool>,
     /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.

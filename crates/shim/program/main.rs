@@ -23,6 +23,7 @@ mod marshal;
 mod masked;
 mod message;
 mod patch;
+mod poll;
 mod process;
 mod sighand;
 mod signal;

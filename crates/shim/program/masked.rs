@@ -2,6 +2,7 @@
 
 use crate::area::Area;
 use crate::frame::{SIGSYS_BIT, SigInfo, UContext, UNBLOCKABLE};
+use crate::poll;
 use crate::signal::translate_info;
 use crate::slot::{data, out};
 use crate::sys::{err, nr, sys, syscall};
@@ -40,7 +41,7 @@ pub fn with_mask(
 ) -> Result<i64, i64> {
     let mut call = *args;
     if args[index] == 0 {
-        return Ok(window(area, context.sigmask, number, call));
+        return Ok(poll::finish(area, number, args, window(area, context.sigmask, number, call)));
     }
     if args[index + 1] != 8 {
         return Err(err::EINVAL);
@@ -49,7 +50,8 @@ pub fn with_mask(
     call[index] = &raw const mask as u64;
     replace_mask(area, context, mask);
     // SAFETY: the guest's arguments, with the mask in our memory. The host puts the mask in force and blocks in one step.
-    Ok(unsafe { syscall(number, call) })
+    let ret = unsafe { syscall(number, call) };
+    Ok(poll::finish(area, number, args, ret))
 }
 
 /// `pselect6(2)`: the mask stands in a structure with its size.
@@ -58,7 +60,8 @@ pub fn pselect6(area: &Area, context: &mut UContext, args: &[u64; 6]) -> Result<
     let mut call = *args;
     if mask_at == 0 {
         call[5] = 0;
-        return Ok(window(area, context.sigmask, nr::PSELECT6, call));
+        let ret = window(area, context.sigmask, nr::PSELECT6, call);
+        return Ok(poll::finish(area, nr::PSELECT6, args, ret));
     }
     if size != 8 {
         return Err(err::EINVAL);
@@ -68,7 +71,8 @@ pub fn pselect6(area: &Area, context: &mut UContext, args: &[u64; 6]) -> Result<
     call[5] = &raw const pair as u64;
     replace_mask(area, context, mask);
     // SAFETY: as in `with_mask`.
-    Ok(unsafe { syscall(nr::PSELECT6, call) })
+    let ret = unsafe { syscall(nr::PSELECT6, call) };
+    Ok(poll::finish(area, nr::PSELECT6, args, ret))
 }
 
 /// `rt_sigtimedwait(2)`. `EAGAIN` after the timeout, `EINTR` if a handler ran.

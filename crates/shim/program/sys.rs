@@ -10,6 +10,7 @@ use core::arch::asm;
 pub mod nr {
     pub const CLOSE: u64 = 3;
     pub const POLL: u64 = 7;
+    pub const SELECT: u64 = 23;
     pub const MMAP: u64 = 9;
     pub const MPROTECT: u64 = 10;
     pub const MUNMAP: u64 = 11;
@@ -72,6 +73,7 @@ pub mod nr {
     pub const TGKILL: u64 = 234;
     pub const WAITID: u64 = 247;
     pub const PSELECT6: u64 = 270;
+    pub const EPOLL_CTL: u64 = 233;
     pub const PPOLL: u64 = 271;
     pub const UNSHARE: u64 = 272;
     pub const SET_ROBUST_LIST: u64 = 273;

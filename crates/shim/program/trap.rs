@@ -1,13 +1,13 @@
 //! Where system calls arrive: the handler of SIGSYS.
 
-use nomina_abi::{Kind, SI_SIGIO};
+use nomina_abi::{Kind, SI_MOUNTS, SI_SIGIO};
 
 use crate::arch::in_shim;
 use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, marshal, masked, message, patch, process, signal, slot, socket, wait, written,
+    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, signal, slot, socket, wait, written,
 };
 
 /// `si_code` of a SIGSYS that the filter raised.
@@ -19,6 +19,9 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     let (info, context) = unsafe { (&*info, &mut *context) };
     if info.code() == SI_SIGIO {
         return written::reported(info, context);
+    }
+    if info.code() == SI_MOUNTS {
+        return poll::mounts_changed(info, context);
     }
     if info.code() != SYS_SECCOMP {
         // A SIGSYS that somebody sent.
@@ -63,6 +66,7 @@ pub fn without_frame(area: &'static Area, number: u64, args: &[u64; 6]) -> Resul
         nr::GETPID => Ok(i64::from(area.pid.get())),
         nr::GETTID => Ok(i64::from(area.tid.get())),
         nr::RT_SIGACTION => crate::sighand::rt_sigaction(area, a, b, c, d),
+        nr::EPOLL_CTL => poll::epoll_ctl(area, args),
         _ => match generic_kinds(number) {
             Some(kinds) => marshal::generic(area, number, kinds, args),
             None => Err(err::NEEDS_FRAME),
@@ -72,7 +76,7 @@ pub fn without_frame(area: &'static Area, number: u64, args: &[u64; 6]) -> Resul
 
 /// Whether [`without_frame`] serves a call.
 pub fn needs_no_frame(number: u64) -> bool {
-    matches!(number, nr::GETPID | nr::GETTID | nr::RT_SIGACTION) || generic_kinds(number).is_some()
+    matches!(number, nr::GETPID | nr::GETTID | nr::RT_SIGACTION | nr::EPOLL_CTL) || generic_kinds(number).is_some()
 }
 
 /// The arguments of a call that is only copied in, asked and copied out.
@@ -109,6 +113,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::SIGNALFD => masked::signalfd(a, b, c, 0),
         nr::SIGNALFD4 => masked::signalfd(a, b, c, d),
         nr::PPOLL => masked::with_mask(area, context, number, args, 3),
+        nr::EPOLL_CTL => poll::epoll_ctl(area, args),
         nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => masked::with_mask(area, context, number, args, 4),
         nr::PSELECT6 => masked::pselect6(area, context, args),
         nr::FORK => clone::fork(area, context),

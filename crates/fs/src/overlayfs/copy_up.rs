@@ -100,6 +100,7 @@ impl OvlInode {
         match open(from, O_RDONLY)? {
             Opened::Host(from) => copy_data(&from, &to, size)?,
             Opened::Text(text) | Opened::Control(text) => crate::overlay::write_all(&to, &text)?,
+            Opened::Mounts(mounts) => crate::overlay::write_all(&to, &mounts.text())?,
             _ => return Err(Errno::EIO),
         }
         // As Linux: what is moved into place is on disk, unless the mount is volatile.

@@ -410,6 +410,16 @@ impl Inode for TaskFile {
     fn open(&self, flags: u32) -> Result<Opened> {
         self.check()?;
         if !wants_write(flags) {
+            let table = match self.entry.name {
+                "mountinfo" => Some(MountTable::Info),
+                "mounts" => Some(MountTable::Mounts),
+                _ => None,
+            };
+            if let Some(table) = table
+                && let Some(mounts) = self.fs.source.open_mounts(self.task, table)?
+            {
+                return Ok(Opened::Mounts(mounts));
+            }
             return (self.entry.read)(self).map(Opened::Text);
         }
         if self.entry.name == "setgroups" && !self.fs.source.may_set_setgroups(self.task, current()) {

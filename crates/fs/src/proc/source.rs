@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 
+use nomina_kernel::mount::ProcMounts;
 pub use nomina_kernel::nsfs::NsLink;
 use nomina_kernel::vfs::Path;
 use nomina_kernel::{Errno, Result};
@@ -252,6 +253,10 @@ pub trait ProcSource: Send + Sync {
     fn guest_path(&self, host: &[u8]) -> Option<Vec<u8>>;
     /// Text of a view of the mount table of the task's mount namespace, below its root.
     fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>>;
+    /// Such a view that follows the changes of the mounts; `None` where only the text is to be had.
+    fn open_mounts(&self, _task: TaskKey, _table: MountTable) -> Result<Option<ProcMounts>> {
+        Ok(None)
+    }
     /// Soft and hard limits in the order of the `RLIMIT_*` numbers, `u64::MAX` for unlimited.
     fn limits(&self, task: TaskKey) -> Result<[(u64, u64); 16]>;
     /// An id map of the task's user namespace.

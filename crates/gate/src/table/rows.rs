@@ -256,7 +256,7 @@ rows! {
     230 clock_nanosleep: Native, SELF;
     231 exit_group: Native, "ends the caller's own thread group; the supervisor sees it on its pidfd";
     232 epoll_wait: Native, FD;
-    233 epoll_ctl: Native, FD;
+    233 epoll_ctl: ShimOnly, "acts on descriptors the process holds; what waits for changes of the mounts, the supervisor adds";
     234 tgkill: Trap, "names a process to signal; every process of the host user would be in reach";
     235 utimes: Trap, PATH;
     236 vserver: Refused(Errno::ENOSYS), GONE;

@@ -49,7 +49,7 @@ pub use namespace::MntNamespace;
 use namespace::NsMounts;
 use pnode::Pnodes;
 pub use pnode::Propagation;
-pub use proc_mounts::{show_mountinfo, show_mounts, show_mountstats};
+pub use proc_mounts::{ProcMounts, show_mountinfo, show_mounts, show_mountstats};
 pub use setattr::{MountKattr, mount_setattr};
 pub use statmount::{LSMT_ROOT, ListMount, MountView, StatMount, listmount, statmount};
 pub use tree::{

@@ -1,5 +1,7 @@
 //! `/proc/PID/{mountinfo,mounts,mountstats}`: `fs/proc_namespace.c`, `proc_pid_mountinfo(5)`.
 
+use std::sync::Arc;
+
 use super::{MntNamespace, Mount, MountFlags};
 use crate::vfs::d_path::{dentry_path, path_below};
 use crate::vfs::{Path, SuperFlags};
@@ -77,7 +79,7 @@ pub(super) fn major_minor(dev: u64) -> (u64, u64) {
 }
 
 /// The mounts of a namespace that can be reached from `root`, with their paths below it.
-fn reachable(ns: &MntNamespace, root: &Path) -> impl Iterator<Item = (std::sync::Arc<Mount>, Vec<u8>)> {
+fn reachable(ns: &MntNamespace, root: &Path) -> impl Iterator<Item = (Arc<Mount>, Vec<u8>)> {
     ns.mounts().into_iter().filter_map(move |mount| {
         let path = path_below(&Path::mount_root(&mount), root)?;
         Some((mount, path))
@@ -156,4 +158,36 @@ pub fn show_mountstats(ns: &MntNamespace, root: &Path) -> Vec<u8> {
         out.push(b'\n');
     }
     out
+}
+
+/// An open `mountinfo` or `mounts`: `struct proc_mounts`. It keeps the namespace, and the root directory that paths are shown
+/// from, of the task it was opened through.
+pub struct ProcMounts {
+    ns: Arc<MntNamespace>,
+    root: Path,
+    show: fn(&MntNamespace, &Path) -> Vec<u8>,
+}
+
+impl ProcMounts {
+    /// The mounts of `ns` below `root`, in the format of `show`.
+    pub fn new(ns: Arc<MntNamespace>, root: Path, show: fn(&MntNamespace, &Path) -> Vec<u8>) -> ProcMounts {
+        ProcMounts { ns, root, show }
+    }
+
+    /// What reading gives now.
+    pub fn text(&self) -> Vec<u8> {
+        (self.show)(&self.ns, &self.root)
+    }
+
+    /// Number of the namespace ([`MntNamespace::id`]), whose changes who polls the file is told of.
+    pub fn ns_id(&self) -> u64 {
+        self.ns.id()
+    }
+
+    /// Whether both always read the same.
+    pub fn shows_the_same(&self, other: &ProcMounts) -> bool {
+        self.ns_id() == other.ns_id()
+            && self.root == other.root
+            && std::ptr::fn_addr_eq(self.show, other.show)
+    }
 }

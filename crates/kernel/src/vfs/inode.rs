@@ -140,6 +140,8 @@ pub enum Opened {
     Directory,
     /// A file whose text is made at open time (proc, sysfs): the caller hands out a sealed copy.
     Text(Vec<u8>),
+    /// A view of the mount table, whose text changes with the mounts and which tells so who polls it.
+    Mounts(crate::mount::ProcMounts),
     /// A file whose writes must reach [`Inode::write_text`]; reading gives the text.
     Control(Vec<u8>),
     /// A device node with this number: the caller's device table opens it.

@@ -509,6 +509,12 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
     let _ = mounted.cgroup_view.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.ns.set(first_pid_ns);
+    let watching = Arc::downgrade(&server);
+    mounted.table.set_on_change(move |ns| {
+        if let Some(server) = watching.upgrade() {
+            server.handles.mounts.changed(&server, ns);
+        }
+    });
     filesystems::register_all(&server).map_err(errno_error("registering file systems"))?;
 
     // The first thread.

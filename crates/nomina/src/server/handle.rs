@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::mount::DetachedMount;
+use nomina_kernel::mount::{DetachedMount, ProcMounts};
 use nomina_kernel::vfs::{DirEntry, Path};
 use rustix::fs::inotify;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, SealFlags};
 
 use super::lock::Mutex;
+use super::mounts_poll::{MountsFile, MountsFiles};
 use super::request::host;
 
 /// What a placeholder stands for.
@@ -32,8 +33,23 @@ pub struct Handle {
     pub detached: Option<DetachedMount>,
     /// Entries as of the last rewind.
     pub entries: Mutex<Option<Arc<Vec<DirEntry>>>>,
+    /// The text that follows the mounts, if that is what the placeholder is.
+    pub mounts: Option<Arc<MountsFile>>,
     /// What holds the lock of the directory, while it is locked.
     lock: Mutex<Option<DirLock>>,
+}
+
+impl Handle {
+    fn new(path: Path, flags: u32) -> Handle {
+        Handle {
+            path,
+            flags,
+            detached: None,
+            entries: Mutex::default(),
+            mounts: None,
+            lock: Mutex::default(),
+        }
+    }
 }
 
 /// The `flock(2)` lock of one open directory. Every placeholder is an inode of its own, so a lock on it would meet no other. The
@@ -62,6 +78,8 @@ struct Watched {
     key: Key,
     /// The placeholder, if it is to be used again. Otherwise it goes with its last copy.
     again: Option<OwnedFd>,
+    /// It goes with its one open file description, although we have it open.
+    once: bool,
 }
 
 impl Table {
@@ -81,6 +99,8 @@ pub struct Handles {
     blanks: Mutex<Vec<Blank>>,
     /// Taken before `blanks`.
     table: Mutex<Table>,
+    /// Open views of mount tables.
+    pub mounts: MountsFiles,
     /// The file that stands for a locked directory, by its device and inode number. Taken before a handle's `lock`.
     lock_files: Mutex<HashMap<Key, Weak<OwnedFd>>>,
 }
@@ -121,6 +141,7 @@ impl Handles {
             serial: AtomicUsize::new(0),
             blanks: Mutex::default(),
             table: Mutex::default(),
+            mounts: MountsFiles::default(),
             lock_files: Mutex::default(),
         })
     }
@@ -158,8 +179,8 @@ impl Handles {
         let shown = OFlags::from_bits_retain(flags) & SHOWN_FLAGS;
         let fd = rustix::fs::openat(&blank.fd, ".", kind | shown | OFlags::CLOEXEC, Mode::empty())?;
         let again = (!is_path).then_some(blank.fd);
-        let handle = Handle { path, flags, detached, entries: Mutex::default(), lock: Mutex::default() };
-        self.insert(blank.watch, Watched { key: blank.key, again }, handle);
+        let handle = Handle { detached, ..Handle::new(path, flags) };
+        self.insert(blank.watch, Watched { key: blank.key, again, once: false }, handle);
         Ok(fd)
     }
 
@@ -216,10 +237,26 @@ impl Handles {
     /// Those of `fstat(2)` and `inotify_add_watch(2)` (`ENOSPC`: `fs.inotify.max_user_watches`).
     pub fn register(&self, fd: &OwnedFd, path: Path, flags: u32) -> io::Result<()> {
         let (key, watch) = self.watch(fd, inotify::WatchFlags::empty())?;
-        let handle =
-            Handle { path, flags, detached: None, entries: Mutex::default(), lock: Mutex::default() };
-        self.insert(watch, Watched { key, again: None }, handle);
+        self.insert(watch, Watched { key, again: None, once: false }, Handle::new(path, flags));
         Ok(())
+    }
+
+    /// Makes a file whose text follows the mounts. Where too many are open its text stays as it is.
+    ///
+    /// # Errors
+    /// As [`Handles::open_text`].
+    pub fn open_mounts(&self, mounts: ProcMounts, path: Path, flags: u32) -> io::Result<OwnedFd> {
+        self.sweep_closed();
+        if self.mounts.is_full() {
+            return self.open_text(&mounts.text(), path, flags);
+        }
+        let (file, fd) = MountsFile::open(mounts)?;
+        // We keep the file open, so its end is not told, only that of the guest's open file description.
+        let (key, watch) = self.watch(&fd, inotify::WatchFlags::CLOSE_NOWRITE)?;
+        self.mounts.insert(&file);
+        let handle = Handle { mounts: Some(file), ..Handle::new(path, flags) };
+        self.insert(watch, Watched { key, again: None, once: true }, handle);
+        Ok(fd)
     }
 
     /// Asks to be told when the file of `fd` is gone, and of other events.
@@ -319,9 +356,9 @@ impl Handles {
             let (events, watch) = (event.events(), event.wd());
             let ends = events.intersects(inotify::ReadFlags::DELETE_SELF | inotify::ReadFlags::IGNORED);
             let closed = events.intersects(inotify::ReadFlags::CLOSE_NOWRITE)
-                && table.by_watch.get(&watch).is_some_and(|watched| watched.again.is_some());
+                && table.by_watch.get(&watch).is_some_and(|watched| watched.again.is_some() || watched.once);
             if (ends || closed)
-                && let Some(Watched { key, again }) = table.forget(watch)
+                && let Some(Watched { key, again, .. }) = table.forget(watch)
             {
                 gone.extend(table.by_key.remove(&key));
                 let mut blanks = self.blanks.lock().unwrap();

@@ -25,6 +25,7 @@ pub mod instances;
 pub mod interrupt;
 pub mod layout;
 pub mod lock;
+pub mod mounts_poll;
 pub mod netlink;
 pub mod opens;
 pub mod overlayfs;

@@ -11,7 +11,7 @@ use nomina_fs::proc::{
 use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::kernel::Kernel;
-use nomina_kernel::mount::{Mount, show_mountinfo, show_mounts, show_mountstats};
+use nomina_kernel::mount::{Mount, ProcMounts, show_mountinfo, show_mounts, show_mountstats};
 use nomina_kernel::nsfs::NsRef;
 use nomina_kernel::pid::{Pid, PidType};
 use nomina_kernel::pid_namespace::PidNamespace;
@@ -179,6 +179,24 @@ impl PidNsView {
             Errno::EBADF => Errno::ENOENT,
             errno => errno,
         })
+    }
+
+    fn proc_mounts(&self, task: TaskKey, table: MountTable) -> Result<ProcMounts> {
+        if let Some(server) = self.server() {
+            // A closed file of a namespace keeps it, and what it propagates to others, no longer.
+            server.handles.sweep_closed();
+        }
+        let (ns, fs) = self.need(|_, kernel, _| {
+            let task = kernel.task(TaskId(task.0))?;
+            Some((task.nsproxy()?.mnt_ns().mounts().clone(), task.fs()?.clone()))
+        })?;
+        let root = fs.lock().unwrap().root.clone();
+        let show = match table {
+            MountTable::Info => show_mountinfo,
+            MountTable::Mounts => show_mounts,
+            MountTable::Stats => show_mountstats,
+        };
+        Ok(ProcMounts::new(ns, root, show))
     }
 }
 
@@ -472,20 +490,11 @@ impl ProcSource for PidNsView {
     }
 
     fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>> {
-        if let Some(server) = self.server() {
-            // A closed file of a namespace keeps it, and what it propagates to others, no longer.
-            server.handles.sweep_closed();
-        }
-        let (ns, fs) = self.need(|_, kernel, _| {
-            let task = kernel.task(TaskId(task.0))?;
-            Some((task.nsproxy()?.mnt_ns().mounts().clone(), task.fs()?.clone()))
-        })?;
-        let root = fs.lock().unwrap().root.clone();
-        Ok(match table {
-            MountTable::Info => show_mountinfo(&ns, &root),
-            MountTable::Mounts => show_mounts(&ns, &root),
-            MountTable::Stats => show_mountstats(&ns, &root),
-        })
+        Ok(self.proc_mounts(task, table)?.text())
+    }
+
+    fn open_mounts(&self, task: TaskKey, table: MountTable) -> Result<Option<ProcMounts>> {
+        self.proc_mounts(task, table).map(Some)
     }
 
     fn fd_place(&self, task: TaskKey, fd: i32) -> Option<(u32, Option<u64>)> {

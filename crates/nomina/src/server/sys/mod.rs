@@ -14,6 +14,7 @@ pub mod mount_attr;
 pub mod mount_tree;
 pub mod namespace;
 pub mod open;
+pub mod poll;
 pub mod process;
 pub mod signal;
 pub mod socket;
@@ -99,6 +100,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         197..=199 => files::removexattr(ctx),
         200 | 234 => signal::tkill(ctx),
         203 | 204 => process::affinity(ctx),
+        233 => poll::epoll_ctl(ctx),
         254 => files::inotify_add_watch(ctx),
         257 => open::openat(ctx),
         262 => stat::newfstatat(ctx),
@@ -129,6 +131,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::REAP => process::reap(ctx),
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
+        op::MOUNTS_CHANGED => poll::mounts_changed(ctx),
         op::SENDER => datagram::sender(ctx),
         _ => Err(Errno::ENOSYS),
     }

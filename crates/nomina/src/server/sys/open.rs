@@ -111,6 +111,7 @@ fn do_open(
             }
             server.handles.open_text(&text, result.path, flags).map_err(host)?
         }
+        Opened::Mounts(mounts) => server.handles.open_mounts(mounts, result.path, flags).map_err(host)?,
         Opened::Control(text) => {
             if flags & O_ACCMODE == 0 {
                 server.handles.open_text(&text, result.path, flags).map_err(host)?
