@@ -99,6 +99,11 @@ impl NsProxy {
         &self.cgroup
     }
 
+    /// The time namespace children will be in.
+    pub fn time_ns_for_children(&self) -> &Arc<TimeNamespace> {
+        &self.time_for_children
+    }
+
     /// The network namespace.
     pub fn net_ns(&self) -> &Arc<NetNamespace> {
         &self.net
@@ -139,6 +144,7 @@ impl NsProxy {
     /// `timens_on_fork`: a process that does not share memory enters the time namespace prepared for children.
     pub(crate) fn enter_time_for_children(&mut self) {
         self.time = self.time_for_children.clone();
+        self.time.freeze();
     }
 }
 

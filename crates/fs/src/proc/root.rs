@@ -21,7 +21,7 @@ const fn file(path: &'static str, content: Content) -> StaticFile {
 }
 
 /// Names of nothing in the host: block devices and swap areas are not the sandbox's, so their lists are empty.
-static FILES: [StaticFile; 28] = [
+static FILES: [StaticFile; 29] = [
     file("buddyinfo", Content::Live),
     file("cgroups", Content::Made(cgroups)),
     file("cmdline", Content::Host),
@@ -30,6 +30,8 @@ static FILES: [StaticFile; 28] = [
     file("diskstats", Content::Fixed("")),
     file("filesystems", Content::Made(filesystems)),
     file("interrupts", Content::Live),
+    // The host's kernel log: only who has CAP_SYSLOG there may read it. Programs hide it by mounting on it.
+    StaticFile { path: "kmsg", mode: 0o400, content: Content::Closed },
     file("loadavg", Content::Made(loadavg)),
     file("meminfo", Content::Live),
     file("misc", Content::Host),

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 
 use nomina_kernel::mount::ProcMounts;
+pub use nomina_kernel::net::NetSysctl;
 pub use nomina_kernel::nsfs::NsLink;
 use nomina_kernel::vfs::Path;
 use nomina_kernel::{Errno, Result};
@@ -272,6 +273,18 @@ pub trait ProcSource: Send + Sync {
     }
     /// Allows or denies it. `EPERM` as `user_namespaces(7)` says.
     fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()>;
+    /// Writes the offsets of the time namespace for the task's children. Errors as `time_namespaces(7)` says.
+    fn set_timens_offsets(&self, _task: TaskKey, _text: &[u8], _viewer: Option<TaskKey>) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+    /// A setting of the viewer's network namespace.
+    fn net_sysctl(&self, _viewer: Option<TaskKey>, _which: NetSysctl) -> Result<Vec<u8>> {
+        Err(Errno::ESRCH)
+    }
+    /// Writes it.
+    fn set_net_sysctl(&self, _viewer: Option<TaskKey>, _which: NetSysctl, _text: &[u8]) -> Result<()> {
+        Err(Errno::EPERM)
+    }
     /// `oom_score_adj` when the model keeps it; `None` shows the host's.
     fn oom_score_adj(&self, _task: TaskKey) -> Option<i32> {
         None

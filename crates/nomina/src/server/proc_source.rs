@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_fs::proc::{
-    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, ProcSource, TaskInfo, TaskKey, TaskOwner, UtsField,
+    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, NetSysctl, ProcSource, TaskInfo, TaskKey,
+    TaskOwner, UtsField,
 };
 use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
@@ -459,6 +460,27 @@ impl ProcSource for PidNsView {
             }
             Some(path)
         })
+    }
+
+    fn set_timens_offsets(&self, task: TaskKey, text: &[u8], viewer: Option<TaskKey>) -> Result<()> {
+        self.need(|_, kernel, _| {
+            let ns = kernel.task(TaskId(task.0))?.nsproxy()?.time_ns_for_children();
+            Some(ns.write_offsets(text, kernel.task(TaskId(viewer?.0))?.cred()))
+        })?
+    }
+
+    fn net_sysctl(&self, viewer: Option<TaskKey>, which: NetSysctl) -> Result<Vec<u8>> {
+        self.need(|_, kernel, _| {
+            let viewer = kernel.task(TaskId(viewer?.0))?;
+            Some(viewer.nsproxy()?.net_ns().show_sysctl(which, viewer.cred()).into_bytes())
+        })
+    }
+
+    fn set_net_sysctl(&self, viewer: Option<TaskKey>, which: NetSysctl, text: &[u8]) -> Result<()> {
+        self.need(|_, kernel, _| {
+            let viewer = kernel.task(TaskId(viewer?.0))?;
+            Some(viewer.nsproxy()?.net_ns().write_sysctl(which, text, viewer.cred()))
+        })?
     }
 
     fn nr_cgroups(&self) -> usize {

@@ -281,10 +281,10 @@ fn own_mounts() -> Vec<MountPlan> {
     [
         ("/proc", MountKind::Proc),
         ("/sys", MountKind::Sysfs),
-        ("/sys/fs/cgroup", MountKind::Cgroup2),
         ("/dev", MountKind::Dev),
         ("/dev/pts", MountKind::Devpts),
         ("/dev/shm", MountKind::Tmpfs),
+        ("/sys/fs/cgroup", MountKind::Cgroup2),
     ]
     .map(|(dst, kind)| MountPlan { dst: dst.into(), kind })
     .into()
