@@ -19,6 +19,7 @@ use nomina_kernel::vfs::fs_context::{
 };
 use nomina_kernel::vfs::{ActiveSuper, FsStruct, LookupFlags, Path, SuperFlags, namei};
 
+use super::super::Server;
 use super::super::request::{Ctx, Reply};
 
 /// Flags of `mount(2)`: `MS_*`.
@@ -52,6 +53,7 @@ pub struct Caller {
     pub fs_caller: FsCaller,
     /// Its mount namespace.
     pub mnt_ns: Arc<MntNs>,
+    server: Arc<Server>,
 }
 
 impl Caller {
@@ -83,7 +85,8 @@ impl Caller {
     /// Finds a place as the caller does.
     pub fn lookup(&self, name: &[u8], flags: LookupFlags) -> Result<Path> {
         let fs: &FsStruct = &self.fs_caller.fs;
-        self.cred().with_walk_cred(|cred| namei::path_lookup(&fs.walk(cred), name, flags))
+        let found = self.cred().with_walk_cred(|cred| namei::path_lookup(&fs.walk(cred), name, flags))?;
+        Ok(self.server.named_place(found, self.ns()))
     }
 
     /// `ns_capable(sb->s_user_ns, CAP_SYS_ADMIN)`
@@ -109,7 +112,8 @@ impl Ctx<'_> {
         drop(kernel);
         let fs = fs.lock().unwrap().clone();
         let mnt_ns = nsproxy.mnt_ns().clone();
-        Ok(Caller { fs_caller: FsCaller { cred, nsproxy, pid_ns, fs }, mnt_ns })
+        let fs_caller = FsCaller { cred, nsproxy, pid_ns, fs };
+        Ok(Caller { fs_caller, mnt_ns, server: self.server.clone() })
     }
 }
 
