@@ -41,7 +41,7 @@ def systemd_nspawn_runs_a_command_in_a_tree(t):
         "UNIFIED_CGROUP_HIERARCHY=1 systemd-nspawn --quiet --register=no --keep-unit -D /srv/t /bin/sh -c '"
         "id; hostname; cat /proc/self/cgroup; echo pid $$; ls -d /sys/fs/cgroup/cgroup.procs; mount | grep cgroup2'; ls -d /sys/fs/cgroup/box.service/*/"
     ).ok()
-    r.has("uid=0(root)", "\nt", "0::/", "pid 1", "/sys/fs/cgroup/cgroup.procs", "cgroup2 on /sys/fs/cgroup", "payload/")
+    r.has("uid=0(root)", "\nt", "0::/", "pid 1", "/sys/fs/cgroup/cgroup.procs", "on /sys/fs/cgroup type cgroup2", "payload/")
 
 
 @case()

@@ -106,6 +106,47 @@ int main(int argc, char **argv)
 		M(stat("suid", &st));
 		printf("mode %o\n", st.st_mode);
 	});
+	M(chmod("suid", 06755));
+	CHILD("only opening keeps", {
+		M(chmod("suid", 06777));
+		M(setresuid(5, 5, 5));
+		int fd = M(open("suid", O_WRONLY | O_APPEND));
+		close(fd);
+		M(stat("suid", &st));
+		printf("mode %o\n", st.st_mode);
+	});
+	CHILD("root's writing keeps", {
+		int fd = M(open("suid", O_WRONLY | O_APPEND));
+		T(write(fd, "x", 1));
+		close(fd);
+		M(stat("suid", &st));
+		printf("mode %o\n", st.st_mode);
+	});
+	CHILD("closed before anybody looks", {
+		M(setresuid(5, 5, 5));
+		int fd = M(open("suid", O_WRONLY | O_APPEND));
+		T(write(fd, "x", 1));
+		close(fd);
+		M(stat("suid", &st));
+		printf("mode %o\n", st.st_mode);
+	});
+	CHILD("bits that come after the opening", {
+		int fd = M(open("suid", O_WRONLY | O_APPEND));
+		M(fchmod(fd, 04777));
+		M(setresuid(5, 5, 5));
+		M(stat("suid", &st));
+		printf("mode %o\n", st.st_mode);
+		T(write(fd, "x", 1));
+		M(stat("suid", &st));
+		printf("mode %o\n", st.st_mode);
+	});
+	M(chmod("suid", 04777));
+	CHILD("truncating", {
+		M(setresuid(5, 5, 5));
+		M(open("suid", O_WRONLY | O_TRUNC));
+		M(stat("suid", &st));
+		printf("mode %o\n", st.st_mode);
+	});
 	CHILD("kill permission", {
 		pid_t other = fork();
 		if (other == 0) { setresuid(1001, 1001, 1001); for (;;) pause(); }

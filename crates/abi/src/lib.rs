@@ -200,6 +200,8 @@ pub mod op {
     /// `si_code` [`super::SI_SIGIO`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
     /// the result the guest must see.
     pub const WRITTEN: u32 = 0x8007;
+    /// The caller was told to end ([`super::SI_END`]) and has marked the robust locks it holds.
+    pub const MARKED: u32 = 0x8010;
     /// Who sent a message. args: datagram socket, the first descriptor that came with the message, span for the address.
     /// out: [0] length of the address, [1] pid, [2] uid, [3] gid of the sender, [4] whether the socket wants them
     /// (`SO_PASSCRED`). Fails for other sockets and other descriptors.
@@ -235,6 +237,9 @@ pub const SI_NOMINA: i32 = -0x4e;
 pub const SI_MOUNTS: i32 = -0x4f;
 /// What `poll(2)` finds of a regular file at once: `POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM`.
 pub const POLL_FILE: i16 = 0x145;
+/// `si_code` of a `SIGSYS` that the supervisor sends to a process which is about to be ended by the signal in its
+/// `si_value`: unless it blocks that, it marks the robust locks that it holds, and it answers ([`op::MARKED`]).
+pub const SI_END: i32 = -0x50;
 /// `si_code` of signals that a descriptor sends (`F_SETSIG`).
 pub const SI_SIGIO: i32 = -5;
 /// `kill(2)`.

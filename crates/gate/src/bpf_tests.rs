@@ -1,6 +1,8 @@
 //! The compiled filter against the table: by interpretation for every row, and for real in forked children.
 
 use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::*;
 use crate::child::in_child;
@@ -300,11 +302,23 @@ fn options_that_cannot_be_expressed_are_refused() {
 }
 
 const TRAPPED: i32 = 42;
+const NOTHING: i32 = -1;
 const GATE: i64 = nomina_abi::GATE_NR as i64;
 
+/// Where a trial's result is seen: a page that the child shares. Under the filter it cannot say it by `exit_group(2)`.
+static RESULT: AtomicPtr<i32> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Ends the child of a trial.
+fn end(result: i32) -> ! {
+    // SAFETY: the page is mapped; an invalid instruction ends the process.
+    unsafe {
+        RESULT.load(Ordering::Relaxed).write_volatile(result);
+        std::arch::asm!("ud2", options(noreturn));
+    }
+}
+
 extern "C" fn on_sigsys(_: i32) {
-    // SAFETY: async-signal-safe.
-    unsafe { libc::_exit(TRAPPED) }
+    end(TRAPPED)
 }
 
 fn install(filter: &Filter) -> bool {
@@ -316,14 +330,37 @@ fn install(filter: &Filter) -> bool {
 
 /// Runs `trial` in a child under the filter; [`TRAPPED`] when a call of it was trapped.
 fn under(filter: &Filter, trial: impl FnOnce() -> i32) -> Result<i32, Errno> {
-    in_child(|| {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // SAFETY: a fresh mapping, given back below.
+    let page = unsafe {
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+    };
+    assert_ne!(page, libc::MAP_FAILED);
+    // SAFETY: just mapped.
+    unsafe { page.cast::<i32>().write_volatile(NOTHING) };
+    RESULT.store(page.cast(), Ordering::Relaxed);
+    let ended = in_child(|| {
         // SAFETY: the handler is async-signal-safe; prctl with these arguments reads no memory.
         unsafe {
             libc::signal(libc::SIGSYS, on_sigsys as *const () as usize);
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         }
-        if install(filter) { trial() } else { 255 }
-    })
+        end(if install(filter) { trial() } else { 255 })
+    });
+    // SAFETY: mapped above; the child has ended.
+    let result = unsafe {
+        let result = page.cast::<i32>().read_volatile();
+        libc::munmap(page, 4096);
+        result
+    };
+    match ended {
+        // What the filter itself killed has left nothing.
+        Err(Errno::EINTR) if result != NOTHING => Ok(result),
+        Ok(code) => panic!("the trial exited with {code}"),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// A system call's errno, 0 when it succeeds.

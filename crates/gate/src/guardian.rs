@@ -5,10 +5,14 @@
 //! the supervisor through a pidfd and reports the first guest's exit status. If the guardian itself dies, the guests
 //! are orphaned to the supervisor (a subreaper too), which sees the end of the control socket and kills them the same way.
 //!
+//! Processes that enter the sandbox later are forked from it too ([`crate::launch::Enter`]).
+//!
 //! It is forked from a process that may have threads, so until it exits it calls nothing but system calls: no allocation,
 //! no lock.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use crate::launch::Reception;
 
 /// What the guardian writes on the control socket.
 #[repr(C)]
@@ -49,7 +53,7 @@ impl Report {
 }
 
 /// The guardian's life, after the first guest was forked from it. Returns when all guests are dead.
-pub(crate) fn watch(supervisor: RawFd, control: RawFd, first: libc::pid_t) {
+pub(crate) fn watch(supervisor: RawFd, control: RawFd, first: libc::pid_t, reception: &mut Reception<'_>) {
     // SAFETY: plain system calls on valid arguments throughout; this process has one thread.
     unsafe {
         let mut mask: libc::sigset_t = std::mem::zeroed();
@@ -62,11 +66,14 @@ pub(crate) fn watch(supervisor: RawFd, control: RawFd, first: libc::pid_t) {
         loop {
             let mut polls = [
                 libc::pollfd { fd: supervisor, events: libc::POLLIN, revents: 0 },
-                libc::pollfd { fd: control, events: 0, revents: 0 },
+                libc::pollfd { fd: control, events: libc::POLLIN, revents: 0 },
                 libc::pollfd { fd: signals, events: libc::POLLIN, revents: 0 },
             ];
             libc::poll(polls.as_mut_ptr(), 3, -1);
             if polls[0].revents != 0 || polls[1].revents & (libc::POLLHUP | libc::POLLERR) != 0 {
+                break;
+            }
+            if polls[1].revents & libc::POLLIN != 0 && !reception.receive(control) {
                 break;
             }
             let mut drain = [0u8; 1024];
@@ -83,6 +90,8 @@ pub(crate) fn watch(supervisor: RawFd, control: RawFd, first: libc::pid_t) {
                     let kind = if stopped { REPORT_STOPPED } else { REPORT_EXIT };
                     let report = Report { kind, value: status, errno: 0 }.bytes();
                     libc::send(control, report.as_ptr().cast(), report.len(), libc::MSG_NOSIGNAL);
+                } else if !libc::WIFSTOPPED(status) {
+                    reception.ended(pid, status);
                 }
             }
         }

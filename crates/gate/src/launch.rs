@@ -6,12 +6,19 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::Arc;
 
-use nomina_abi as abi;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
 use crate::guardian::{self, REPORT_EXIT, REPORT_FAILED, REPORT_PID, REPORT_STOPPED, Report, raw};
+use lockdown::{Recruit, Session, native_nproc};
+
+mod enter;
+mod lockdown;
+
 use crate::sock;
+pub(crate) use enter::Reception;
+pub use enter::{Enter, Entered, Entrance, Visit};
 
 /// Steps of the launch that can fail in the first guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,8 @@ pub enum Step {
     Handover,
     /// `execveat` of the shim.
     Exec,
+    /// Making the terminal the controlling one.
+    Terminal,
 }
 
 /// Why no guest could be started.
@@ -74,6 +83,7 @@ fn step_text(step: i32) -> &'static str {
         7 => "installing the seccomp filter with user notification",
         8 => "handing the listener over",
         9 => "running the shim (are memfds executable? vm.memfd_noexec)",
+        10 => "making the terminal its own",
         _ => "unknown step",
     }
 }
@@ -162,33 +172,8 @@ impl Launch<'_> {
             self.guardian(raw(me.as_fd()), raw(theirs.as_fd()), raw(guest_theirs.as_fd()), &argv, &envp);
         }
         drop((theirs, guest_theirs));
-        let mut pid = 0;
-        let mut data = [0u8; 12];
-        sock::recv(control.as_fd(), &mut data).map_err(prepare("the guardian died"))?;
-        match Report::parse(&data) {
-            Some(Report { kind: REPORT_PID, value, .. }) => pid = value,
-            Some(Report { kind: REPORT_EXIT, value, .. }) => return Err(LaunchError::Died(value)),
-            _ => {}
-        }
-        match sock::recv(guest_control.as_fd(), &mut data) {
-            Ok((_, mut fds)) if fds.len() == 1 => {
-                let listener = fds.remove(0);
-                Ok(Launched { listener: Some(listener), pid, guardian, control, guest_control })
-            }
-            Ok(_) => match Report::parse(&data) {
-                Some(Report { kind: REPORT_FAILED, value, errno }) => {
-                    Err(LaunchError::Guest { step: value, source: io::Error::from_raw_os_error(errno) })
-                }
-                _ => Err(LaunchError::Died(0)),
-            },
-            Err(_) => {
-                let status = match sock::recv(control.as_fd(), &mut data).ok().and(Report::parse(&data)) {
-                    Some(report) if report.kind == REPORT_EXIT => report.value,
-                    _ => 0,
-                };
-                Err(LaunchError::Died(status))
-            }
-        }
+        let (pid, listener) = receive_listener(control.as_fd(), guest_control.as_fd())?;
+        Ok(Launched { listener: Some(listener), pid, guardian, control, guest_control })
     }
 
     /// The guardian's process.
@@ -206,14 +191,22 @@ impl Launch<'_> {
             libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
             let nproc =
                 self.nproc.and_then(|tasks| native_nproc(tasks)).unwrap_or(u64::MAX).min(self.nproc_total);
+            let recruit = Recruit {
+                shim: raw(self.shim),
+                landlock: raw(self.landlock),
+                stdio: self.stdio.map(raw),
+                socket: raw(self.socket),
+                control: guest_control,
+                filter: self.filter,
+                nofile: self.nofile,
+                nproc,
+                session: if self.foreground { Session::Foreground } else { Session::Callers },
+                argv: argv.as_ptr(),
+                envp: envp.as_ptr(),
+            };
             let first = libc::fork();
             if first == 0 {
-                let mut limit: libc::rlimit = std::mem::zeroed();
-                libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit);
-                let limit =
-                    libc::rlimit { rlim_cur: limit.rlim_cur.min(nproc), rlim_max: limit.rlim_max.min(nproc) };
-                libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit);
-                self.first_guest(guest_control, argv, envp);
+                recruit.run();
             }
             let report = if first > 0 {
                 Report { kind: REPORT_PID, value: first, errno: 0 }
@@ -222,121 +215,19 @@ impl Launch<'_> {
             };
             let bytes = report.bytes();
             libc::send(control, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL);
-            // Keep nothing of the supervisor's but the two descriptors this process lives on.
-            let low = supervisor.min(control);
-            let high = supervisor.max(control);
-            for (from, to) in [(0, low - 1), (low + 1, high - 1), (high + 1, i32::MAX)] {
-                if from <= to {
-                    libc::syscall(libc::SYS_close_range, from, to, 0);
+            // Keep nothing of the supervisor's but what this process lives on, and what more guests are made of.
+            let mut keep = [supervisor, control, recruit.shim, recruit.landlock];
+            keep.sort_unstable();
+            let mut from = 0;
+            for fd in keep {
+                if from < fd {
+                    libc::syscall(libc::SYS_close_range, from, fd - 1, 0);
                 }
+                from = fd + 1;
             }
-            guardian::watch(supervisor, control, first);
+            libc::syscall(libc::SYS_close_range, from, i32::MAX, 0);
+            guardian::watch(supervisor, control, first, &mut Reception::new(recruit));
             libc::_exit(0)
-        }
-    }
-
-    /// The first guest's process, until it is the shim.
-    fn first_guest(&self, control: RawFd, argv: &[*const libc::c_char], envp: &[*const libc::c_char]) -> ! {
-        let failed = |step: Step| -> ! {
-            // SAFETY: system calls only.
-            unsafe {
-                let bytes = Report { kind: REPORT_FAILED, value: step as i32, errno: errno() }.bytes();
-                libc::send(control, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL);
-                libc::_exit(125)
-            }
-        };
-        // SAFETY: system calls only, on descriptors and memory that the fork copied.
-        unsafe {
-            if self.foreground {
-                libc::setpgid(0, 0);
-                libc::signal(libc::SIGTTOU, libc::SIG_IGN);
-                for fd in self.stdio.map(raw) {
-                    if libc::isatty(fd) == 1 && libc::tcsetpgrp(fd, libc::getpid()) == 0 {
-                        break;
-                    }
-                }
-                libc::signal(libc::SIGTTOU, libc::SIG_DFL);
-            }
-            for signal in 1..32 {
-                // A Rust program ignores SIGPIPE; the guest starts with defaults.
-                libc::signal(signal, libc::SIG_DFL);
-            }
-            let mut none: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut none);
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
-
-            let hidden = u64::from(abi::HIDDEN_FD_BASE + abi::HIDDEN_FDS);
-            let mut limit: libc::rlimit = std::mem::zeroed();
-            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-            limit.rlim_cur = hidden.max(limit.rlim_cur).min(limit.rlim_max);
-            if limit.rlim_cur < hidden || libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
-                failed(Step::Limits);
-            }
-            // Sources may stand below 3 or in each other's way: move them up first.
-            let up = |fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 64);
-            let stdio = self.stdio.map(|fd| up(raw(fd)));
-            let (socket, shim) = (up(raw(self.socket)), up(raw(self.shim)));
-            let (control, landlock) = (up(control), up(raw(self.landlock)));
-            for (to, from) in stdio.into_iter().enumerate() {
-                if libc::dup2(from, to as i32) < 0 {
-                    failed(Step::Descriptors);
-                }
-            }
-            for fd in abi::HIDDEN_FD_BASE..abi::HIDDEN_FD_BASE + abi::HIDDEN_FDS {
-                let from = if fd as i32 == abi::FD_SOCK { socket } else { shim };
-                if libc::dup2(from, fd as i32) < 0 {
-                    failed(Step::Descriptors);
-                }
-            }
-            // Whatever else the caller had open without close-on-exec must not reach the guest.
-            let above = abi::HIDDEN_FD_BASE + abi::HIDDEN_FDS;
-            for (from, to) in [(3, abi::HIDDEN_FD_BASE - 1), (above, u32::MAX)] {
-                libc::syscall(libc::SYS_close_range, from, to, libc::CLOSE_RANGE_CLOEXEC);
-            }
-            // Below the hidden numbers the guest's limit is the host's; above, the hidden ones do not count.
-            let hidden =
-                if self.nofile < abi::HIDDEN_FD_BASE.into() { 0 } else { u64::from(abi::HIDDEN_FDS) };
-            limit.rlim_cur = (self.nofile + hidden).min(limit.rlim_max);
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
-                failed(Step::Limits);
-            }
-            libc::chdir(c"/".as_ptr());
-            libc::umask(0);
-
-            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
-                failed(Step::NoNewPrivs);
-            }
-            if libc::syscall(libc::SYS_landlock_restrict_self, landlock, 0) != 0 {
-                failed(Step::Landlock);
-            }
-            if !drop_capabilities() {
-                failed(Step::Capabilities);
-            }
-            let Some(trampoline) = trampoline() else { failed(Step::Trampoline) };
-            let program =
-                libc::sock_fprog { len: self.filter.len() as u16, filter: self.filter.as_ptr().cast_mut() };
-            let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-            let listener =
-                libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program);
-            if listener < 0 {
-                failed(Step::Seccomp);
-            }
-            if !send_fd(trampoline, control, listener as RawFd) {
-                failed(Step::Handover);
-            }
-            let mut go = 0u8;
-            if libc::read(control, (&raw mut go).cast(), 1) != 1 {
-                libc::_exit(125);
-            }
-            trampoline(
-                libc::SYS_execveat,
-                i64::from(abi::FD_SHIM),
-                c"".as_ptr() as i64,
-                argv.as_ptr() as i64,
-                envp.as_ptr() as i64,
-                i64::from(libc::AT_EMPTY_PATH),
-            );
-            failed(Step::Exec)
         }
     }
 }
@@ -355,24 +246,65 @@ impl Launched {
     /// # Errors
     /// The guest died meanwhile, or the exec failed.
     pub fn go(self) -> Result<Control, LaunchError> {
-        let gone = |source| LaunchError::Prepare { what: "the first guest died", source };
-        sock::send(self.guest_control.as_fd(), b"g", &[]).map_err(gone)?;
-        let mut data = [0u8; 12];
-        // A successful exec closes the guest's end.
-        match sock::recv(self.guest_control.as_fd(), &mut data) {
-            Ok(_) => {
-                let report = Report::parse(&data).unwrap_or(Report { kind: 0, value: 8, errno: 0 });
-                let source = io::Error::from_raw_os_error(report.errno);
-                Err(LaunchError::Guest { step: report.value, source })
-            }
-            Err(_) => Ok(Control { socket: self.control, guardian: self.guardian }),
+        let_go(self.guest_control.as_fd())?;
+        Ok(Control { socket: Arc::new(self.control), guardian: self.guardian })
+    }
+}
+
+/// Waits until a guest has locked itself down: its host pid by the guardian's report, and its listener.
+fn receive_listener(
+    control: BorrowedFd<'_>,
+    guest_control: BorrowedFd<'_>,
+) -> Result<(i32, OwnedFd), LaunchError> {
+    let mut data = [0u8; 12];
+    sock::recv(control, &mut data)
+        .map_err(|source| LaunchError::Prepare { what: "the guardian died", source })?;
+    let pid = match Report::parse(&data) {
+        Some(Report { kind: REPORT_PID, value, .. }) => value,
+        Some(Report { kind: REPORT_EXIT, value, .. }) => return Err(LaunchError::Died(value)),
+        Some(Report { kind: REPORT_FAILED, errno, .. }) => {
+            let source = io::Error::from_raw_os_error(errno);
+            return Err(LaunchError::Prepare { what: "fork", source });
         }
+        _ => 0,
+    };
+    match sock::recv(guest_control, &mut data) {
+        Ok((_, mut fds)) if fds.len() == 1 => Ok((pid, fds.remove(0))),
+        Ok(_) => match Report::parse(&data) {
+            Some(Report { kind: REPORT_FAILED, value, errno }) => {
+                Err(LaunchError::Guest { step: value, source: io::Error::from_raw_os_error(errno) })
+            }
+            _ => Err(LaunchError::Died(0)),
+        },
+        Err(_) => {
+            let status = match sock::recv(control, &mut data).ok().and(Report::parse(&data)) {
+                Some(report) if report.kind == REPORT_EXIT => report.value,
+                _ => 0,
+            };
+            Err(LaunchError::Died(status))
+        }
+    }
+}
+
+/// Lets a guest that has locked itself down run the shim.
+fn let_go(guest_control: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    let gone = |source| LaunchError::Prepare { what: "the first guest died", source };
+    sock::send(guest_control, b"g", &[]).map_err(gone)?;
+    let mut data = [0u8; 12];
+    // A successful exec closes the guest's end.
+    match sock::recv(guest_control, &mut data) {
+        Ok(_) => {
+            let report = Report::parse(&data).unwrap_or(Report { kind: 0, value: 8, errno: 0 });
+            let source = io::Error::from_raw_os_error(report.errno);
+            Err(LaunchError::Guest { step: report.value, source })
+        }
+        Err(_) => Ok(()),
     }
 }
 
 /// The supervisor's hold on the guardian. Dropping it ends every guest.
 pub struct Control {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     guardian: i32,
 }
 
@@ -391,120 +323,24 @@ impl Control {
         }
     }
 
+    /// Where more processes can be started, as long as this is not dropped.
+    pub fn entrance(&self) -> Entrance {
+        Entrance::new(&self.socket)
+    }
+
     /// Ends every guest and waits for the guardian.
     pub fn finish(self) {
-        let Control { socket, guardian } = self;
-        drop(socket);
+        let guardian = self.guardian;
+        drop(self);
         // SAFETY: waits for our own child.
         unsafe { libc::waitpid(guardian, ptr::null_mut(), 0) };
     }
 }
 
-/// Room beside the guests' tasks in the limit of [`native_nproc`]: what the user starts elsewhere meanwhile must not use it up.
-const NPROC_SLACK: u64 = 1024;
-
-/// The native `RLIMIT_NPROC` under which a sandbox can have `tasks` tasks. The kernel compares it with the number of all tasks
-/// of the user, in whatever container, which only forks can find out. `None` for users whom the limit does not bind (root),
-/// and where it is tighter already.
-unsafe fn native_nproc(tasks: u64) -> Option<u64> {
-    // SAFETY: system calls on local structures; the children only exit.
-    unsafe {
-        let mut before: libc::rlimit = std::mem::zeroed();
-        libc::getrlimit(libc::RLIMIT_NPROC, &raw mut before);
-        let can_fork = |limit: u64| {
-            let limit = libc::rlimit { rlim_cur: limit, ..before };
-            libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit);
-            match libc::fork() {
-                0 => libc::_exit(0),
-                pid if pid > 0 => {
-                    libc::waitpid(pid, ptr::null_mut(), 0);
-                    true
-                }
-                _ => false,
-            }
-        };
-        // The lowest limit under which a fork works counts the new task.
-        let (mut low, mut high) = (0, before.rlim_max.min(1 << 22));
-        let bound = !can_fork(0);
-        while bound && low < high {
-            let middle = low + (high - low) / 2;
-            if can_fork(middle) {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        libc::setrlimit(libc::RLIMIT_NPROC, &raw const before);
-        let wanted = low + tasks + NPROC_SLACK;
-        (bound && wanted < before.rlim_max).then_some(wanted)
-    }
-}
-
-type Trampoline = extern "C" fn(i64, i64, i64, i64, i64, i64) -> i64;
-
-/// Empties all capability sets and the bounding set (`capabilities(7)`). Nothing to do for an ordinary user.
-unsafe fn drop_capabilities() -> bool {
-    // SAFETY: system calls on local structures.
-    unsafe {
-        for capability in 0..64 {
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0
-                && errno() != libc::EINVAL
-                && errno() != libc::EPERM
-            {
-                return false;
-            }
-        }
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-        // struct __user_cap_header_struct of version 3, then two words of each set.
-        let header: [u32; 2] = [0x2008_0522, 0];
-        let data = [0u32; 6];
-        libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) == 0
-    }
-}
-
-/// A page at the shim's address with one system call in it. The filter allows `execveat` of an empty path only from
-/// there, and the exec replaces the page by the shim.
-unsafe fn trampoline() -> Option<Trampoline> {
-    // SAFETY: a fixed mapping at an address that nothing else in this process uses; NOREPLACE fails otherwise.
-    unsafe {
-        let code: &[u8] = crate::arch::TRAMPOLINE;
-        let page = libc::mmap(
-            abi::SHIM_BASE as *mut libc::c_void,
-            4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
-            -1,
-            0,
-        );
-        if page as u64 != abi::SHIM_BASE {
-            return None;
-        }
-        ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len());
-        if libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) != 0 {
-            return None;
-        }
-        Some(std::mem::transmute::<*mut libc::c_void, Trampoline>(page))
-    }
-}
-
-/// Sends one descriptor without allocating.
-unsafe fn send_fd(trampoline: Trampoline, socket: RawFd, fd: RawFd) -> bool {
-    // SAFETY: the control buffer is large and aligned enough for one descriptor.
-    unsafe {
-        let mut byte = 0u8;
-        let mut iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        let mut space = [0u64; 4];
-        let mut message: libc::msghdr = std::mem::zeroed();
-        message.msg_iov = &raw mut iov;
-        message.msg_iovlen = 1;
-        message.msg_control = space.as_mut_ptr().cast();
-        message.msg_controllen = libc::CMSG_SPACE(4) as usize;
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
-        (*header).cmsg_level = libc::SOL_SOCKET;
-        (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(4) as usize;
-        ptr::write_unaligned(libc::CMSG_DATA(header).cast(), fd);
-        trampoline(libc::SYS_sendmsg, socket.into(), &raw const message as i64, 0, 0, 0) == 1
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Not by closing it: who starts a process at this moment holds it too.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }
 

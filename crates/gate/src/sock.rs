@@ -11,8 +11,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-/// Most descriptors in one message.
+/// Most descriptors taken from one message.
 pub const MAX_FDS: usize = 4;
+/// Most descriptors sent in one message.
+const MAX_SENT: usize = 7;
 
 /// A pair of connected sockets that keep message boundaries and name no address: (supervisor's end, guest's end).
 ///
@@ -22,12 +24,12 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Sends `data` (not empty) and up to [`MAX_FDS`] descriptors. Never blocks.
+/// Sends `data` (not empty) and up to seven descriptors. Never blocks.
 ///
 /// # Errors
 /// `EAGAIN` when the guest does not take its messages, `EPIPE` when it is gone, and others of `sendmsg(2)`.
 pub fn send(socket: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SENT))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());

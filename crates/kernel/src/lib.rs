@@ -7,6 +7,7 @@
 pub mod capability;
 pub mod cgroup;
 pub mod cred;
+pub mod enter;
 pub mod errno;
 pub mod exec;
 pub mod exit;

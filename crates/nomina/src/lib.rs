@@ -2,5 +2,6 @@
 //!
 //! [`sandbox::Sandbox::builder`] is the way in; the command line has no other.
 
+pub mod inspector;
 pub mod sandbox;
 pub mod server;

@@ -313,6 +313,19 @@ impl Area {
         prepare(chunk, base, 0)
     }
 
+    /// Calls `with` for every area in use, that of a thread which has just ended possibly among them.
+    pub fn each(mut with: impl FnMut(&'static Area)) {
+        for (number, chunk) in CHUNK_TABLE.iter().enumerate() {
+            let base = chunk.base.load(Ordering::Acquire);
+            let beyond = if number == 0 { !0 << STATIC_AREAS } else { 0 };
+            let used = chunk.used.load(Ordering::Acquire) & !beyond;
+            for index in (0..AREAS_PER_CHUNK).filter(|index| base != 0 && used & 1 << index != 0) {
+                // SAFETY: an area that was handed out stays mapped, and all bits are valid.
+                with(unsafe { &*((base + u64::from(index) * AREA_SIZE) as *const Area) });
+            }
+        }
+    }
+
     /// The word and the bit that say that the area is in use.
     pub fn used_bit(&self) -> (&'static AtomicU32, u32) {
         for chunk in &CHUNK_TABLE {

@@ -127,11 +127,22 @@ pub fn exit_robust_list(area: &Area) {
     let head = area.robust_list.get();
     if head != 0 {
         // A list that cannot be read any further ends there.
-        let _ = walk(area, head);
+        let _ = walk(head, area.tid.get() as u32);
     }
 }
 
-fn walk(area: &Area, head: u64) -> Result<(), i64> {
+/// The same for all threads of a process that ends. The others still run, but not for long; each lock is marked only while
+/// its word names its holder.
+pub fn exit_robust_lists(area: &Area) {
+    Area::each(|other| {
+        // A child that shares the memory until it executes something lives on.
+        if other.pid.get() == area.pid.get() {
+            exit_robust_list(other);
+        }
+    });
+}
+
+fn walk(head: u64, tid: u32) -> Result<(), i64> {
     let offset: i64 = get_user(head + 8)?;
     let pending: u64 = get_user::<u64>(head + 16)? & !1;
     let mut entry = get_user::<u64>(head)? & !1;
@@ -142,17 +153,17 @@ fn walk(area: &Area, head: u64) -> Result<(), i64> {
         // The entry may be reused as soon as its lock is free.
         let next = get_user::<u64>(entry);
         if entry != pending {
-            owner_died(area, entry.wrapping_add_signed(offset), false)?;
+            owner_died(tid, entry.wrapping_add_signed(offset), false)?;
         }
         entry = next? & !1;
     }
     if pending != 0 {
-        owner_died(area, pending.wrapping_add_signed(offset), true)?;
+        owner_died(tid, pending.wrapping_add_signed(offset), true)?;
     }
     Ok(())
 }
 
-fn owner_died(area: &Area, at: u64, pending: bool) -> Result<(), i64> {
+fn owner_died(tid: u32, at: u64, pending: bool) -> Result<(), i64> {
     let mut value: u32 = get_user(at)?;
     loop {
         if pending && value & !FUTEX_WAITERS == 0 {
@@ -160,7 +171,7 @@ fn owner_died(area: &Area, at: u64, pending: bool) -> Result<(), i64> {
             wake(at, 0);
             return Ok(());
         }
-        if value & FUTEX_TID_MASK != area.tid.get() as u32 {
+        if value & FUTEX_TID_MASK != tid {
             return Ok(());
         }
         let was = compare_exchange_user(at, value, value & FUTEX_WAITERS | FUTEX_OWNER_DIED)?;

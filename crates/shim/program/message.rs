@@ -15,6 +15,7 @@ use crate::socket::{is_seqpacket, restartable};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
 use crate::window::window;
+use crate::written;
 
 const SOL_SOCKET: i32 = 1;
 const SCM_RIGHTS: i32 = 1;
@@ -133,17 +134,26 @@ pub fn sendto(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let tag = if address == 0 { None } else { destination(area, socket, address, address_len)? };
     let Some(tag) = tag else {
         let call = [socket, buffer, len, flags, 0, 0];
-        return Ok(restartable(window(area, area.guest_mask(), nr::SENDTO, call)));
+        return Ok(sent(area, socket, nr::SENDTO, call));
     };
     let iov = [buffer, len];
     let mut control = Control::new();
     control.push(SCM_RIGHTS, &tag.to_ne_bytes());
-    let ret = send(area, socket, &raw const iov as u64, 1, &control, flags);
+    let ret = send(area, socket, &raw const iov as u64, 1, &control, flags, true);
     sys::close(tag);
     Ok(ret)
 }
 
-fn send(area: &Area, socket: u64, iov: u64, iov_len: u64, control: &Control, flags: u64) -> i64 {
+/// Sends with ancillary data of ours; `named`: it holds the tag of a destination.
+fn send(
+    area: &Area,
+    socket: u64,
+    iov: u64,
+    iov_len: u64,
+    control: &Control,
+    flags: u64,
+    named: bool,
+) -> i64 {
     let message = MsgHdr {
         name: 0,
         name_len: 0,
@@ -156,7 +166,15 @@ fn send(area: &Area, socket: u64, iov: u64, iov_len: u64, control: &Control, fla
         pad2: 0,
     };
     let call = [socket, &raw const message as u64, flags, 0, 0, 0];
-    restartable(window(area, area.guest_mask(), nr::SENDMSG, call))
+    if named {
+        return restartable(window(area, area.guest_mask(), nr::SENDMSG, call));
+    }
+    sent(area, socket, nr::SENDMSG, call)
+}
+
+/// Sends natively. A send without an address may report itself.
+fn sent(area: &Area, socket: u64, number: u64, call: [u64; 6]) -> i64 {
+    written::result(area, socket, restartable(window(area, area.guest_mask(), number, call)))
 }
 
 /// The guest's ancillary data without credentials: it may only give its own, which the receiver learns anyway.
@@ -193,23 +211,23 @@ pub fn sendmsg(area: &Area, socket: u64, at: u64, flags: u64) -> Result<i64, i64
     let ancillary = message.control != 0 && message.control_len >= HEADER as u64;
     if !named && !ancillary {
         let call = [socket, at, flags, 0, 0, 0];
-        return Ok(restartable(window(area, area.guest_mask(), nr::SENDMSG, call)));
+        return Ok(sent(area, socket, nr::SENDMSG, call));
     }
     let mut control = Control::new();
     let tag = if named { destination(area, socket, message.name, message.name_len as u64)? } else { None };
-    let sent = (|| {
+    let result = (|| {
         if let Some(tag) = tag {
             control.push(SCM_RIGHTS, &tag.to_ne_bytes());
         }
         if ancillary {
             filtered(area, &message, &mut control)?;
         }
-        Ok(send(area, socket, message.iov, message.iov_len, &control, flags))
+        Ok(send(area, socket, message.iov, message.iov_len, &control, flags, tag.is_some()))
     })();
     if let Some(tag) = tag {
         sys::close(tag);
     }
-    sent
+    result
 }
 
 /// `sendmmsg(2)`.

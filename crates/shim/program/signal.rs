@@ -18,7 +18,7 @@ use crate::sighand::{
     SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, is_always_ours,
     set_native_default,
 };
-use crate::patch;
+use crate::{futex, patch};
 use crate::slot::{out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
@@ -43,6 +43,7 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     if in_guest {
         if is_fault && context.sigmask & 1 << (signal - 1) != 0 {
             // The guest blocks the fault: the kernel would have killed it.
+            futex::exit_robust_lists(area);
             return set_native_default(signal);
         }
         deliver(area, context, info, context.sigmask, context.sigmask);
@@ -149,10 +150,11 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
     if !action.is_caught() {
         // Ignored meanwhile, or one that is always ours. A fault cannot be ignored: it happens again, natively.
         if is_always_ours(signal) && (action.handler == crate::sighand::SIG_DFL || info.code() > 0) {
-            set_native_default(signal);
             if info.code() <= 0 {
-                die(area, signal);
+                return die(area, signal);
             }
+            futex::exit_robust_lists(area);
+            set_native_default(signal);
         }
         return;
     }
@@ -211,6 +213,7 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
 
 /// Ends the process by a signal, as the kernel does when a frame cannot be built.
 fn die(area: &Area, signal: i32) {
+    futex::exit_robust_lists(area);
     set_native_default(signal);
     let (pid, tid) = (area.pid.get() as u64, area.tid.get() as u64);
     request(area, nr::TGKILL as u32, &[pid, tid, signal as u64, 0, 0, 0]);

@@ -59,7 +59,8 @@ fn never_receives(number: u32) -> bool {
     matches!(number,
         4..=6 | 21 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
-        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN | op::TEXT)
+        | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN | op::TEXT
+        | op::MARKED)
 }
 
 fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {

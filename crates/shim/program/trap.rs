@@ -1,6 +1,6 @@
 //! Where system calls arrive: the handler of SIGSYS.
 
-use nomina_abi::{Kind, SI_MOUNTS, SI_SIGIO};
+use nomina_abi::{Kind, SI_END, SI_MOUNTS, SI_SIGIO, op};
 
 use crate::arch::in_shim;
 use crate::area::Area;
@@ -12,6 +12,7 @@ use crate::{
 
 /// `si_code` of a SIGSYS that the filter raised.
 const SYS_SECCOMP: i32 = 1;
+const SIGKILL: i32 = 9;
 
 /// Serves one system call.
 pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut UContext) {
@@ -19,6 +20,9 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     let (info, context) = unsafe { (&*info, &mut *context) };
     if info.code() == SI_SIGIO {
         return written::reported(info, context);
+    }
+    if info.code() == SI_END {
+        return about_to_end(info.value(), context);
     }
     if info.code() == SI_MOUNTS {
         return poll::mounts_changed(info, context);
@@ -57,6 +61,19 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
         signal::finish(area, context, number, result);
     }
     area.note_mask(context.sigmask);
+}
+
+/// The supervisor is about to send `signal`, which ends a process.
+fn about_to_end(signal: i32, context: &UContext) {
+    let area = Area::current();
+    let waits = in_shim(context.mcontext.rip);
+    let mask = if waits { area.guest_mask() } else { context.sigmask };
+    let blocked = signal != SIGKILL && mask >> (signal as u32).wrapping_sub(1) & 1 != 0;
+    signal::open_faults(context);
+    if !blocked {
+        futex::exit_robust_lists(area);
+    }
+    slot::request(area, op::MARKED, &[0; 6]);
 }
 
 /// Serves a call that came without a signal frame. `NEEDS_FRAME` if it has to have one.
@@ -123,6 +140,10 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::EXECVE => exec::execve(area, args),
         nr::EXECVEAT => exec::execveat(area, args),
         nr::EXIT => clone::exit(area, a),
+        nr::EXIT_GROUP => {
+            futex::exit_robust_lists(area);
+            crate::sys::exit_group(a as i32)
+        }
         nr::WAIT4 => wait::wait4(area, args),
         nr::WAITID => wait::waitid(area, args),
         nr::FUTEX => futex::futex(area, args),

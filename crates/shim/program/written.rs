@@ -49,6 +49,14 @@ pub fn reported(info: &SigInfo, context: &mut UContext) {
     area.note_mask(context.sigmask);
 }
 
+/// What a native call of the shim on a handle, which gave `native`, shall have returned.
+pub fn result(area: &Area, fd: u64, native: i64) -> i64 {
+    if native < 0 || !area.reported.replace(false) {
+        return native;
+    }
+    request(area, op::WRITTEN, &[fd, NO_FD, native as u64, 0, 0, 0])
+}
+
 /// Before a system call ends: another thread's write was reported during it. The supervisor has to know, or it gets no further
 /// reports.
 #[inline]

@@ -254,7 +254,7 @@ rows! {
     228 clock_gettime: Native, "reads a clock";
     229 clock_getres: Native, "reads a clock";
     230 clock_nanosleep: Native, SELF;
-    231 exit_group: Native, "ends the caller's own thread group; the supervisor sees it on its pidfd";
+    231 exit_group: ShimOnly, "ends the caller's own thread group, which the supervisor sees on its pidfd; the shim first walks its robust lists";
     232 epoll_wait: Native, FD;
     233 epoll_ctl: ShimOnly, "acts on descriptors the process holds; what waits for changes of the mounts, the supervisor adds";
     234 tgkill: Trap, "names a process to signal; every process of the host user would be in reach";

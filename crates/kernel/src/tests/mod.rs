@@ -1,6 +1,7 @@
 //! Tests of the process side that need a whole kernel; what a module can show alone is tested beside it.
 
 mod cred;
+mod enter;
 mod exec;
 mod exit;
 mod fork;

@@ -29,6 +29,7 @@ enum Step {
     Map(usize),
     Subreaper(usize),
     Autoreap(usize, bool),
+    Enter(usize),
 }
 
 const CLONE_BITS: &[CloneFlags] = &[
@@ -68,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => n().prop_map(Step::Map),
         1 => n().prop_map(Step::Subreaper),
         1 => (n(), any::<bool>()).prop_map(|(a, b)| Step::Autoreap(a, b)),
+        2 => n().prop_map(Step::Enter),
     ]
 }
 
@@ -146,6 +148,10 @@ fn run(k: &mut Kernel, files: &mut Vec<NsRef>, step: &Step) -> bool {
             k.signal_of_mut(pick(a)).unwrap().sigchld = action;
             true
         }
+        Step::Enter(a) => {
+            let cred = (**k.task(pick(a)).unwrap().cred()).clone();
+            k.enter(pick(a), cred, 0).is_ok()
+        }
     }
 }
 
@@ -164,11 +170,16 @@ proptest! {
         }
         // The end of the sandbox leaves the swapper and init's zombie, and after it no number is taken. Which task is
         // init may have changed by an exec in one of its threads.
-        let init = k.task(k.init_task()).unwrap().children().first().copied();
-        if let Some(init) = init {
-            let _ = k.exit_group(init, 0);
+        let children = k.task(k.init_task()).unwrap().children().to_vec();
+        if let Some(init) = children.first() {
+            let _ = k.exit_group(*init, 0);
             check(&k);
-            k.reap(k.init_task(), init).unwrap();
+        }
+        // With init those who entered from outside have died.
+        for child in children {
+            if k.task(child).is_some() {
+                k.reap(k.init_task(), child).unwrap();
+            }
         }
         for file in &files {
             let initial = k.init_nsproxy().namespaces().iter().any(|ns| ns.inum() == file.common().inum());

@@ -116,6 +116,20 @@ pub fn vfs_utimes(
     setattr(&path.dentry, &SetAttr { atime, mtime, ..SetAttr::default() })
 }
 
+/// Takes the set-user-ID and set-group-ID bits of a file that is written to (`file_remove_privs`), unless who writes has
+/// `CAP_FSETID`.
+///
+/// Fails as a change of the mode does.
+pub fn file_remove_privs(dentry: &Dentry, cred: &WalkCred<'_>) -> Result<()> {
+    if cred.fsetid && cred.mapped.is_none() {
+        return Ok(());
+    }
+    match mode_without_privs(&dentry.inode().getattr()?, cred, true) {
+        Some(mode) => setattr(dentry, &SetAttr { mode: Some(mode), ..SetAttr::default() }),
+        None => Ok(()),
+    }
+}
+
 /// `truncate(2)`. The set-user-ID and set-group-ID bits go, unless the caller has `CAP_FSETID`. `limit` is the caller's
 /// `RLIMIT_FSIZE`: who is refused by it gets a `SIGXFSZ` from the caller of this function.
 ///

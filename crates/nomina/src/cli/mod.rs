@@ -2,16 +2,23 @@
 
 mod adapter;
 mod doctor;
+mod exec;
 mod generate;
+mod kill;
+mod ns;
+mod ps;
 mod run;
 mod stats;
 mod syscalls;
+mod table;
+mod terminal;
 
 use std::io;
 use std::process::ExitCode;
 
 use anstream::eprintln;
 use clap::{CommandFactory, Parser, Subcommand};
+use nomina::inspector::InspectError;
 use nomina::sandbox::SpawnError;
 
 /// Exit code of Nomina's own errors, as `env(1)`, `chroot(1)` and docker have it.
@@ -26,7 +33,9 @@ const OWN_ERROR: u8 = 125;
 #[command(
     after_help = "Begin with:\n  nomina run              a root shell in a private copy of this system\n  \
     nomina doctor           what this host offers, and what to do about what it lacks\n  \
-    nomina run --help       all options, with examples"
+    nomina run --help       all options, with examples\n  \
+    nomina ps               what is running\n  \
+    nomina exec NAME sh     a shell in a sandbox that runs (`nomina run --name NAME`)"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -36,6 +45,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
+    Ps(ps::PsArgs),
+    Ns(ns::NsArgs),
+    Exec(Box<exec::ExecArgs>),
+    Kill(kill::KillArgs),
     Doctor(doctor::DoctorArgs),
     Syscalls(syscalls::SyscallsArgs),
     Completions(generate::CompletionsArgs),
@@ -48,6 +61,12 @@ pub enum Failure {
     /// The sandbox was not started or broke.
     #[error("{0}")]
     Run(#[from] SpawnError),
+    /// A running sandbox could not be looked into or acted on.
+    #[error("{0}")]
+    Inspect(#[from] InspectError),
+    /// The terminal for a program in a sandbox could not be made or used.
+    #[error("terminal: {0}; -T does without one")]
+    Terminal(#[source] io::Error),
     /// Writing the answer failed.
     #[error("output: {0}; check where it is written to")]
     Output(#[from] io::Error),
@@ -60,9 +79,10 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Run(error) => error.exit_code(),
+            Self::Inspect(error) => error.exit_code(),
             // Whoever reads has seen enough: `nomina syscalls | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Output(_) | Self::UnknownSyscall(_) => OWN_ERROR,
+            Self::Output(_) | Self::Terminal(_) | Self::UnknownSyscall(_) => OWN_ERROR,
         }
     }
 }
@@ -109,6 +129,10 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Ps(args) => ps::ps(&args),
+        Command::Ns(args) => ns::ns(&args),
+        Command::Exec(args) => exec::exec(*args),
+        Command::Kill(args) => kill::kill(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Syscalls(args) => syscalls::syscalls(&args),
         Command::Completions(args) => generate::completions(&args, &mut Cli::command()),

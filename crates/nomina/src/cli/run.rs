@@ -87,6 +87,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Program")]
     hostname: Option<OsString>,
 
+    /// Call the sandbox NAME in `nomina ps`, `ns`, `exec` and `kill`; no two that run have one name
+    #[arg(long, value_name = "NAME", help_heading = "Program")]
+    name: Option<String>,
+
     /// Allow at most N processes and threads at a time
     #[arg(long, value_name = "N", help_heading = "Program")]
     pids: Option<u32>,
@@ -137,6 +141,9 @@ impl RunArgs {
         }
         if let Some(name) = self.hostname {
             builder = builder.hostname(name);
+        }
+        if let Some(name) = self.name {
+            builder = builder.name(name);
         }
         if let Some(limit) = self.pids {
             builder = builder.pids(limit);

@@ -170,6 +170,7 @@ pub struct SandboxBuilder {
     pub(crate) stdout: Stdio,
     pub(crate) stderr: Stdio,
     pub(crate) command: Vec<OsString>,
+    pub(crate) name: Option<String>,
     pub(crate) policy: Option<Arc<dyn Policy>>,
 }
 
@@ -183,6 +184,12 @@ impl SandboxBuilder {
     /// Decides which tasks may be made. Default: all.
     pub fn policy(mut self, policy: Arc<dyn Policy>) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// What to call the sandbox in [`crate::inspector`], besides its id. No two that run have one name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
         self
     }
 

@@ -2,6 +2,7 @@
 
 pub mod config;
 mod outcome;
+pub(crate) mod passwd;
 pub(crate) mod scratch;
 mod seed;
 pub(crate) mod spawn;

@@ -14,6 +14,14 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// From a wait status (`wait(2)`).
+    pub fn from_wait_status(status: i32) -> ExitStatus {
+        match libc::WIFEXITED(status) {
+            true => ExitStatus::Code(libc::WEXITSTATUS(status) as u8),
+            false => ExitStatus::Signal(libc::WTERMSIG(status) as u8),
+        }
+    }
+
     /// The exit code that a shell gives it: the status, or 128 and the signal.
     pub fn code(self) -> u8 {
         match self {
@@ -74,6 +82,9 @@ pub enum SpawnError {
     /// The guest could not be locked down and started.
     #[error(transparent)]
     Launch(#[from] nomina_gate::launch::LaunchError),
+    /// It cannot have the name it was to have.
+    #[error(transparent)]
+    Name(#[from] crate::inspector::RuntimeDirError),
     /// The working directory inside cannot be entered.
     #[error("workdir {}: {reason}; choose a directory that exists inside with --workdir", dir.display())]
     Workdir {
@@ -90,7 +101,9 @@ impl SpawnError {
         match self {
             Self::NotFound(_) => 127,
             Self::NotExecutable { .. } => 126,
-            Self::Config(_) | Self::Host { .. } | Self::Launch(_) | Self::Workdir { .. } => 125,
+            Self::Config(_) | Self::Host { .. } | Self::Launch(_) | Self::Name(_) | Self::Workdir { .. } => {
+                125
+            }
         }
     }
 }

@@ -43,6 +43,7 @@ use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::inspector::runtime_dir::Entry;
 use crate::server::cgroup::CgroupView;
 use crate::server::datagram::Datagrams;
 use crate::server::filesystems::{self, REVEALING};
@@ -52,9 +53,8 @@ use crate::server::lock::Mutex;
 use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
-use crate::server::whose::Streams;
 use crate::server::{
-    Server, controls, fuse, handle, netlink, pids, reaper, spares, stats, turns, watcher, worker,
+    Server, controls, fuse, handle, inspector, netlink, pids, reaper, robust, spares, stats, watcher, worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -69,6 +69,7 @@ pub struct Running {
     server: Arc<Server>,
     control: Option<Control>,
     pid: i32,
+    entry: Option<Entry>,
     foreground: Option<Foreground>,
     layer: Layer,
     sweeper: Option<JoinHandle<()>>,
@@ -108,13 +109,18 @@ impl SandboxBuilder {
     pub fn spawn_plan(self, plan: Plan) -> Result<Running, SpawnError> {
         rustix::process::umask(rustix::fs::Mode::empty());
         nomina_gate::guardian::become_subreaper().map_err(host_error("becoming a subreaper"))?;
+        let entry = match &self.name {
+            Some(name) => Some(Entry::create(Some(name))?),
+            // It can run unseen.
+            None => Entry::create(None).ok(),
+        };
         let layer = Layer::create(&plan)?;
-        let result = start(&self, &plan);
+        let result = start(&self, &plan, entry.as_ref());
         match result {
             Ok((server, control, pid, scratch, foreground)) => {
                 let sweeper = start_sweeping(&plan);
                 let control = Some(control);
-                Ok(Running { server, control, pid, foreground, layer, sweeper, _scratch: scratch })
+                Ok(Running { server, control, pid, entry, foreground, layer, sweeper, _scratch: scratch })
             }
             Err(error) => Err(error),
         }
@@ -464,11 +470,11 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         kernel: Mutex::new(kernel),
         guests: Default::default(),
         pids: pids::Pids::default(),
-        listener: OnceLock::new(),
         handles: handle::Handles::new(scratch).map_err(host_error("preparing handles"))?,
         controls: controls::Controls::default(),
         datagrams: Datagrams::new().map_err(host_error("preparing sockets"))?,
         reporters: Default::default(),
+        privs: Default::default(),
         unix: socket::UnixNames::new(sockets),
         ids,
         nobody,
@@ -485,13 +491,14 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         netlink: netlink::Netlink::new().map_err(host_error("preparing netlink"))?,
         fuse: nomina_fs::fuse::Fuse::new(fuse_host.clone()).map_err(host_error("preparing FUSE"))?,
         terminals: mounted.terminals.clone(),
-        streams: OnceLock::new(),
+        streams: Default::default(),
+        entrance: OnceLock::new(),
         shim: OnceLock::new(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
+        robust: robust::Robust::new().map_err(host_error("making a timer"))?,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),
         renamed: Mutex::default(),
-        turns: turns::Turns::default(),
         spares: spares::Spares::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
@@ -523,6 +530,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let thread = Arc::new(GuestThread {
         task: first,
         host_tid: AtomicI32::new(0),
+        gate: Default::default(),
         token: server.tokens.next(),
         process: GuestProcess::first(),
         files: Mutex::new(Arc::new(GuestFiles::with_socket(ours))),
@@ -538,16 +546,26 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })
 }
 
-fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
+/// Answers who finds the sandbox by its entry.
+fn listen(server: &Arc<Server>, entry: &Entry, plan: &Plan) -> io::Result<()> {
+    let bytes = |text: &std::ffi::OsString| text.as_bytes().to_vec();
+    let identity = inspector::Identity {
+        id: entry.id.clone(),
+        name: entry.name.clone(),
+        env: plan.env.iter().map(|(key, value)| (bytes(key), bytes(value))).collect(),
+    };
+    inspector::start(server, entry.listener.try_clone()?, identity)
+}
+
+fn start(builder: &SandboxBuilder, plan: &Plan, entry: Option<&Entry>) -> Result<Started, SpawnError> {
     let identity = &plan.identity;
     let Prepared { server, thread, socket: theirs, scratch: scratch_lock } = prepare(builder, plan)?;
     let program = &plan.argv[0];
-    let (name, prefix) = find_program(&server, &thread, program, &plan.env)?;
+    let prefix = find_program(&server, &thread, program, &plan.env, &server.first_fs)?;
     let mut argv: Vec<&[u8]> = plan.argv.iter().map(|arg| arg.as_bytes()).collect();
     if !prefix.is_empty() {
         argv.splice(0..1, prefix.iter().map(Vec::as_slice));
     }
-    let _ = name;
     let envp: Vec<Vec<u8>> =
         plan.env.iter().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat()).collect();
     let nul =
@@ -573,8 +591,7 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
         .collect::<io::Result<_>>()
         .map_err(host_error("opening the standard streams"))?;
     let borrowed = [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()];
-    let streams = Streams::of(&borrowed).map_err(host_error("looking at the standard streams"))?;
-    let _ = server.streams.set(streams);
+    server.streams.add(&borrowed).map_err(host_error("looking at the standard streams"))?;
     let foreground = terminal::is_foreground(&borrowed);
     if let Some(terminal) = crate::server::tty::first_terminal(&borrowed) {
         let _ = server.devpts.adopt(terminal, identity.uid, 5);
@@ -601,18 +618,23 @@ fn start(builder: &SandboxBuilder, plan: &Plan) -> Result<Started, SpawnError> {
         false => None,
     };
     let (listener, _) = Listener::new(launched.take_listener());
-    let _ = server.listener.set(listener);
+    let _ = thread.gate.listener.set(listener);
     let tid_error = host_error("binding the first guest");
     clone::attach(&server, pid, thread.token).ok_or_else(|| tid_error(io::Error::last_os_error()))?;
     // SAFETY: an integer.
     let group = unsafe { libc::getpgid(pid) };
     let _ = server.first_pgrp.set(group);
     server.pids.alias(1, group);
-    worker::start(&server).map_err(host_error("starting the workers"))?;
+    worker::start(&server, &thread.gate).map_err(host_error("starting the workers"))?;
+    server.reaper.watch_timer(&server.robust.timer).map_err(host_error("watching a timer"))?;
     reaper::start(&server).map_err(host_error("starting the reaper"))?;
     watcher::start(&server).map_err(host_error("starting the watcher"))?;
     spares::start(&server).map_err(host_error("starting the maker of spares"))?;
     let control = launched.go().map_err(launch_error)?;
+    let _ = server.entrance.set(control.entrance());
+    if let Some(entry) = entry {
+        listen(&server, entry, plan).map_err(host_error("listening for `nomina ps` and its like"))?;
+    }
     Ok((server, control, pid, scratch_lock, foreground))
 }
 
@@ -649,13 +671,15 @@ fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {
     }
 }
 
-/// Looks the program up as `execvp(3)` does, in the PATH of the inside, and prepares its exec.
-fn find_program(
+/// Looks the program up as `execvp(3)` does, in the PATH of the inside, and prepares its exec. Gives what replaces
+/// `argv[0]` for a script.
+pub(crate) fn find_program(
     server: &Arc<Server>,
     thread: &Arc<GuestThread>,
     program: &OsStr,
     env: &[(std::ffi::OsString, std::ffi::OsString)],
-) -> Result<(Vec<u8>, Vec<Vec<u8>>), SpawnError> {
+    fs: &FsStruct,
+) -> Result<Vec<Vec<u8>>, SpawnError> {
     let name = program.as_bytes();
     let shown = || program.to_string_lossy().into_owned();
     let failed = |errno: Errno| match errno {
@@ -663,8 +687,7 @@ fn find_program(
         errno => SpawnError::NotExecutable { program: shown(), reason: errno.message().into() },
     };
     if name.contains(&b'/') {
-        let prefix = exec::prepare_first(server, thread, name).map_err(failed)?;
-        return Ok((name.to_vec(), prefix));
+        return exec::prepare_first(server, thread, fs, name).map_err(failed);
     }
     let path = env
         .iter()
@@ -674,8 +697,8 @@ fn find_program(
     for dir in path.split(|&byte| byte == b':') {
         let dir = if dir.is_empty() { b"." } else { dir };
         let candidate = [dir, b"/", name].concat();
-        match exec::prepare_first(server, thread, &candidate) {
-            Ok(prefix) => return Ok((candidate, prefix)),
+        match exec::prepare_first(server, thread, fs, &candidate) {
+            Ok(prefix) => return Ok(prefix),
             Err(errno @ (Errno::EACCES | Errno::ENOEXEC)) => denied = Some(errno),
             Err(_) => {}
         }
@@ -696,11 +719,7 @@ impl Running {
         self.end();
         let status = status
             .ok_or_else(|| io::Error::other("the sandbox's guardian was killed, and all programs with it"))?;
-        Ok(if libc::WIFEXITED(status) {
-            ExitStatus::Code(libc::WEXITSTATUS(status) as u8)
-        } else {
-            ExitStatus::Signal(libc::WTERMSIG(status) as u8)
-        })
+        Ok(ExitStatus::from_wait_status(status))
     }
 
     /// The terminal whose foreground the sandbox has, if any.
@@ -711,6 +730,11 @@ impl Running {
     /// Host pid of the first program, to send signals to.
     pub fn first_pid(&self) -> i32 {
         self.pid
+    }
+
+    /// What `nomina ps` calls it; `None` where there is no runtime directory.
+    pub fn id(&self) -> Option<&str> {
+        self.entry.as_ref().map(|entry| entry.id.as_str())
     }
 
     /// Counts of the requests served so far.
@@ -725,6 +749,7 @@ impl Running {
 
     fn end(&mut self) {
         self.server.ending.store(true, Ordering::Release);
+        self.entry = None;
         if let Some(control) = self.control.take() {
             control.finish();
         }

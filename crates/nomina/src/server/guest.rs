@@ -6,11 +6,21 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use nomina_gate::listener::Listener;
 use nomina_gate::region::{Region, SlotRef};
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::Path;
 
 use super::lock::{Mutex, RwLock};
+
+/// The filter that a guest runs under, with all that descends from it: where their gate calls arrive.
+#[derive(Default)]
+pub struct Gate {
+    /// Set when the first of them is locked down.
+    pub listener: OnceLock<Listener>,
+    /// Which workers wait for gate calls.
+    pub turns: super::turns::Turns,
+}
 
 /// A host process of a guest: what shares one pidfd. A new image after exec is the same process.
 pub struct GuestProcess {
@@ -164,6 +174,8 @@ pub struct GuestThread {
     pub task: TaskId,
     /// Host tid; 0 until it has introduced itself.
     pub host_tid: AtomicI32,
+    /// Its filter.
+    pub gate: Arc<Gate>,
     /// What it must say to be believed to be this task.
     pub token: u64,
     /// The process.

@@ -21,6 +21,7 @@ mod fuzz;
 pub mod given;
 pub mod guest;
 pub mod handle;
+pub mod inspector;
 pub mod instances;
 pub mod interrupt;
 pub mod layout;
@@ -30,10 +31,12 @@ pub mod netlink;
 pub mod opens;
 pub mod overlayfs;
 pub mod pids;
+pub mod privs;
 pub mod proc_source;
 pub mod reaper;
 pub mod reporters;
 pub mod request;
+pub mod robust;
 pub mod spares;
 pub mod stats;
 pub mod sys;
@@ -50,7 +53,7 @@ use std::sync::{Arc, OnceLock};
 use nomina_fs::IdMap;
 use nomina_fs::dev::DevTmpfs;
 use nomina_fs::devpts::DevPts;
-use nomina_gate::listener::Listener;
+use nomina_gate::launch::Entrance;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::Mount;
@@ -70,8 +73,6 @@ pub struct Server {
     pub guests: Guests,
     /// Host processes behind the model's numbers.
     pub pids: pids::Pids,
-    /// Where gate calls arrive; set when the first guest is locked down.
-    pub listener: OnceLock<Listener>,
     /// Directories, `O_PATH` handles and texts in guests' hands.
     pub handles: handle::Handles,
     /// Files whose writes come to us.
@@ -80,6 +81,8 @@ pub struct Server {
     pub datagrams: datagram::Datagrams,
     /// Threads whose writes to limited file systems are looked at.
     pub reporters: reporters::Reporters,
+    /// Files with set-ID bits that are open for writing.
+    pub privs: privs::Privs,
     /// Names of unix sockets.
     pub unix: sys::socket::UnixNames,
     /// Host owner and sandbox user.
@@ -114,18 +117,20 @@ pub struct Server {
     pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.
     pub terminals: Arc<tty::Terminals>,
-    /// The standard streams that were passed in; set at the launch.
-    pub streams: OnceLock<whose::Streams>,
+    /// The standard streams that were passed in, at the launch and since.
+    pub streams: whose::Streams,
+    /// Where processes enter from outside; set at the launch.
+    pub entrance: OnceLock<Entrance>,
     /// The sealed memfd of the shim; set at the launch.
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Processes that are about to be ended.
+    pub robust: robust::Robust,
     /// Tokens of new tasks.
     pub tokens: sys::clone::Tokens,
     /// Spins for guests that ask often.
     pub watcher: watcher::Watcher,
-    /// Which workers wait for gate calls.
-    pub turns: turns::Turns,
     /// Regions and sockets made ahead.
     pub spares: spares::Spares,
     /// Counts of requests.
@@ -181,6 +186,19 @@ impl Server {
             let silent = self.guests.waiting().into_iter().find(|thread| thread.noted_pid() == Some(host))?;
             self.seek(&silent).and(Some(silent))
         })
+    }
+
+    /// The first threads of all guest processes, those included that have not asked for anything yet.
+    pub fn leaders(self: &Arc<Self>) -> Vec<Arc<GuestThread>> {
+        for silent in self.guests.waiting() {
+            self.seek(&silent);
+        }
+        let mut all = self.guests.all();
+        all.retain(|thread| {
+            let pid = thread.process.host_pid.load(Ordering::Acquire);
+            pid != 0 && thread.host_tid.load(Ordering::Acquire) == pid
+        });
+        all
     }
 
     /// Real user and group of a guest process.

@@ -1,9 +1,11 @@
 //! Which host process stands for which number of the model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Weak;
 
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::pid::Pid;
+use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
 
 use super::lock::Mutex;
@@ -18,9 +20,34 @@ struct Maps {
     full: usize,
 }
 
+/// Numbers of processes that have been reaped. In Linux a message or a signal keeps the `struct pid` of its sender, and with it
+/// the numbers, after the process has gone; here the latest are kept.
+#[derive(Default)]
+struct Departed {
+    numbers: HashMap<i32, Vec<(Weak<PidNamespace>, i32)>>,
+    order: VecDeque<i32>,
+}
+
+impl Departed {
+    const MOST: usize = 1024;
+
+    fn insert(&mut self, host: i32, pid: &Pid) {
+        let numbers =
+            pid.numbers().iter().map(|upid| (std::sync::Arc::downgrade(&upid.ns), upid.nr)).collect();
+        if self.numbers.insert(host, numbers).is_none() {
+            self.order.push_back(host);
+        }
+        if self.order.len() > Departed::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.numbers.remove(&oldest);
+        }
+    }
+}
+
 /// Both directions. An entry outlives its process, because process groups and sessions do.
 #[derive(Default)]
-pub struct Pids(Mutex<Maps>);
+pub struct Pids(Mutex<Maps>, Mutex<Departed>);
 
 /// The number of `pid` in the sandbox's first pid namespace (level 1: level 0 is the embedder's own).
 fn first_level(pid: &Pid) -> Option<i32> {
@@ -60,6 +87,23 @@ impl Pids {
     /// A host process group outside that stands for number `nr`.
     pub fn alias(&self, nr: i32, host: i32) {
         self.0.lock().unwrap().guest.insert(host, nr);
+    }
+
+    /// `task`, which ran as host process `host`, is about to be reaped. `proved`: the host or a request has said that it ran
+    /// there, not only the notes of a guest.
+    pub fn depart(&self, kernel: &Kernel, task: TaskId, host: i32, proved: bool) {
+        let Some(task) = kernel.task(task) else { return };
+        let mut departed = self.1.lock().unwrap();
+        if proved || !departed.numbers.contains_key(&host) {
+            departed.insert(host, task.pid());
+        }
+    }
+
+    /// The number in `ns` of a process that has been reaped; `None` where it had none or that is long ago.
+    pub fn departed(&self, host: i32, ns: &PidNamespace) -> Option<i32> {
+        let departed = self.1.lock().unwrap();
+        let (of, nr) = departed.numbers.get(&host)?.get(ns.level())?;
+        std::ptr::eq(of.as_ptr(), ns).then_some(*nr)
     }
 
     /// The host pid that stands for `pid`, as process, group or session.

@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long a process may be silent before somebody looks whether it still lives.
 const SILENCE: Duration = Duration::from_millis(300);
 
+/// What the timer is in the epoll instance, where the processes count from 1.
+const TIMER: u64 = 0;
+
 /// The pidfds.
 pub struct Reaper {
     epoll: OwnedFd,
@@ -49,6 +52,14 @@ impl Reaper {
         })
     }
 
+    /// Watches a timer of processes that are about to be ended.
+    ///
+    /// # Errors
+    /// Those of `epoll_ctl(2)`.
+    pub fn watch_timer(&self, timer: &OwnedFd) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?)
+    }
+
     /// Watches the process whose leader is `leader`.
     pub fn watch(&self, leader: &Arc<GuestThread>) {
         let Some(pidfd) = leader.process.pidfd.get() else { return };
@@ -68,12 +79,20 @@ impl Reaper {
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
         let Ok(count) = epoll::wait(&self.epoll, &mut events[..], timeout) else { return };
         for event in &events[..count] {
+            if event.data.u64() == TIMER {
+                server.robust.expired();
+                continue;
+            }
             let Some(leader) = self.watched.lock().unwrap().remove(&event.data.u64()) else { continue };
             if let Some(pidfd) = leader.process.pidfd.get() {
                 let _ = epoll::delete(&self.epoll, pidfd);
             }
             if leader.process.exited.swap(true, Ordering::AcqRel) {
                 continue;
+            }
+            // Whom it has waited for and could not tell us any more: they are no orphans.
+            for (number, host_pid) in leader.image().map_or_else(Vec::new, |image| image.slot.take_reaped()) {
+                super::sys::process::note_reaped(server, &leader, number, host_pid);
             }
             let outcome = server.kernel.lock().unwrap().exit_group(leader.task, 0);
             if let Ok(outcome) = outcome {
@@ -119,6 +138,10 @@ impl Reaper {
         });
         for leader in gone {
             let mut kernel = server.kernel.lock().unwrap();
+            let host_pid = leader.process.host_pid.load(Ordering::Acquire);
+            if host_pid != 0 {
+                server.pids.depart(&kernel, leader.task, host_pid, true);
+            }
             if let Some(parent) = kernel.task(leader.task).map(|task| task.real_parent()) {
                 let _ = kernel.reap(parent, leader.task);
             }

@@ -15,6 +15,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::Server;
+use super::guest::Gate;
 
 /// How often the relief looks.
 const TICK: Duration = Duration::from_millis(2);
@@ -89,6 +90,9 @@ impl Turns {
         if call.is_none() {
             state.ended = true;
             self.parked.notify_all();
+            drop(state);
+            self.relief.get().iter().for_each(|relief| relief.unpark());
+            return None;
         }
         drop(state);
         if !self.looking.swap(true, Ordering::SeqCst)
@@ -135,25 +139,26 @@ impl Turns {
     }
 }
 
-/// Starts the relief of `workers` workers. It ends with the sandbox.
+/// Starts the relief of the `workers` workers that share `gate`. It ends with the sandbox, or when nobody is left to call.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(server: &Arc<Server>, workers: usize) -> io::Result<()> {
-    let mine = server.clone();
+pub fn start(server: &Arc<Server>, gate: &Arc<Gate>, workers: usize) -> io::Result<()> {
+    let (mine, gate_of_mine) = (server.clone(), gate.clone());
     let relief =
         std::thread::Builder::new().name("nomina-relief".into()).stack_size(128 * 1024).spawn(move || {
-            while !mine.is_ending() {
+            let turns = &gate_of_mine.turns;
+            while !mine.is_ending() && !turns.state().ended {
                 std::thread::park();
-                mine.turns.look(workers, || mine.is_ending());
-                mine.turns.looking.store(false, Ordering::SeqCst);
+                turns.look(workers, || mine.is_ending() || turns.state().ended);
+                turns.looking.store(false, Ordering::SeqCst);
                 // Who took a call before that believes that somebody looks.
-                if mine.turns.state().waiting == 0 && !mine.turns.looking.swap(true, Ordering::SeqCst) {
+                if turns.state().waiting == 0 && !turns.looking.swap(true, Ordering::SeqCst) {
                     std::thread::current().unpark();
                 }
             }
         })?;
-    let _ = server.turns.relief.set(relief.thread().clone());
+    let _ = gate.turns.relief.set(relief.thread().clone());
     Ok(())
 }
 

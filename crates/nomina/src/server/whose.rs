@@ -6,6 +6,7 @@
 //! was opened for and for no more. So every change through a handle goes by the file's name inside, where there is one,
 //! which copies it up or meets the mount's flags; without a name only files of the sandbox's own are changed.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use rustix::fs::{OFlags, Stat};
 
 use super::Server;
 use super::instances::first_mount;
+use super::lock::RwLock;
 
 /// Whose a file is.
 pub enum Whose {
@@ -28,22 +30,25 @@ pub enum Whose {
     Host,
 }
 
-/// Device and inode numbers of the standard streams that the caller of Nomina passed.
-#[derive(Clone, Copy, Debug)]
-pub struct Streams(pub [(u64, u64); 3]);
+/// Device and inode numbers of the standard streams that were passed in from outside.
+#[derive(Default)]
+pub struct Streams(RwLock<HashSet<(u64, u64)>>);
 
 impl Streams {
-    /// Those of these descriptors.
+    /// Adds these descriptors.
     ///
     /// # Errors
     /// Those of `fstat(2)`.
-    pub fn of(fds: &[BorrowedFd<'_>; 3]) -> std::io::Result<Streams> {
-        let mut ids = [(0, 0); 3];
-        for (id, fd) in ids.iter_mut().zip(fds) {
+    pub fn add(&self, fds: &[BorrowedFd<'_>; 3]) -> std::io::Result<()> {
+        for fd in fds {
             let stat = rustix::fs::fstat(fd)?;
-            *id = (stat.st_dev, stat.st_ino);
+            self.0.write().unwrap().insert((stat.st_dev, stat.st_ino));
         }
-        Ok(Streams(ids))
+        Ok(())
+    }
+
+    fn contain(&self, id: (u64, u64)) -> bool {
+        self.0.read().unwrap().contains(&id)
     }
 }
 
@@ -57,8 +62,7 @@ impl Server {
         if kind == S_IFREG || kind == S_IFDIR {
             return self.whose_file(fd, held, stat);
         }
-        let passed =
-            self.streams.get().is_some_and(|streams| streams.0.contains(&(stat.st_dev, stat.st_ino)));
+        let passed = self.streams.contain((stat.st_dev, stat.st_ino));
         // A FIFO or socket of a file system has a path; what has none was made by socketpair, pipe and the like.
         match self.named(fd) {
             Some(named) => named,

@@ -9,7 +9,7 @@ use nomina_gate::listener::Call;
 use nomina_kernel::errno::Errno;
 
 use super::Server;
-use super::guest::GuestThread;
+use super::guest::{Gate, GuestThread};
 use super::request::{Ctx, Reply};
 use super::sys;
 
@@ -18,18 +18,18 @@ pub fn count() -> usize {
     std::thread::available_parallelism().map_or(4, |n| n.get()).clamp(4, 8)
 }
 
-/// Starts the workers. They end when the last guest has ended.
+/// Starts the workers that serve the guests under one filter. They end when the last of these has ended.
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub fn start(server: &Arc<Server>) -> io::Result<()> {
-    super::turns::start(server, count())?;
+pub fn start(server: &Arc<Server>, gate: &Arc<Gate>) -> io::Result<()> {
+    super::turns::start(server, gate, count())?;
     for index in 0..count() {
-        let server = server.clone();
+        let (server, gate) = (server.clone(), gate.clone());
         std::thread::Builder::new()
             .name(format!("nomina-work-{index}"))
             .stack_size(512 * 1024)
-            .spawn(move || work(&server))?;
+            .spawn(move || work(&server, &gate))?;
     }
     Ok(())
 }
@@ -43,9 +43,9 @@ pub enum Answer {
     Given,
 }
 
-fn work(server: &Arc<Server>) {
-    let Some(listener) = server.listener.get() else { return };
-    while let Some(call) = server.turns.take(|| listener.recv().ok().flatten()) {
+fn work(server: &Arc<Server>, gate: &Gate) {
+    let Some(listener) = gate.listener.get() else { return };
+    while let Some(call) = gate.turns.take(|| listener.recv().ok().flatten()) {
         // A panic is our bug, not the guest's to exploit: the call fails, the sandbox lives.
         let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer(server, &call)))
             .unwrap_or(failure(Errno::EIO));
@@ -117,6 +117,7 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>)
 fn run(mut ctx: Ctx<'_>) {
     let (server, thread) = (ctx.server, ctx.thread);
     server.controls.apply();
+    server.privs.apply(server);
     let started = server.stats.start();
     let (nr, key, asked) = (ctx.nr, TaskKey(thread.task.0), (ctx.nr, ctx.args));
     server.fuse.replays().begin(key, asked);

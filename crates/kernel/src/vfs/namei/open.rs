@@ -4,12 +4,12 @@ use super::create::new_inode;
 use super::walk::{LastType, Nameidata};
 use super::{LookupFlags, WalkContext, path_lookup};
 use crate::errno::{Errno, Result};
+use crate::vfs::attr::file_remove_privs;
 use crate::vfs::dcache::{Found, Keep};
 use crate::vfs::permission::{
-    MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, get_write_access, may_create, mode_without_privs,
-    path_permission,
+    MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, get_write_access, may_create, path_permission,
 };
-use crate::vfs::{NAME_MAX, Opened, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, S_IFSOCK, SetAttr};
+use crate::vfs::{NAME_MAX, Opened, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, S_IFSOCK};
 
 const O_ACCMODE: u32 = 3;
 const O_WRONLY: u32 = 1;
@@ -234,12 +234,9 @@ pub fn vfs_open(path: &Path, cred: &WalkCred<'_>, flags: u32) -> Result<Opened> 
         // Access mode 3 allows neither reading nor writing, only ioctl; reading and writing have been checked.
         inode_flags = inode_flags & !O_ACCMODE | O_RDWR;
     }
-    // Linux takes the set-ID bits away when data is written. That is not seen here: guests write natively.
-    if mask & MAY_WRITE != 0 && file_type == S_IFREG && !cred.fsetid {
-        let attr = path.inode().getattr()?;
-        if let Some(mode) = mode_without_privs(&attr, cred, true) {
-            path.inode().setattr(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
-        }
+    // `handle_truncate`. What is written later takes the bits away then, which is the embedder's to see.
+    if truncates {
+        file_remove_privs(&path.dentry, cred)?;
     }
     path.inode().open(inode_flags)
 }

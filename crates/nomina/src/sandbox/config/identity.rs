@@ -1,12 +1,12 @@
 //! Who the user inside is: `passwd(5)` and `group(5)` of the root, read as the C library's `files` service reads them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::User;
+use crate::sandbox::passwd;
 
 /// A data base longer than this is not read: the tree may be anybody's.
 const LONGEST: u64 = 1 << 20;
@@ -32,13 +32,13 @@ impl Identity {
     /// Looks `user` up in `etc/passwd` and `etc/group` of the first of `roots` that has the file.
     pub(super) fn look_up(user: User, roots: &[&Path]) -> Self {
         let passwd = read_first(roots, "etc/passwd");
-        let entry = passwd_entry(&passwd, user.uid);
+        let entry = passwd::User::find(&passwd, user.uid);
         let gid = user.gid.or(entry.as_ref().map(|entry| entry.gid)).unwrap_or(user.uid);
         let mut groups = vec![gid];
         // A group given by hand is meant to be the only one.
         if let (None, Some(entry)) = (user.gid, &entry) {
             let text = read_first(roots, "etc/group");
-            groups.extend(groups_of(&text, &entry.name).into_iter().filter(|group| *group != gid));
+            groups.extend(passwd::groups_of(&text, &entry.name).into_iter().filter(|group| *group != gid));
         }
         let fallback_home = if user.uid == 0 { "/root" } else { "/" };
         let (name, home, shell) = match entry {
@@ -59,45 +59,7 @@ impl Identity {
 /// The home directory that the host's `passwd` gives to `uid`.
 pub(super) fn host_home(uid: u32) -> Option<PathBuf> {
     let text = read_first(&[Path::new("/")], "etc/passwd");
-    passwd_entry(&text, uid).map(|entry| entry.home).filter(|home| home.is_absolute())
-}
-
-struct PasswdEntry {
-    name: OsString,
-    gid: u32,
-    home: PathBuf,
-    shell: PathBuf,
-}
-
-fn number(field: &[u8]) -> Option<u32> {
-    std::str::from_utf8(field).ok()?.parse().ok()
-}
-
-fn passwd_entry(text: &[u8], uid: u32) -> Option<PasswdEntry> {
-    text.split(|byte| *byte == b'\n').find_map(|line| {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
-        let &[name, _password, id, gid, _gecos, home, shell] = fields.as_slice() else { return None };
-        if name.is_empty() || number(id)? != uid {
-            return None;
-        }
-        Some(PasswdEntry {
-            name: OsStr::from_bytes(name).to_owned(),
-            gid: number(gid)?,
-            home: OsStr::from_bytes(home).into(),
-            shell: OsStr::from_bytes(shell).into(),
-        })
-    })
-}
-
-fn groups_of(text: &[u8], name: &OsStr) -> Vec<u32> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
-            let &[_name, _password, gid, members] = fields.as_slice() else { return None };
-            members.split(|byte| *byte == b',').any(|member| member == name.as_bytes()).then_some(gid)
-        })
-        .filter_map(number)
-        .collect()
+    passwd::User::find(&text, uid).map(|entry| entry.home).filter(|home| home.is_absolute())
 }
 
 fn read_first(roots: &[&Path], file: &str) -> Vec<u8> {
@@ -117,6 +79,8 @@ fn read_first(roots: &[&Path], file: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     fn tree() -> tempfile::TempDir {

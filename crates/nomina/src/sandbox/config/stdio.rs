@@ -35,6 +35,14 @@ impl Stdio {
             Self::Null => return Ok(()),
             Self::Fd(fd) => fd.as_fd(),
         };
+        Stdio::check_fd(fd, which)
+    }
+
+    /// Checks that a descriptor reaches no further than a stream.
+    ///
+    /// # Errors
+    /// [`ConfigError::Stream`].
+    pub(crate) fn check_fd(fd: BorrowedFd<'_>, which: &'static str) -> Result<(), ConfigError> {
         // Closed: there is nothing to reach.
         let Ok(stat) = rustix::fs::fstat(fd) else { return Ok(()) };
         let refuse = |what| Err(ConfigError::Stream { which, what });

@@ -9,12 +9,13 @@
 //! Names travel beside the data as *tags* ([`tag`]): descriptors that the shim adds to a message it sends to a name, and takes
 //! off a message whose sender's name or credentials the guest asked for.
 //!
-//! Where ours differs from Linux: a `send(2)` or `write(2)` without an address on a socket without a peer succeeds, and the
-//! message is lost; when its peer is gone a socket can only receive, and sending fails with `EPIPE`. What `sendto(2)` and
-//! `sendmsg(2)` give for an address is exact.
+//! Where ours differs from Linux: a `send(2)` or `write(2)` without an address on a socket that never had a peer succeeds, and
+//! the message is lost; when the peer is gone and more than one thread may send, sending fails with `EPIPE` ([`orphan`]). What
+//! `sendto(2)` and `sendmsg(2)` give for an address is exact.
 //!
 //! Locks, outermost first: a socket's outbox, which only the relay takes; the table; a socket's state, never two at once.
 
+pub mod orphan;
 pub mod relay;
 pub mod tag;
 
@@ -70,6 +71,8 @@ struct State {
     maker: Option<Maker>,
     /// `SO_PASSCRED`.
     pass_credentials: bool,
+    /// Its peer is gone, and its writes report themselves.
+    orphan: Option<orphan::Orphan>,
 }
 
 #[derive(Default)]
@@ -263,7 +266,11 @@ impl Datagram {
 
     /// Connects, or, without a peer, takes the connection back.
     pub fn connect(&self, peer: Option<&Arc<Datagram>>) {
-        self.state.lock().unwrap().peer = peer.map(Arc::downgrade);
+        let mut state = self.state.lock().unwrap();
+        state.peer = peer.map(Arc::downgrade);
+        if state.orphan.take().is_some() {
+            self.report_no_more();
+        }
     }
 
     /// Says who made the pair.

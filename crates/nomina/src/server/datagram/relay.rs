@@ -16,12 +16,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno as HostErrno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown,
+    SendAncillaryMessage, SendFlags,
 };
 
 use super::super::Server;
 use super::tag::Source;
-use super::{Datagram, Datagrams};
+use super::{Datagram, Datagrams, orphan};
 
 /// Most descriptors in one message (`SCM_MAX_FD`).
 const MAX_FDS: usize = 253;
@@ -99,6 +99,7 @@ pub fn start(server: &Arc<Server>) -> std::io::Result<()> {
 fn relay(server: &Arc<Server>, ready: Vec<(u64, epoll::EventFlags)>, buffer: &mut [u8]) {
     let datagrams = &server.datagrams;
     let mut turns: VecDeque<Arc<Datagram>> = VecDeque::new();
+    let mut orphans = Vec::new();
     for (ino, flags) in ready {
         if flags.contains(epoll::EventFlags::OUT) {
             turns.extend(datagrams.take_stalled(ino));
@@ -109,23 +110,22 @@ fn relay(server: &Arc<Server>, ready: Vec<(u64, epoll::EventFlags)>, buffer: &mu
         match pump(server, &socket, buffer) {
             Pumped::Dry => {}
             Pumped::More => turns.push_back(socket),
-            Pumped::End => turns.extend(datagrams.remove(&socket)),
+            Pumped::End => {
+                orphans.extend(datagrams.orphans_of(&socket));
+                turns.extend(datagrams.remove(&socket));
+            }
+            Pumped::Orphan => orphans.push(socket),
         }
     }
+    orphan::adopt(server, &orphans);
 }
 
 enum Pumped {
     Dry,
     More,
     End,
-}
-
-impl Datagram {
-    /// The peer is gone: what the guest sends from now on fails.
-    fn lose_peer(&self) {
-        self.connect(None);
-        let _ = rustix::net::shutdown(&self.ours, Shutdown::Read);
-    }
+    /// Its peer is gone.
+    Orphan,
 }
 
 /// Sends on what a guest has sent.
@@ -159,7 +159,7 @@ fn pump(server: &Arc<Server>, socket: &Arc<Datagram>, buffer: &mut [u8]) -> Pump
                 outbox.pending = Some(message);
                 return Pumped::Dry;
             }
-            Sent::Dead if message.to_peer => socket.lose_peer(),
+            Sent::Dead if message.to_peer => return Pumped::Orphan,
             Sent::Dead => {}
         }
     }
@@ -200,10 +200,14 @@ fn take(server: &Arc<Server>, socket: &Arc<Datagram>, outbox: &mut Outbox, buffe
             fds.remove(0);
             (server.datagrams.by_ino(ino).map(|to| Arc::downgrade(&to)).unwrap_or_default(), false)
         }
-        None => match socket.state.lock().unwrap().peer.clone() {
-            Some(peer) => (peer, true),
-            None => return Taken::Lost,
-        },
+        None => {
+            let peer = socket.state.lock().unwrap().peer.clone();
+            let Some(peer) = peer else {
+                socket.lost_one();
+                return Taken::Lost;
+            };
+            (peer, true)
+        }
     };
     let (uid, gid) = server.real_ids_of_host_pid(host_pid).unwrap_or((65534, 65534));
     let source = Source { host_pid, uid, gid, name: socket.name().unwrap_or_default() };
@@ -272,17 +276,15 @@ impl Datagrams {
         if let Some(message) = pending {
             self.held.fetch_sub(message.fds.len(), Ordering::Relaxed);
         }
-        let others: Vec<Arc<Datagram>> = {
-            let mut table = self.table.lock().unwrap();
-            table.sockets.remove(&socket.ino);
-            table.sockets.values().cloned().collect()
-        };
-        for other in others {
-            if other.peer().is_some_and(|peer| peer.ino == socket.ino) {
-                other.lose_peer();
-            }
-        }
+        self.table.lock().unwrap().sockets.remove(&socket.ino);
         self.take_stalled(socket.ino)
+    }
+
+    /// The sockets whose peer this is.
+    fn orphans_of(&self, socket: &Datagram) -> Vec<Arc<Datagram>> {
+        let others: Vec<_> = self.table.lock().unwrap().sockets.values().cloned().collect();
+        let is_peer = |other: &Arc<Datagram>| other.peer().is_some_and(|peer| peer.ino == socket.ino);
+        others.into_iter().filter(is_peer).collect()
     }
 
     /// Whether there is no socket, so that the relay may end.

@@ -96,6 +96,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let child = Arc::new(GuestThread {
         task: outcome.child,
         host_tid: AtomicI32::new(0),
+        gate: ctx.thread.gate.clone(),
         token,
         process: if new_thread {
             ctx.thread.process.clone()
@@ -177,7 +178,7 @@ impl Server {
             sock::send(end.as_fd(), message, fds).map_err(host)?;
             return Ok(Answer::Value(0));
         }
-        let listener = self.listener.get().ok_or(Errno::EAGAIN)?;
+        let listener = thread.gate.listener.get().ok_or(Errno::EAGAIN)?;
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         sock::send(ours.as_fd(), message, fds).map_err(host)?;
         files.socket.get_or_init(|| ours);
@@ -199,7 +200,7 @@ impl Server {
         if files.socket.get().is_some() {
             return Ok(files);
         }
-        let listener = self.listener.get().ok_or(Errno::EAGAIN)?;
+        let listener = thread.gate.listener.get().ok_or(Errno::EAGAIN)?;
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         listener.install(call.ok_or(Errno::EAGAIN)?, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;
         files.socket.get_or_init(|| ours);
@@ -212,7 +213,7 @@ impl Server {
     /// As [`Server::socket_of`].
     pub fn renew_files(&self, thread: &GuestThread, call: u64) -> Result<Arc<GuestFiles>> {
         let (listener, shim) =
-            (self.listener.get().ok_or(Errno::EPERM)?, self.shim.get().ok_or(Errno::EPERM)?);
+            (thread.gate.listener.get().ok_or(Errno::EPERM)?, self.shim.get().ok_or(Errno::EPERM)?);
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
         listener.install(call, shim.as_fd(), nomina_abi::FD_SHIM).map_err(host)?;
         listener.install(call, theirs.as_fd(), nomina_abi::FD_SOCK).map_err(host)?;

@@ -50,6 +50,8 @@ pub fn set_id(ctx: &mut Ctx<'_>) -> Result<Reply> {
         122 => return Ok(Reply::Value(kernel.setfsuid(task, a)?.into())),
         _ => return Ok(Reply::Value(kernel.setfsgid(task, a)?.into())),
     }
+    drop(kernel);
+    ctx.server.privs.changed_cred(ctx.server, ctx.thread);
     Ok(().into())
 }
 
@@ -126,5 +128,6 @@ pub fn capset(ctx: &mut Ctx<'_>) -> Result<Reply> {
     };
     let data = CapData { effective: set(0), permitted: set(1), inheritable: set(2) };
     ctx.server.kernel.lock().unwrap().capset(ctx.task(), pid, data)?;
+    ctx.server.privs.changed_cred(ctx.server, ctx.thread);
     Ok(().into())
 }

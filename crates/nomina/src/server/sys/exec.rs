@@ -209,7 +209,7 @@ pub fn prepare(
     let (mnt_ns, user_ns) = caller.ok_or(Errno::ESRCH)?;
     program.file.nosuid = !program.exe.path.mnt.may_suid(mnt_ns.mounts(), &user_ns);
     let cred = server.kernel.lock().unwrap().prepare_exec(thread.task, &program.file)?;
-    // The sandbox's first program is prepared before there is a guest that could mean harm.
+    // The program of a process that does not run yet is prepared before there is a guest that could mean harm.
     let pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
     let before = match cred.secure && pid != 0 {
         true => Some(fresh::memory_of(pid).ok_or(Errno::EPERM)?),
@@ -418,22 +418,26 @@ fn ids(cred: &Cred) -> [u32; 4] {
     ]
 }
 
-/// Finds and prepares the sandbox's first program. Gives what replaces `argv[0]` for a script.
+/// Finds and prepares the program of a process that does not run yet, from `fs`. Gives what replaces `argv[0]` for a script.
 ///
 /// # Errors
 /// As [`find`].
-pub fn prepare_first(server: &Arc<Server>, thread: &Arc<GuestThread>, name: &[u8]) -> Result<Vec<Vec<u8>>> {
+pub fn prepare_first(
+    server: &Arc<Server>,
+    thread: &Arc<GuestThread>,
+    fs: &FsStruct,
+    name: &[u8],
+) -> Result<Vec<Vec<u8>>> {
     let cred = {
         let kernel = server.kernel.lock().unwrap();
         kernel.task(thread.task).ok_or(Errno::ESRCH)?.cred().clone()
     };
-    let fs = server.first_fs.clone();
     let program = walk_cred(&cred, false, |cred| {
         let walk = WalkContext { root: &fs.root, pwd: &fs.pwd, cred, umask: fs.umask };
         find(&walk, name, None, LookupFlags::FOLLOW)
     })?;
     let prefix = program.argv_prefix.clone();
-    prepare(server, thread, &fs, name, false, program)?;
+    prepare(server, thread, fs, name, false, program)?;
     Ok(prefix)
 }
 

@@ -219,7 +219,13 @@ pub fn chmod(ctx: &mut Ctx<'_>) -> Result<Reply> {
                 attr::vfs_chmod(path, cred, ctx.uint(1))
             })?;
         }
-        91 => ctx.with_fd(ctx.int(0), |path, cred| attr::vfs_chmod(path, cred, ctx.uint(1)))?,
+        91 => ctx.with_fd(ctx.int(0), |path, cred| {
+            attr::vfs_chmod(path, cred, ctx.uint(1))?;
+            match handle_of(path.inode()).filter(|_| ctx.uint(1) & 0o6000 != 0) {
+                Some(fd) => ctx.server.privs.opened(ctx.server, ctx.thread, path, &fd),
+                None => Ok(()),
+            }
+        })?,
         nr => {
             let name = ctx.path(1)?;
             let flags = if nr == 452 { at_flags(ctx.int(3))? } else { LookupFlags::FOLLOW };

@@ -132,6 +132,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
         op::MOUNTS_CHANGED => poll::mounts_changed(ctx),
+        op::MARKED => {
+            ctx.server.robust.marked(&ctx.thread.process);
+            Ok(().into())
+        }
         op::SENDER => datagram::sender(ctx),
         _ => Err(Errno::ENOSYS),
     }

@@ -91,6 +91,9 @@ fn do_open(
             server.note_open(&fd, &result.path.mnt);
             if flags & O_ACCMODE != 0 {
                 server.reporters.opened(server, ctx.thread, &**result.path.mnt.sb().ops(), &fd);
+                if !result.created || mode & 0o6000 != 0 {
+                    server.privs.opened(server, ctx.thread, &result.path, &fd)?;
+                }
             }
             fd
         }

@@ -302,7 +302,8 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
                 // A child that has been waited for, most likely.
                 let me = kernel.task(caller).ok_or(Errno::ESRCH)?.cred();
                 ctx.out[0] = me.user_ns.from_kuid_munged(me.uid).into();
-                return Ok(0.into());
+                let ns = kernel.active_pid_ns(caller).ok_or(Errno::ESRCH)?;
+                return Ok(server.pids.departed(nr, &ns).unwrap_or(0).into());
             };
             if let (Some(task), Some(me)) = (kernel.task(found), kernel.task(caller)) {
                 ctx.out[0] = me.cred().user_ns.from_kuid_munged(task.cred().uid).into();
@@ -386,6 +387,7 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
         }
         kernel = server.kernel.lock().unwrap();
     }
+    server.pids.depart(&kernel, thread.task, host_pid, host_tid(&thread).is_some());
     let _ = kernel.reap(caller, thread.task);
     drop(kernel);
     server.guests.remove(&thread);
@@ -425,6 +427,7 @@ pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host
         }
         kernel = server.kernel.lock().unwrap();
     }
+    server.pids.depart(&kernel, task, host_pid, known != 0);
     let _ = kernel.reap(thread.task, task);
     drop(kernel);
     server.guests.remove(&child);

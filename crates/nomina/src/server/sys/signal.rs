@@ -9,14 +9,13 @@ use std::sync::Arc;
 use nomina_abi as abi;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::signal::SignalTarget;
+use nomina_kernel::task::TaskId;
 
 use super::super::Server;
 use super::super::layout::u32_at;
 use super::super::request::{Ctx, Reply, host};
+use super::super::robust::Info;
 use super::clone::host_tid;
-
-/// `siginfo_t` as bytes.
-type Info = [u8; 128];
 
 fn info(signal: i32, code: i32, pid: i32, uid: u32, value: i32) -> Info {
     let mut info = [0; 128];
@@ -43,7 +42,7 @@ fn has_handler(host_pid: i32, signal: i32) -> bool {
 /// Sends to a process (or with `thread` to one thread). `Ok(false)`: it has not introduced itself yet.
 fn send(
     server: &Arc<Server>,
-    ctx: &Ctx<'_>,
+    sender: TaskId,
     target: &SignalTarget,
     signal: i32,
     info: &Info,
@@ -58,10 +57,10 @@ fn send(
     }
     let kernel = server.kernel.lock().unwrap();
     let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
-    let reaches = !is_init
-        || kernel.signal_reaches(Some(ctx.task()), target.task, signal, has_handler(host_pid, signal));
+    let reaches =
+        !is_init || kernel.signal_reaches(Some(sender), target.task, signal, has_handler(host_pid, signal));
     drop(kernel);
-    if !reaches {
+    if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
     }
     // SAFETY: a valid siginfo; the pidfd and, behind it, the tid are those of a guest.
@@ -82,6 +81,19 @@ fn send(
     }
 }
 
+/// Sends to a process in the name of who stands outside of every namespace.
+///
+/// # Errors
+/// `EINVAL` for what is no signal; `EAGAIN` when the process cannot be found on the host yet.
+pub fn send_from_outside(server: &Arc<Server>, target: &SignalTarget, signal: i32) -> Result<()> {
+    if !(0..=nomina_kernel::fork::NSIG).contains(&signal) {
+        return Err(Errno::EINVAL);
+    }
+    let outside = server.kernel.lock().unwrap().init_task();
+    let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
+    if send(server, outside, target, signal, &info, false)? { Ok(()) } else { Err(Errno::EAGAIN) }
+}
+
 /// A signal to the calling thread itself that the kernel causes: `send_sig(signal, current, 0)`.
 pub fn force_sig(ctx: &Ctx<'_>, signal: i32) -> Result<()> {
     let server = ctx.server;
@@ -91,7 +103,7 @@ pub fn force_sig(ctx: &Ctx<'_>, signal: i32) -> Result<()> {
         kernel.tgkill_target(ctx.task(), None, own, signal)?
     };
     let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
-    send(server, ctx, &target, signal, &info, true)?;
+    send(server, ctx.task(), &target, signal, &info, true)?;
     Ok(())
 }
 
@@ -108,7 +120,7 @@ pub fn kill(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     for target in targets {
         let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
-        send(server, ctx, &target, signal, &info, false)?;
+        send(server, ctx.task(), &target, signal, &info, false)?;
     }
     Ok(().into())
 }
@@ -123,7 +135,7 @@ pub fn tkill(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let target = server.kernel.lock().unwrap().tgkill_target(ctx.task(), tgid, tid, signal)?;
     let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_TKILL);
-    if send(server, ctx, &target, signal, &info, true)? { Ok(().into()) } else { Ok(Reply::Retry) }
+    if send(server, ctx.task(), &target, signal, &info, true)? { Ok(().into()) } else { Ok(Reply::Retry) }
 }
 
 /// `rt_sigqueueinfo(2)`, `rt_tgsigqueueinfo(2)`.
@@ -139,7 +151,7 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let kernel = server.kernel.lock().unwrap();
     let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
     // Not even the kernel and kill() may be impersonated, except towards oneself.
-    if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA) && pid != own {
+    if (code >= 0 || code == abi::SI_TKILL || matches!(code, abi::SI_NOMINA | abi::SI_END)) && pid != own {
         return Err(Errno::EPERM);
     }
     let target = if thread {
@@ -152,11 +164,11 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
     };
     drop(kernel);
     given[..4].copy_from_slice(&signal.to_ne_bytes());
-    if code >= 0 || code == abi::SI_TKILL {
+    if code >= 0 || matches!(code, abi::SI_TKILL | abi::SI_END) {
         // Towards oneself: the host lets nobody but the process itself forge these; carried as ours.
         given = info(signal, abi::SI_NOMINA, u32_at(&given, 16) as i32, u32_at(&given, 20), code);
     }
-    if send(server, ctx, &target, signal, &given, thread)? { Ok(().into()) } else { Ok(Reply::Retry) }
+    if send(server, ctx.task(), &target, signal, &given, thread)? { Ok(().into()) } else { Ok(Reply::Retry) }
 }
 
 /// `pidfd_send_signal(2)`.
@@ -182,12 +194,14 @@ pub fn pidfd_send_signal(ctx: &mut Ctx<'_>) -> Result<Reply> {
             if u32_at(&given, 0) as i32 != signal {
                 return Err(Errno::EINVAL);
             }
-            if (code >= 0 || code == abi::SI_TKILL || code == abi::SI_NOMINA) && nr != own {
+            if (code >= 0 || code == abi::SI_TKILL || matches!(code, abi::SI_NOMINA | abi::SI_END))
+                && nr != own
+            {
                 return Err(Errno::EPERM);
             }
             given[..4].copy_from_slice(&signal.to_ne_bytes());
             given
         }
     };
-    if send(server, ctx, &target, signal, &info, false)? { Ok(().into()) } else { Ok(Reply::Retry) }
+    if send(server, ctx.task(), &target, signal, &info, false)? { Ok(().into()) } else { Ok(Reply::Retry) }
 }

@@ -19,6 +19,9 @@ pub fn written(ctx: &mut Ctx<'_>) -> Result<Reply> {
     // The handle is the first argument of `write(2)` and its like, the third of `splice(2)` and `copy_file_range(2)`.
     for index in [0, 1] {
         let Ok(copy) = ctx.getfd(ctx.int(index)) else { continue };
+        if let Some(refused) = server.datagrams.result(ctx.task(), &copy) {
+            return refused.map(Reply::Value);
+        }
         if let Some(done) = server.controls.result(copy.as_fd()) {
             return done.map(|()| Reply::Value(native));
         }
