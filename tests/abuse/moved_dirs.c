@@ -2,6 +2,7 @@
  * both written through. Whatever is moved out of /low, or turned into a symbolic link, nobody gets above the two. */
 #include "abuse.h"
 #include <pthread.h>
+#include <sys/mount.h>
 
 static const char *token;
 static volatile int stop;
@@ -70,8 +71,30 @@ int main(int argc, char **argv)
 				reached("from a parent's handle", up, "../canary");
 				close(up);
 			}
+			/* By mounts of what is being moved, or of what a link led to. */
+			int tree = syscall(SYS_open_tree, d, "..", 1 | O_CLOEXEC);
+			if (tree >= 0) {
+				reached("from a tree", tree, "canary");
+				reached("from a tree", tree, "../canary");
+				if (syscall(SYS_move_mount, tree, "", AT_FDCWD, "/mnt", 4) == 0) {
+					reached("from a moved tree", AT_FDCWD, "/mnt/canary");
+					reached("from a moved tree", AT_FDCWD, "/mnt/../up/../canary");
+					umount2("/mnt", MNT_DETACH);
+				}
+				close(tree);
+			}
 			close(d);
 		}
+		char source[64];
+		snprintf(source, sizeof source, "%s/..", from);
+		if (mount(source, "/mnt", NULL, MS_BIND, NULL) == 0) {
+			reached("from a bind", AT_FDCWD, "/mnt/canary");
+			reached("from a bind", AT_FDCWD, "/mnt/../canary");
+			umount2("/mnt", MNT_DETACH);
+		}
+		mount("/low/link", "/mnt", NULL, MS_BIND, NULL);
+		reached("from a bind of a link", AT_FDCWD, "/mnt/canary");
+		umount2("/mnt", MNT_DETACH);
 		chdir("/");
 		tries++;
 		clock_gettime(CLOCK_MONOTONIC, &now);

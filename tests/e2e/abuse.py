@@ -114,10 +114,18 @@ case(timeout=90, name="abuse.directory_handles_dots_and_races")(abuse("pass_dirs
 case(timeout=90, name="abuse.directory_handles_with_rw")(abuse("pass_dirs", opts=["--rw", "."]))
 case(timeout=60, name="abuse.an_exec_that_was_prepared_but_not_made")(abuse("false_exec", ["/usr/bin/su"], opts=["--user", "1000:1000"]))
 case(timeout=60, name="abuse.a_slot_lent_to_a_child_that_has_more_privilege")(abuse("lent_slot", []))
+case(timeout=60, name="abuse.ways_around_an_own_seccomp_filter")(abuse("filter_escape", []))
 case(timeout=60, name="abuse.connects_that_would_block")(abuse("block_connect", []))
 case(timeout=60, name="abuse.control_files_written_from_everywhere")(abuse("control_writes", []))
 case(timeout=60, name="abuse.overlays_of_what_is_not_the_mounters")(abuse("overlay_layers"))
 case(timeout=60, name="abuse.host_processes_sockets_terminals")(abuse("reach_host"))
+
+
+@case(timeout=120)
+def mounts_without_end_meet_the_limit_and_hold_up_nobody(t):
+    shutil.copy(Settings.built / "abuse" / "mount_bomb", t.dir)
+    r = t.sh(": NOMINA_ABUSE; ./mount_bomb; echo code $?", ["--env", "NOMINA_ABUSE_INSIDE=1"]).ok()
+    r.has("served many, the slowest in time", "code 0").lacks("FAILED", "panicked")
 
 
 @case(timeout=90)

@@ -1,4 +1,4 @@
-"""Whole programs that make and run other systems: debootstrap, and packages installed into what it made."""
+"""Whole programs that make and run other systems: debootstrap, and packages installed into what it made; container tools."""
 
 from harness import case, equal
 
@@ -66,3 +66,56 @@ cat /srv/t/file; findmnt /srv/t/file || echo none
 """
     )
     equal(r.lines(), ["over", "/srv/t/file", "none"], r.describe())
+
+
+@case(timeout=60)
+def bubblewrap_puts_a_program_under_a_filter_of_libseccomp(t):
+    """--seccomp: for the program, what it runs, and what those run; each filter of its own."""
+    t.write("filter.py", r"""
+import errno, seccomp, sys
+f = seccomp.SyscallFilter(seccomp.ALLOW)
+for name in ("mkdir", "mkdirat"):
+    f.add_rule(seccomp.ERRNO(errno.EXDEV), name)
+f.add_rule(seccomp.KILL_PROCESS, "sethostname")
+f.export_bpf(open("filter.bpf", "wb"))
+""")
+    script = r"""
+exec 2>&1; /usr/bin/python3 filter.py
+sandbox="bwrap --ro-bind / / --tmpfs /tmp --proc /proc --dev /dev --unshare-all --seccomp 9"
+$sandbox sh -c 'grep ^Seccomp: /proc/self/status; mkdir /tmp/a; sh -c "mkdir /tmp/b"; touch /tmp/c && ls /tmp; hostname x; echo $?' 9<filter.bpf
+grep ^Seccomp: /proc/self/status; mkdir /tmp/a && echo made
+"""
+    r = t.sh(script).ok()
+    r.has("Seccomp:\t2", "/tmp/a’: Invalid cross-device link", "/tmp/b’: Invalid cross-device link", "\nc\nBad system call\n159\n", "Seccomp:\t0\nmade")
+
+
+# The OCI bundle of a shell, with the seccomp profile that Docker and Podman come with.
+BUNDLE = r"""
+mkdir -p bundle/rootfs/bin bundle/rootfs/proc bundle/rootfs/sys bundle/rootfs/dev bundle/rootfs/tmp
+cd bundle; cp /bin/busybox rootfs/bin; for a in sh ls cat grep mount uname id mkdir ps; do ln -s busybox rootfs/bin/$a; done
+$runtime spec
+/usr/bin/python3 - <<'END'
+import json
+profile, spec = (json.load(open(f)) for f in ("/usr/share/containers/seccomp.json", "config.json"))
+rules = []
+for rule in profile["syscalls"]:
+    includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
+    if "caps" in includes or "amd64" not in includes.get("arches", ["amd64"]) or "amd64" in excludes.get("arches", []):
+        continue
+    rules.append({key: rule[key] for key in ("names", "action", "args", "errnoRet") if rule.get(key)})
+architectures = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+spec["linux"]["seccomp"] = {"defaultAction": profile["defaultAction"], "architectures": architectures, "syscalls": rules}
+spec["process"]["terminal"] = False
+spec["hostname"] = "inside"
+spec["process"]["args"] = ["sh", "-c", '''
+id -u; uname -n; grep -E '^(Seccomp|NoNewPrivs|CapEff):' /proc/self/status; ls /; ps | grep -c .
+mkdir /x; mkdir /dev/shm/y && ls /dev/shm; mount -t tmpfs none /tmp; (exit 7); echo $?''']
+json.dump(spec, open("config.json", "w"))
+END
+"""
+
+
+@case(timeout=60)
+def crun_runs_a_bundle_with_the_default_seccomp_profile(t):
+    r = t.sh("set -e; exec 2>&1; runtime='crun --cgroup-manager=disabled'\n" + BUNDLE + "$runtime run test </dev/null; $runtime list | wc -l").ok()
+    r.has("0\ninside\nCapEff:\t0000000020000420\nNoNewPrivs:\t1\nSeccomp:\t2\nbin\n", "can't create directory '/x': Read-only file system", "\ny\n", "mount: permission denied", "\n7\n1\n")

@@ -147,6 +147,7 @@ def exec_passes_streams_codes_and_surroundings(t):
     out = x("-e", "A=b", "-w", "/etc", "x", "sh", "-c", "echo $FIRST $A $(pwd) $(hostname) $PPID $(id -u)").ok()
     equal(out.out, "1 b /etc box 0 0\n")
     equal(x("-u", "1:3", "x", "sh", "-c", "id -u; id -G").ok().out, "1\n3\n")
+    equal(x("-u", "daemon", "x", "sh", "-c", "id -un; echo $HOME").ok().out, "daemon\n/usr/sbin\n")
     x("--clear-env", "-e", "ONLY=1", "x", "/usr/bin/env").ok().has("ONLY=1\n").lacks("FIRST", "PATH")
     # A set-user-ID program, a script, a fork: it is a guest like any other.
     t.write("script", "#!/bin/sh\necho $0 $1 | cat\n", 0o755)
@@ -169,7 +170,8 @@ def exec_says_what_is_wrong(t):
         (["nobody", "true"], 125, "sandbox nobody: none of that id or name is running"),
         (["--pid", "99", "x", "true"], 125, "pid 99: no such process inside"),
         (["x"], 125, "required arguments were not provided: <COMMAND>"),
-        (["-u", "root", "x", "true"], 125, "not of the form UID[:GID]"),
+        (["-u", "noone", "x", "true"], 125, "user noone: not in the sandbox's /etc/passwd"),
+        (["-u", "root:wheel", "x", "true"], 125, "the group must be a number"),
         (["-t", "-T", "x", "true"], 125, "cannot be used with"),
     ):
         got = r.nomina("exec", *args)
@@ -257,6 +259,8 @@ def kill_sends_by_the_numbers_inside(t):
     equal((gone.code, gone.err.count("\n")), (125, 1))
     check("pid 2222: no such process" in gone.err, gone.err)
     equal(r.nomina("kill", "-s", "NOSUCH", "x").code, 125)
+    r.nomina("kill", "-9", "x", "3").ok()
+    wait_until(lambda: ("x", 3) not in r.processes(), what="the end of process 3")
     # Init gets what it has a handler for.
     r.nomina("kill", "-s", "HUP", "x").ok()
     time.sleep(0.2)

@@ -8,6 +8,9 @@
  *   mounts_random -g SEED       prints the sequence of a seed as a script
  *   mounts_random -             runs the script on standard input and shows everything
  *
+ * Seeds from 1,000,000 on also make detached trees, which open_tree(2) makes and move_mount(2) attaches; the even ones of these
+ * user namespaces, in which mounts are locked, and the odd ones call mount_setattr(2).
+ *
  * Mountinfo is compared without what no two systems agree on: numbers of mounts, devices and peer groups. Mounts are shown as a
  * tree, peer groups numbered as they are met.
  */
@@ -16,6 +19,9 @@
 
 #define ACTORS 3
 #define OPS 28
+/* Seeds from here on have user namespaces and detached trees. */
+#define WIDER 1000000
+#define TREES 3
 #define TEXT (1 << 18)
 
 static const char *const paths[] = { "/",     "/a",   "/a/x", "/a/y", "/a/x/x", "/b",
@@ -50,11 +56,32 @@ static void generate(uint64_t seed, char *script)
 	unsigned n = 6 + below(OPS - 6), tmp = 0;
 	char *s = script;
 	*s = 0;
+	int wider = seed >= WIDER, latest[ACTORS] = { -1, -1, -1 };
 	if (below(3))
 		s += sprintf(s, "0 make-rshared /\n");
+	if (wider)
+		n += below(OPS);
 	for (unsigned i = 0; i < n; i++) {
 		unsigned who = below(ACTORS), r = below(100);
 		s += sprintf(s, "%u ", who);
+		if (wider && !below(4)) {
+			unsigned tree = below(4) && latest[who] >= 0 ? latest[who] : below(TREES);
+			r = below(100);
+			if (r < 40 || latest[who] < 0) {
+				latest[who] = tree;
+				s += sprintf(s, "tree%s %s %u\n", below(3) ? "" : "r", path(), tree);
+			} else if (r < 75)
+				s += sprintf(s, "attach %u %s\n", tree, path());
+			else if (r < 85)
+				s += sprintf(s, "retype-%s%s %u\n", below(2) ? "r" : "", kinds[below(4)], tree);
+			else if (r < 90)
+				s += sprintf(s, "close %u\n", tree);
+			else if (seed % 2 == 0)
+				s += sprintf(s, "unshareuser\n");
+			else
+				s += sprintf(s, "setattr%s %s %s\n", below(2) ? "r" : "", path(), flag_sets[below(5)]);
+			continue;
+		}
 		if (r < 14)
 			s += sprintf(s, "tmpfs %s t%u\n", path(), tmp++);
 		else if (r < 28)
@@ -64,7 +91,8 @@ static void generate(uint64_t seed, char *script)
 		else if (r < 58)
 			s += sprintf(s, "make-%s%s %s\n", below(2) ? "r" : "", kinds[below(8) < 4 ? 0 : below(4)], path());
 		else if (r < 68)
-			s += sprintf(s, "umount %s %s\n", path(), below(3) ? "-" : below(3) ? "lazy" : "expire");
+			/* What setns(2) finds where everything is unmounted is the system's own. */
+			s += sprintf(s, "umount %s %s\n", wider ? paths[1 + below(NPATHS - 1)] : path(), below(3) ? "-" : below(3) ? "lazy" : "expire");
 		else if (r < 77)
 			s += sprintf(s, "unshare\n");
 		else if (r < 82)
@@ -93,6 +121,17 @@ static int result(int r)
 	return r < 0 ? errno : 0;
 }
 
+static unsigned long propagation(const char *kind)
+{
+	return !strcmp(kind, "shared")	  ? MS_SHARED
+	       : !strcmp(kind, "slave")	  ? MS_SLAVE
+	       : !strcmp(kind, "private") ? MS_PRIVATE
+					  : MS_UNBINDABLE;
+}
+
+/* The detached trees of this actor; 0 for none. */
+static int trees[TREES];
+
 static int perform(char *line)
 {
 	char op[32] = "", a[64] = "", b[64] = "";
@@ -114,16 +153,63 @@ static int perform(char *line)
 		const char *kind = op + 5;
 		if (*kind == 'r')
 			flags |= MS_REC, kind++;
-		flags |= !strcmp(kind, "shared")  ? MS_SHARED
-			 : !strcmp(kind, "slave") ? MS_SLAVE
-			 : !strcmp(kind, "private") ? MS_PRIVATE
-						    : MS_UNBINDABLE;
+		flags |= propagation(kind);
 		return result(mount(NULL, a, NULL, flags, NULL));
 	}
 	if (!strcmp(op, "umount"))
 		return result(umount2(a, *b == 'l' ? MNT_DETACH : *b == 'e' ? MNT_EXPIRE : 0));
 	if (!strcmp(op, "unshare"))
 		return result(unshare(CLONE_NEWNS));
+	if (!strcmp(op, "unshareuser")) {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS))
+			return errno;
+		const char *const files[] = { "self/setgroups", "self/uid_map", "self/gid_map" };
+		const char *const texts[] = { "deny", "0 0 1", "0 0 1" };
+		for (int i = 0; i < 3; i++) {
+			int fd = openat(proc_fd, files[i], O_WRONLY);
+			if (fd < 0 || write(fd, texts[i], strlen(texts[i])) < 0)
+				return 1000 + i;
+			close(fd);
+		}
+		return 0;
+	}
+	if (!strcmp(op, "tree") || !strcmp(op, "treer")) {
+		int *tree = &trees[atoi(b)];
+		int fd = open_tree(AT_FDCWD, a, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op[4] ? AT_RECURSIVE : 0));
+		if (fd < 0)
+			return errno;
+		if (*tree > 0)
+			close(*tree);
+		*tree = fd;
+		return 0;
+	}
+	if (!strcmp(op, "attach"))
+		return result(move_mount(trees[atoi(a)] ?: -1, "", AT_FDCWD, b, MOVE_MOUNT_F_EMPTY_PATH));
+	if (!strcmp(op, "close")) {
+		int *tree = &trees[atoi(a)], fd = *tree ?: -1;
+		*tree = 0;
+		return result(close(fd));
+	}
+	if (!strncmp(op, "retype-", 7)) {
+		const char *kind = op + 7;
+		int recursive = *kind == 'r' ? AT_RECURSIVE : 0;
+		struct mount_attr attr = { .propagation = propagation(kind + !!recursive) };
+		return result(mount_setattr(trees[atoi(a)] ?: -1, "", AT_EMPTY_PATH | recursive, &attr, sizeof attr));
+	}
+	if (!strncmp(op, "setattr", 7)) {
+		struct mount_attr attr = { 0 };
+		if (!strcmp(b, "ro"))
+			attr.attr_set = MOUNT_ATTR_RDONLY;
+		if (!strcmp(b, "rw"))
+			attr.attr_clr = MOUNT_ATTR_RDONLY;
+		if (!strcmp(b, "nosuid"))
+			attr.attr_set = MOUNT_ATTR_NOSUID;
+		if (!strcmp(b, "nodev,noexec"))
+			attr.attr_set = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+		if (!strcmp(b, "noatime"))
+			attr.attr_set = MOUNT_ATTR_NOATIME, attr.attr_clr = MOUNT_ATTR__ATIME;
+		return result(mount_setattr(AT_FDCWD, a, op[7] ? AT_RECURSIVE : 0, &attr, sizeof attr));
+	}
 	if (!strcmp(op, "setns")) {
 		char name[64];
 		snprintf(name, sizeof name, "%d/ns/mnt", pids[atoi(a)]);
@@ -436,7 +522,9 @@ int main(int argc, char **argv)
 		first = strtoul(argv[1], NULL, 0);
 		count = strtoul(argv[2], NULL, 0);
 	}
-	for (unsigned long seed = first; seed < first + count; seed++) {
+	for (unsigned long n = 0; n < count; n++) {
+		/* By default, half of each sort. */
+		unsigned long seed = first + n + (argc < 3 && n >= count / 2 ? WIDER : 0);
 		generate(seed, script);
 		printf("%lu:", seed);
 		sequence(script);

@@ -15,6 +15,7 @@
 //! ([`reply`]); `out` has further numbers, described at each operation.
 #![no_std]
 
+pub mod ahead;
 mod args;
 
 pub use args::{ARGS, ArgSpec, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
@@ -58,6 +59,12 @@ pub const GATE_START: u64 = 2;
 /// low for [`FD_SOCK`].
 pub const GATE_ATTACH: u64 = 3;
 
+/// What the filter of the sandbox says with `SECCOMP_RET_TRAP`, so that a trap of a filter of the guest's own is another.
+pub const TRAP_DATA: u16 = 0x4e6f;
+/// In [`Slot::flags`] of a request: the other bits are the number of the guest's system call that it is made for, and [`Slot::out`] has
+/// that call's arguments and instruction pointer. Only processes with seccomp filters say it.
+pub const CLAIM: u32 = 1 << 31;
+
 /// Size of a slot in bytes.
 pub const SLOT_SIZE: usize = 16384;
 /// Size of [`Slot::data`].
@@ -69,11 +76,13 @@ pub const NOTES_BORN: usize = 16;
 /// Entries of [`Notes::reaped`].
 pub const NOTES_REAPED: usize = 14;
 /// Slots of a region, and so the limit of threads in an address space.
-pub const REGION_SLOTS: usize = 1024;
+pub const REGION_SLOTS: usize = 1023;
+/// Where the slots of a region begin. Before them stands what was sent [`ahead`].
+pub const SLOTS_OFFSET: usize = SLOT_SIZE;
 /// Stands for the index of no slot.
 pub const NO_SLOT: u32 = u32::MAX;
 /// Size of a region in bytes (a sparse memfd).
-pub const REGION_SIZE: usize = SLOT_SIZE * REGION_SLOTS;
+pub const REGION_SIZE: usize = SLOTS_OFFSET + SLOT_SIZE * REGION_SLOTS;
 
 /// [`Slot::channel`]: nobody watches; use the gate.
 pub const CHANNEL_ASLEEP: u32 = 0;
@@ -98,13 +107,13 @@ pub struct Slot {
     pub nfds: u32,
     /// System call number or operation.
     pub nr: u32,
-    /// Reply flags.
+    /// Reply flags. In a request: what it is made for ([`CLAIM`]).
     pub flags: u32,
     /// Arguments: values or [`span`]s.
     pub args: [u64; 6],
     /// Result. In a request: the guest's signal mask.
     pub ret: i64,
-    /// Further results.
+    /// Further results. In a request: see [`CLAIM`].
     pub out: [u64; 7],
     /// Strings and buffers.
     pub data: [u8; SLOT_DATA],
@@ -209,6 +218,19 @@ pub mod op {
     /// Whether the view of the mount table `args[0]` (a descriptor) has changed since somebody was told; the caller is. ret: 0
     /// or 1; fails for other descriptors.
     pub const MOUNTS_CHANGED: u32 = 0x800a;
+    /// Brings a program that is to become a seccomp filter. args: flags, number of instructions ([`super::UNREADABLE`]: not
+    /// known), index of the first that is brought, span ([`super::SPAN_NULL`]: none yet). ret: how many have been brought. With the
+    /// last: 0 when the filter can be installed, or the number of a thread that cannot be synchronised. out: [0] how many
+    /// instructions to install natively before the program's own, [1] flags to install it with. data: the calls that
+    /// always pass, 512 bits, then those instructions.
+    pub const SECCOMP_LOAD: u32 = 0x8030;
+    /// The filter that was brought is installed natively: it is in force.
+    pub const SECCOMP_ATTACH: u32 = 0x8031;
+    /// `SECCOMP_SET_MODE_STRICT`, before the native filter that does the same. data and out of the reply: as [`SECCOMP_LOAD`].
+    pub const SECCOMP_STRICT: u32 = 0x8032;
+    /// What the caller's filters say of the call that [`super::CLAIM`] describes. ret: `SECCOMP_RET_*`, or
+    /// [`super::STRICT_KILL`].
+    pub const SECCOMP_JUDGE: u32 = 0x8033;
 }
 
 /// Kinds of [`op::XLATE`].
@@ -227,6 +249,11 @@ pub mod xlate {
     /// Guest tid of a thread of the caller's own process to host tid; `ESRCH`.
     pub const THREAD_TO_HOST: u64 = 4;
 }
+
+/// [`op::SECCOMP_LOAD`]: the guest's `struct sock_fprog` cannot be read.
+pub const UNREADABLE: u64 = u64::MAX;
+/// [`op::SECCOMP_JUDGE`]: strict mode ends the thread.
+pub const STRICT_KILL: i64 = 1 << 32;
 
 /// `si_code` of signals that the supervisor sends for a guest's `kill`, `tkill` and `tgkill`: an ordinary process may not
 /// send `SI_USER` with another's pid. `si_pid` and `si_uid` are as the receiver sees them, `si_value` (`sival_int`) is the
@@ -265,8 +292,14 @@ pub struct StartInfo {
     pub has_interp: u32,
     /// After how many traps a call site is rewritten; 0: never.
     pub patch_after: u32,
+    /// How many answers were sent ahead ([`ahead`]).
+    pub ahead: u32,
+    /// Unused.
+    pub reserved: u32,
     /// For the choice of addresses.
     pub random: u64,
+    /// System calls that the task's seccomp filters always allow, a bit each.
+    pub always: [u64; 8],
     /// The name for `PR_SET_NAME`, NUL-terminated.
     pub comm: [u8; 16],
     /// AT_EXECFN, NUL-terminated. The message ends behind the NUL.

@@ -162,7 +162,7 @@ const fn ret(action: u32) -> Instruction {
 fn action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Native => libc::SECCOMP_RET_ALLOW,
-        Verdict::Trap | Verdict::ShimOnly => libc::SECCOMP_RET_TRAP,
+        Verdict::Trap | Verdict::ShimOnly => libc::SECCOMP_RET_TRAP | nomina_abi::TRAP_DATA as u32,
         Verdict::Refuse(errno) => libc::SECCOMP_RET_ERRNO | errno.0 as u32,
         Verdict::Notify => libc::SECCOMP_RET_USER_NOTIF,
     }
@@ -355,6 +355,8 @@ fn body(options: &BuildOptions, cases: &[Case]) -> Option<Vec<Instruction>> {
     }
     Some(code)
 }
+
+pub mod shim_calls;
 
 #[cfg(test)]
 #[path = "bpf_tests.rs"]

@@ -200,7 +200,7 @@ fn the_gate_notifies_from_anywhere() {
     for ip in [0, 0x40_1000, options().shim_text.start] {
         assert_eq!(run(nomina_abi::GATE_MAGIC, ip), libc::SECCOMP_RET_USER_NOTIF);
         for bit in 0..64 {
-            let trap = libc::SECCOMP_RET_TRAP;
+            let trap = action(Verdict::Trap);
             assert_eq!(run(nomina_abi::GATE_MAGIC ^ 1 << bit, ip), trap, "an ordinary get_robust_list");
         }
     }
@@ -217,7 +217,7 @@ fn known_ways_out_are_shut_even_from_shim_text() {
         interpret(&filter, Data::call(nr, all, ip)).0
     };
     let eperm = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-    let (trap, allow) = (libc::SECCOMP_RET_TRAP, libc::SECCOMP_RET_ALLOW);
+    let (trap, allow) = (action(Verdict::Trap), libc::SECCOMP_RET_ALLOW);
     let high = 0xffff_ffff_0000_0000;
 
     assert_eq!(run("ioctl", &[0, libc::TIOCSTI]), eperm);
@@ -258,6 +258,10 @@ fn known_ways_out_are_shut_even_from_shim_text() {
     assert_eq!(run("rt_sigqueueinfo", &[1, 9]), trap);
     assert_eq!(run("futex", &[0x1000, 6 | 128]), trap, "FUTEX_LOCK_PI");
     assert_eq!(run("prctl", &[libc::PR_SET_DUMPABLE as u64, 0]), trap);
+    assert_eq!(run("prctl", &[libc::PR_SET_SECCOMP as u64, 2]), trap);
+    assert_eq!(run("seccomp", &[1, 1]), allow);
+    assert_eq!(run("seccomp", &[1, 8]), trap, "a second listener");
+    assert_eq!(run("seccomp", &[0, 0]), trap, "strict mode would stop the shim");
 }
 
 #[test]
@@ -298,7 +302,7 @@ fn options_that_cannot_be_expressed_are_refused() {
     let at_the_top = BuildOptions { shim_text: 0xffff_f000..0x1_0000_0000, ..options() };
     let filter = Filter::build(&at_the_top).unwrap();
     assert_eq!(interpret(&filter, Data::call(60, [0; 6], 0xffff_ffff)).0, libc::SECCOMP_RET_ALLOW);
-    assert_eq!(interpret(&filter, Data::call(60, [0; 6], 0x1_0000_0000)).0, libc::SECCOMP_RET_TRAP);
+    assert_eq!(interpret(&filter, Data::call(60, [0; 6], 0x1_0000_0000)).0, action(Verdict::Trap));
 }
 
 const TRAPPED: i32 = 42;

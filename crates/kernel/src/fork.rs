@@ -343,6 +343,7 @@ impl Kernel {
             cgroup: new.cgroup.clone(),
             in_cgroup: true,
             no_new_privs: parent.no_new_privs,
+            seccomp: parent.seccomp.clone(),
             exiting: false,
             exit_state: ExitState::Running,
             exit_code: 0,

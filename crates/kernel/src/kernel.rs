@@ -5,6 +5,7 @@
 //! alone, but must not take the kernel's lock under it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use crate::cgroup::{CgroupNamespace, CgroupRoot};
@@ -22,6 +23,7 @@ use crate::pid_namespace::PidNamespace;
 use crate::policy::Policy;
 use crate::ptrace::PtraceEvents;
 use crate::rlimit::Rlimits;
+use crate::seccomp::Seccomp;
 use crate::task::{Dumpable, ExitState, Mm, SigchldAction, Sighand, SignalId, SignalStruct, Task, TaskId};
 use crate::time::TimeNamespace;
 use crate::ucount::Ucounts;
@@ -72,6 +74,8 @@ pub struct Kernel {
     init_task: TaskId,
     init_nsproxy: Arc<NsProxy>,
     first_cred: Option<Cred>,
+    /// Instructions of all seccomp filters.
+    pub(crate) seccomp_in_all: Arc<AtomicUsize>,
 }
 
 impl Kernel {
@@ -138,6 +142,7 @@ impl Kernel {
             cgroup: config.cgroup_root.cgrp().clone(),
             in_cgroup: false,
             no_new_privs: false,
+            seccomp: Seccomp::Disabled,
             exiting: false,
             exit_state: ExitState::Running,
             exit_code: 0,
@@ -160,6 +165,7 @@ impl Kernel {
             init_task: id,
             init_nsproxy,
             first_cred: Some(config.init_cred),
+            seccomp_in_all: Arc::default(),
         }
     }
 

@@ -25,6 +25,7 @@ pub mod pid_namespace;
 pub mod policy;
 pub mod ptrace;
 pub mod rlimit;
+pub mod seccomp;
 pub mod setns;
 pub mod signal;
 pub mod sys;

@@ -14,6 +14,7 @@ use crate::kernel::Kernel;
 use crate::nsproxy::NsProxy;
 use crate::pid::{Pid, PidType};
 use crate::rlimit::Rlimits;
+use crate::seccomp::Seccomp;
 use crate::user_namespace::UserNamespace;
 use crate::vfs::FsStruct;
 
@@ -124,6 +125,7 @@ pub struct Task {
     /// Whether it has not left that by exiting.
     pub(crate) in_cgroup: bool,
     pub(crate) no_new_privs: bool,
+    pub(crate) seccomp: Seccomp,
     /// `PF_EXITING`.
     pub(crate) exiting: bool,
     pub(crate) exit_state: ExitState,

@@ -1,4 +1,4 @@
-//! The command line: `nomina run`, `doctor`, `syscalls`, `completions` and `man`.
+//! The command line: `nomina run`, `ps`, `ns`, `exec`, `kill`, `doctor`, `syscalls`, `completions` and `man`.
 
 mod cli;
 

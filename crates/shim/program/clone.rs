@@ -257,11 +257,13 @@ fn clone_copied(
     SIGHAND.reset_lock();
     FILES.reset(same_files);
     crate::patch::reset_lock();
+    crate::seccomp::reset_lock();
     if THREADED.load(Ordering::Relaxed) {
         THREADED.store(same_files, Ordering::Relaxed);
         area.keep_only_own();
     }
     area.robust_list.set(0);
+    crate::ahead::forget();
     // Region and socket are the parent's: this process gets its own with its first request, unless that is an exec.
     area.slot.set(core::ptr::null_mut());
     area.borrowed.set(slot_at(child.slot));

@@ -167,6 +167,21 @@ impl SigInfo {
         u64::from(self.word(16) as u32) | u64::from(self.word(20) as u32) << 32
     }
 
+    pub fn errno(&self) -> i32 {
+        self.word(4)
+    }
+
+    /// Makes it that of a SIGSYS of a filter.
+    pub fn set_sigsys(&mut self, code: i32, errno: i32, address: u64, syscall: i32, arch: u32) {
+        const SIGSYS: i32 = 31;
+        self.set_word(0, SIGSYS);
+        self.set_word(4, errno);
+        self.set_word(8, code);
+        self.0[16..24].copy_from_slice(&address.to_ne_bytes());
+        self.set_word(24, syscall);
+        self.set_word(28, arch as i32);
+    }
+
     /// `si_syscall` of SIGSYS.
     pub fn syscall(&self) -> i32 {
         self.word(24)

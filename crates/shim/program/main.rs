@@ -8,6 +8,7 @@
 #![no_std]
 #![no_main]
 
+mod ahead;
 #[path = "arch/x86_64.rs"]
 mod arch;
 mod area;
@@ -25,6 +26,7 @@ mod message;
 mod patch;
 mod poll;
 mod process;
+mod seccomp;
 mod sighand;
 mod signal;
 mod slot;

@@ -109,13 +109,13 @@ pub fn rt_sigpending(context: &UContext, set_at: u64, size: u64) -> Result<i64, 
 }
 
 /// `signalfd(2)` and `signalfd4(2)`.
-pub fn signalfd(fd: u64, set: u64, size: u64, flags: u64) -> Result<i64, i64> {
+pub fn signalfd(number: u64, fd: u64, set: u64, size: u64, flags: u64) -> Result<i64, i64> {
     if size != 8 {
         return Err(err::EINVAL);
     }
     let set = native_mask(get_user(set)?);
     // SAFETY: the kernel reads the set.
-    Ok(unsafe { sys!(nr::SIGNALFD4, fd, &raw const set, 8, flags) })
+    Ok(unsafe { sys!(number, fd, &raw const set, 8, flags) })
 }
 
 /// Copies what the supervisor left at the start of the data, as many bytes as `out[0]` says, at most `max`.

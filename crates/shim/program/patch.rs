@@ -39,11 +39,14 @@ use crate::sys::{
 use crate::uaccess::get_user;
 
 /// After how many traps a site is rewritten; 0: never. Set at the start, cleared when rewriting turns out to be impossible.
+#[unsafe(link_section = ".bss.A0")]
 static AFTER: AtomicU32 = AtomicU32::new(0);
 /// Threads set the base of `gs`. For the life of the image: sites that are rewritten stay so when [`AFTER`] is cleared, and a thread
 /// that did not set it would work on its maker's area.
+#[unsafe(link_section = ".bss.A0")]
 static SETS_GS: AtomicBool = AtomicBool::new(false);
 /// Only one thread rewrites at a time; others leave it.
+#[unsafe(link_section = ".bss.A0")]
 static BUSY: Lock = Lock::new();
 
 const PAGE: u64 = 4096;
@@ -67,6 +70,7 @@ struct Page {
 }
 
 static TABLE: [Page; PAGES] = [const { Page { at: AtomicU64::new(0), used: AtomicU64::new(0) } }; PAGES];
+#[unsafe(link_section = ".bss.A0")]
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// What one thread knows of the sites that trap: the low half of the address behind each, and how often it has trapped.
@@ -117,6 +121,11 @@ pub fn in_trampoline(rip: u64) -> bool {
 /// Serves a call that came by a trampoline. False: it needs a signal frame.
 pub extern "C" fn patched_call(call: &mut Patched) -> bool {
     let area = Area::current();
+    if !crate::seccomp::always_allows(call.number) {
+        // The host kernel judges it first.
+        return false;
+    }
+    crate::seccomp::claim(area, call.number, &call.args, call.back);
     area.patched.set(true);
     let result = crate::trap::without_frame(area, call.number, &call.args);
     crate::written::acknowledge(area);
@@ -158,7 +167,10 @@ pub fn without_area(context: &mut UContext) -> bool {
 /// Takes note of a trap, and rewrites its site when it has been the one too many.
 pub fn trapped(area: &Area, context: &UContext, number: u64) {
     let after = AFTER.load(Ordering::Relaxed);
-    if after == 0 || area.traps.count(context.mcontext.rip) != after || !crate::trap::needs_no_frame(number) {
+    if after == 0 || area.traps.count(context.mcontext.rip) != after
+        || !crate::trap::needs_no_frame(number)
+        || !crate::seccomp::always_allows(number)
+    {
         return;
     }
     let Some(_guard) = BUSY.try_lock() else { return };

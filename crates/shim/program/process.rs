@@ -21,6 +21,7 @@ const UNSHARE_NATIVE: u64 = 0x400;
 const SIGEV_THREAD_ID: i32 = 4;
 /// What the supervisor sees of the memory an `ioctl(2)` points to.
 const IOCTL_WINDOW: u64 = 64;
+const PR_SET_SECCOMP: u32 = 22;
 /// `out[0]` of a `prctl(2)` reply: store `out[1]`, an int, where the second argument points.
 const PRCTL_STORE: u64 = 1;
 /// `out[0]` of a `prctl(2)` reply: make the call natively too.
@@ -123,6 +124,9 @@ pub fn ioctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 
 /// `prctl(2)` options that the model keeps.
 pub fn prctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    if args[0] as u32 == PR_SET_SECCOMP {
+        return crate::seccomp::prctl_set_seccomp(area, args[1], args[2]);
+    }
     let ret = request(area, nr::PRCTL as u32, args);
     if ret >= 0 {
         match out(area, 0) {

@@ -143,6 +143,12 @@ pub fn translate_info(area: &Area, info: &mut SigInfo) {
     }
 }
 
+/// Lets the guest handle a signal that its own call has raised.
+pub fn deliver_here(area: &Area, context: &mut UContext, info: &SigInfo) {
+    let mask = context.sigmask;
+    deliver(area, context, info, mask, mask);
+}
+
 /// Lets the guest handle a signal: `mask` is in force while the handler runs (with what the handler adds), `restored` after it.
 fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, restored: u64) {
     let signal = info.signo();
@@ -180,8 +186,10 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
     let mut frame = RtSigFrame { pretcode: action.restorer, uc: *context, info };
     frame.uc.link = 0;
     frame.uc.stack = altstack;
-    frame.uc.sigmask = restored & !SIGSYS_BIT;
-    frame.uc.mcontext.oldmask = restored & !SIGSYS_BIT;
+    // SIGSYS is never blocked natively, but the guest believes so.
+    let shown = restored & !SIGSYS_BIT | if area.blocks_sigsys.get() { SIGSYS_BIT } else { 0 };
+    frame.uc.sigmask = shown;
+    frame.uc.mcontext.oldmask = shown;
     frame.uc.mcontext.fpstate = if fp_size == 0 { 0 } else { fp };
     // SAFETY: the state has this size; the frame is a local.
     let written = unsafe {
@@ -208,6 +216,9 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
     // SAFETY: the state is the kernel's.
     unsafe { clear_fpstate(native_fp) };
     let own = if action.flags & SA_NODEFER == 0 { 1 << (signal - 1) } else { 0 };
+    if (action.mask | own) & SIGSYS_BIT != 0 {
+        area.blocks_sigsys.set(true);
+    }
     context.sigmask = (mask | action.mask | own) & !(SIGSYS_BIT | UNBLOCKABLE);
 }
 
@@ -262,6 +273,7 @@ fn restore(area: &Area, context: &mut UContext) -> Result<(), i64> {
     context.mcontext.fs = old.fs;
     context.mcontext.ss = old.ss;
     context.sigmask = guest.sigmask & !(SIGSYS_BIT | UNBLOCKABLE);
+    area.blocks_sigsys.set(guest.sigmask & SIGSYS_BIT != 0);
     let _ = set_altstack(area, &guest.stack, context.mcontext.rsp);
     Ok(())
 }

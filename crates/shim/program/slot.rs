@@ -4,8 +4,8 @@ use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nomina_abi::{
-    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given,
-    NOTES_BORN, NOTES_REAPED, SLOT_SIZE, Slot,
+    CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, CLAIM, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given,
+    NOTES_BORN, NOTES_REAPED, SLOT_SIZE, SLOTS_OFFSET, Slot,
     op, reply,
 };
 
@@ -60,7 +60,7 @@ fn never_receives(number: u32) -> bool {
         4..=6 | 21 | 39 | 51 | 52 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
         | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN | op::TEXT
-        | op::MARKED)
+        | op::MARKED | op::SECCOMP_JUDGE)
 }
 
 fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {
@@ -138,6 +138,11 @@ fn post(area: &Area, slot: *mut Slot, number: u32, args: &[u64; 6]) -> i64 {
         write_volatile(&raw mut (*slot).nr, number);
         write_volatile(&raw mut (*slot).args, *args);
         write_volatile(&raw mut (*slot).ret, area.mask.get() as i64);
+        if area.claimed.get() {
+            let [call, words @ ..] = area.claim.get();
+            write_volatile(&raw mut (*slot).flags, CLAIM | call as u32);
+            write_volatile(&raw mut (*slot).out, words);
+        }
         let channel = AtomicU32::from_ptr((&raw mut (*slot).channel).cast());
         let state = channel.load(Ordering::Acquire);
         let watched = state == CHANNEL_WATCHED || state == CHANNEL_DONE_WATCHED;
@@ -196,7 +201,7 @@ const MAX_GIVEN: u32 = 8;
 /// Sends the supervisor a descriptor that the request in `slot` names; only word of it, if there is none of that number.
 #[cold]
 fn give(slot: *mut Slot, fd: i32) -> i64 {
-    let index = (slot as u64 - REGION.load(Ordering::Relaxed)) / SLOT_SIZE as u64;
+    let index = (slot as u64 - REGION.load(Ordering::Relaxed) - SLOTS_OFFSET as u64) / SLOT_SIZE as u64;
     let mut given = Given { slot: index as u32, fd };
     let mut iov = IoVec { base: (&raw mut given).cast(), len: size_of::<Given>() };
     let mut control = Control { len: 20, level: SOL_SOCKET, kind: SCM_RIGHTS, fds: [fd; MAX_FDS] };
@@ -222,6 +227,10 @@ fn give(slot: *mut Slot, fd: i32) -> i64 {
 
 /// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
 fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
+    if !never_receives(number) {
+        // What waits on the socket comes before what the reply brings.
+        crate::ahead::end();
+    }
     ready(area);
     let slot = area.slot.get();
     let _guard = socket_lock(area, number);

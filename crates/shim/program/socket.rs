@@ -21,10 +21,10 @@ pub fn restartable(ret: i64) -> i64 {
 }
 
 /// `accept(2)` and `accept4(2)` with an address: the host accepts, the supervisor knows the peer's name.
-pub fn accept(area: &Area, args: &[u64; 6], flags: u64) -> Result<i64, i64> {
+pub fn accept(area: &Area, number: u64, args: &[u64; 6], flags: u64) -> Result<i64, i64> {
     let [socket, address, len, ..] = *args;
     let call = [socket, 0, 0, flags, 0, 0];
-    let accepted = restartable(window(area, area.guest_mask(), nr::ACCEPT4, call));
+    let accepted = restartable(window(area, area.guest_mask(), number, call));
     if accepted < 0 || address == 0 {
         return Ok(accepted);
     }

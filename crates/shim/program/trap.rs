@@ -7,7 +7,8 @@ use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, signal, slot, socket, wait, written,
+    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, seccomp, signal, slot, socket, wait,
+    written,
 };
 
 /// `si_code` of a SIGSYS that the filter raised.
@@ -44,14 +45,25 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     }
     signal::open_faults(context);
     let number = info.syscall() as u32 as u64;
+    if !seccomp::is_ours(info) {
+        seccomp::trapped(area, context, info);
+        return area.note_mask(context.sigmask);
+    }
+    let registers = &context.mcontext;
+    let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+    seccomp::claim(area, number, &args, registers.rip);
     if area.has_result.replace(false) {
         signal::finish(area, context, number, area.patched_frame().result);
+    } else if area.claimed.get()
+        && let Some(denied) = seccomp::denied(area, context, number)
+    {
+        if let seccomp::Denied::With(result) = denied {
+            signal::finish(area, context, number, result);
+        }
     } else if number == nr::RT_SIGRETURN {
         signal::rt_sigreturn(area, context);
     } else {
         patch::trapped(area, context, number);
-        let registers = &context.mcontext;
-        let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
         let result = match generic_kinds(number) {
             Some(kinds) => marshal::generic(area, number, kinds, &args),
             None => special(area, context, number, &args),
@@ -127,8 +139,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::RT_SIGSUSPEND => masked::rt_sigsuspend(area, context, a, b),
         nr::RT_SIGTIMEDWAIT => masked::rt_sigtimedwait(area, args),
         nr::RT_SIGPENDING => masked::rt_sigpending(context, a, b),
-        nr::SIGNALFD => masked::signalfd(a, b, c, 0),
-        nr::SIGNALFD4 => masked::signalfd(a, b, c, d),
+        nr::SIGNALFD => masked::signalfd(number, a, b, c, 0),
+        nr::SIGNALFD4 => masked::signalfd(number, a, b, c, d),
         nr::PPOLL => masked::with_mask(area, context, number, args, 3),
         nr::EPOLL_CTL => poll::epoll_ctl(area, args),
         nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => masked::with_mask(area, context, number, args, 4),
@@ -157,8 +169,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::GETRLIMIT => fd::prlimit(area, 0, a, 0, b),
         nr::SETRLIMIT => fd::prlimit(area, 0, a, b, 0),
         nr::PRLIMIT64 => fd::prlimit(area, a, b, c, d),
-        nr::ACCEPT => socket::accept(area, args, 0),
-        nr::ACCEPT4 => socket::accept(area, args, d),
+        nr::ACCEPT => socket::accept(area, number, args, 0),
+        nr::ACCEPT4 => socket::accept(area, number, args, d),
         nr::RECVFROM => message::recvfrom(area, args),
         nr::SENDTO => message::sendto(area, args),
         nr::SENDMSG => message::sendmsg(area, a, b, c),
@@ -184,6 +196,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::SETPGID => Ok(process::setpgid(area, a, b)),
         nr::IOCTL => process::ioctl(area, args),
         nr::PRCTL => process::prctl(area, args),
+        nr::SECCOMP => seccomp::seccomp(area, a, b, c),
         nr::TIMER_CREATE => process::timer_create(area, args),
         // The supervisor knows what the shim does not.
         _ => Ok(slot::request(area, number as u32, args)),

@@ -74,6 +74,10 @@ impl Node {
         Some(to)
     }
 
+    pub(crate) fn has_path_of(self: &Arc<Node>, host: &[u8]) -> bool {
+        self.tree_of(host).is_some()
+    }
+
     pub(crate) fn path_of(self: &Arc<Node>, host: &[u8]) -> Option<Vec<u8>> {
         match self.tree_of(host)? {
             // The upper tree has the shape of the overlay, and the host says " (deleted)" itself.

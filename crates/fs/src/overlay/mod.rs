@@ -331,6 +331,9 @@ impl SuperBlock for OverlaySb {
     fn path_of_host(&self, host: &[u8]) -> Option<Vec<u8>> {
         self.root.path_of(host)
     }
+    fn has_host_path(&self, host: &[u8]) -> bool {
+        self.root.has_path_of(host)
+    }
 
     fn as_any(&self) -> &dyn Any {
         self

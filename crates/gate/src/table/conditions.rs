@@ -104,6 +104,10 @@ pub(super) const UNSHARE: &[Test] = &[Test::Masked(0, !0x4_0600, ZERO)];
 /// `execveat(2)` of a descriptor.
 pub(super) const EXECVEAT: &[Test] = &[Test::In(4, named![AT_EMPTY_PATH = 0x1000])];
 
+/// `seccomp(2)` that installs a filter, without a listener: `SECCOMP_FILTER_FLAG_TSYNC` 1, `LOG` 2, `SPEC_ALLOW` 4, `TSYNC_ESRCH` 16.
+pub(super) const SECCOMP: &[Test] =
+    &[Test::In(0, named![SECCOMP_SET_MODE_FILTER = 1]), Test::Masked(1, !0x17, ZERO)];
+
 const UNIX: &[Named] = named![AF_UNIX = 1];
 /// Unix sockets that reach a peer only by `connect`, which is trapped. A datagram socket (and `SOCK_RAW`, which is one)
 /// can send to any name with `sendmsg`.

@@ -259,7 +259,6 @@ mod tests {
             "shmat",
             "mq_open",
             "inotify_add_watch",
-            "seccomp",
             "kcmp",
         ];
         for name in never {

@@ -28,7 +28,7 @@ rows! {
     2 open: Trap, PATH;
     3 close: Cases(c::FD), "the hidden descriptors are kept from accident: programs close whatever number they like";
     4 stat: Trap, PATH;
-    5 fstat: Trap, ATTR;
+    5 fstat: ShimOnly, "device, inode number, size and times of a handle held; owner and mode are not the guest's view, which the shim asks for";
     6 lstat: Trap, PATH;
     7 poll: Native, FD;
     8 lseek: Native, FD;
@@ -340,7 +340,7 @@ rows! {
     314 sched_setattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     315 sched_getattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     316 renameat2: Trap, PATH;
-    317 seccomp: Trap, "a guest's filter would see the shim's calls; whether and how it applies is the shim's to decide";
+    317 seccomp: ShimOnlyIf(c::SECCOMP), "one more filter takes rights from the caller and gives none; the shim puts its own calls before the guest's program";
     318 getrandom: Native, "numbers about the machine, not about anything on it";
     319 memfd_create: Native, "anonymous memory behind a descriptor; executable only through execve, which is trapped";
     320 kexec_file_load: Refused(Errno::EPERM), "loads or removes kernel code";

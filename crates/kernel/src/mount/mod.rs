@@ -53,8 +53,8 @@ pub use proc_mounts::{ProcMounts, show_mountinfo, show_mounts, show_mountstats};
 pub use setattr::{MountKattr, mount_setattr};
 pub use statmount::{LSMT_ROOT, ListMount, MountView, StatMount, listmount, statmount};
 pub use tree::{
-    MountPropagation, bind_mount, change_propagation, do_add_mount, do_mount, move_mount, move_mount_beneath,
-    pivot_root, remount_flags, set_group,
+    IsAdmin, MountPropagation, bind_mount, change_propagation, do_add_mount, do_mount, move_mount,
+    move_mount_beneath, pivot_root, remount_flags, set_group,
 };
 pub use umount::{UmountFlags, umount};
 pub(crate) use umount::{detach_mounts, is_local_mountpoint};

@@ -11,6 +11,7 @@ use super::propagate::propagation_would_overmount;
 use super::umount::{UmountTree, umount_tree};
 use super::{MntNamespace, Mount, MountFlags, NamespaceLock};
 use crate::errno::{Errno, Result};
+use crate::user_namespace::UserNamespace;
 use crate::vfs::d_path::path_is_under;
 use crate::vfs::{ActiveSuper, Path};
 
@@ -156,14 +157,14 @@ pub fn remount_flags(ns: &Arc<MntNamespace>, path: &Path, flags: MountFlags) -> 
     Ok(())
 }
 
-/// `may_change_propagation`: `EINVAL` for a mount in no namespace, `EPERM` where the caller's capabilities do not reach:
-/// where the owner of its namespace is neither that of the caller's nor below it.
-pub(super) fn may_change_propagation(ns: &MntNamespace, mount: &Mount) -> Result<()> {
+/// Whether the caller has `CAP_SYS_ADMIN` in a user namespace.
+pub type IsAdmin<'a> = &'a dyn Fn(&Arc<UserNamespace>) -> bool;
+
+/// `may_change_propagation`: `EINVAL` for a mount in no namespace, `EPERM` without `CAP_SYS_ADMIN` in the owner of its
+/// namespace.
+fn may_change_propagation(mount: &Mount, is_admin: IsAdmin<'_>) -> Result<()> {
     let of_mount = mount.ns().ok_or(Errno::EINVAL)?;
-    match (of_mount.user_ns(), ns.user_ns()) {
-        (Some(owner), Some(own)) if !owner.is_in(own) => Err(Errno::EPERM),
-        _ => Ok(()),
-    }
+    if of_mount.user_ns().is_none_or(is_admin) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// `mount --make-…`, with `recurse` of all mounts below as well: `do_change_type`. Also for a mount of another namespace.
@@ -171,6 +172,7 @@ pub(super) fn may_change_propagation(ns: &MntNamespace, mount: &Mount) -> Result
 /// `EINVAL`: not the root of a mount, or an unmounted one. `EPERM`: a mount in a namespace of a more privileged owner.
 pub fn change_propagation(
     ns: &Arc<MntNamespace>,
+    is_admin: IsAdmin<'_>,
     path: &Path,
     kind: MountPropagation,
     recurse: bool,
@@ -179,7 +181,7 @@ pub fn change_propagation(
     if !is_mount_root(path) {
         return Err(Errno::EINVAL);
     }
-    may_change_propagation(ns, &path.mnt)?;
+    may_change_propagation(&path.mnt, is_admin)?;
     if kind == MountPropagation::Shared {
         lock.pnodes.invent_group_ids(&path.mnt, recurse);
     }
@@ -253,10 +255,10 @@ fn do_move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path, beneath: bool) 
 ///
 /// `EINVAL`: one is not the root of a mount, or unmounted; another file system, or less of it; a locked mount in `from`
 /// that `to` would uncover; `to` is not private, or `from` is. `EPERM` as [`change_propagation`].
-pub fn set_group(ns: &Arc<MntNamespace>, from: &Path, to: &Path) -> Result<()> {
+pub fn set_group(ns: &Arc<MntNamespace>, is_admin: IsAdmin<'_>, from: &Path, to: &Path) -> Result<()> {
     let mut lock = ns.table().namespace_lock();
-    may_change_propagation(ns, &from.mnt)?;
-    may_change_propagation(ns, &to.mnt)?;
+    may_change_propagation(&from.mnt, is_admin)?;
+    may_change_propagation(&to.mnt, is_admin)?;
     let pnodes = &lock.pnodes;
     let below_from = Path { mnt: from.mnt.clone(), dentry: to.mnt.root.clone() };
     if !is_mount_root(from)

@@ -7,6 +7,7 @@ mod exit;
 mod fork;
 mod pgrp_signal;
 mod random;
+mod seccomp;
 mod setns;
 mod unshare;
 

@@ -209,6 +209,10 @@ pub trait SuperBlock: Send + Sync {
     fn path_of_host(&self, _host: &[u8]) -> Option<Vec<u8>> {
         None
     }
+    /// Whether [`SuperBlock::path_of_host`] knows one, where that is cheaper to tell.
+    fn has_host_path(&self, host: &[u8]) -> bool {
+        self.path_of_host(host).is_some()
+    }
     /// For downcasts inside a file system (rename and link between its own inodes).
     fn as_any(&self) -> &dyn Any;
 }
@@ -224,6 +228,10 @@ pub trait Inode: Send + Sync {
     }
     /// Type bits of the mode, without a host call.
     fn file_type(&self) -> u32;
+    /// Whether attributes change only by calls on this file system, and not by what is done with open handles.
+    fn is_stable(&self) -> bool {
+        false
+    }
     /// For downcasts inside a file system.
     fn as_any(&self) -> &dyn Any;
     /// The namespace that this file of nsfs stands for: `get_proc_ns`.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
+use nomina::inspector::runtime_dir::RuntimeDir;
 use nomina_gate::probe::{Finding, Status, probe, worst};
 use serde::Serialize;
 
@@ -27,7 +28,8 @@ struct Report<'f> {
 
 /// Probes and prints.
 pub fn doctor(args: &DoctorArgs) -> Result<u8, Failure> {
-    let findings = probe();
+    let mut findings = probe();
+    findings.push(runtime_dir());
     if args.json {
         let mut out = io::stdout().lock();
         let report = Report { usable: usable(&findings), verdict: verdict(&findings), findings: &findings };
@@ -37,6 +39,25 @@ pub fn doctor(args: &DoctorArgs) -> Result<u8, Failure> {
         write_table(&findings, anstream::stdout().lock())?;
     }
     Ok(u8::from(!usable(&findings)))
+}
+
+/// Whether sandboxes are found by `nomina ps` and its like.
+fn runtime_dir() -> Finding {
+    let meaning = "running sandboxes are found there by nomina ps, ns, exec and kill".into();
+    let name = "runtime directory".into();
+    match RuntimeDir::create() {
+        Ok(dir) => {
+            let value = dir.path().display().to_string();
+            Finding { name, value, status: Status::Ok, meaning, advice: String::new() }
+        }
+        Err(error) => Finding {
+            name,
+            value: "none can be used".into(),
+            status: Status::Degraded,
+            meaning,
+            advice: error.to_string(),
+        },
+    }
 }
 
 fn word(status: Status) -> (&'static str, Style) {

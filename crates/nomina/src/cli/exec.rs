@@ -11,7 +11,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Args, ValueHint};
 use nomina::inspector::protocol::Bytes;
 use nomina::inspector::{ExecEvent, ExecRequest, Process, find};
-use nomina::sandbox::{EnvChange, ExitStatus, User};
+use nomina::sandbox::{EnvChange, ExitStatus};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Failure;
@@ -27,7 +27,7 @@ Examples:
       Input, output and errors are passed through.
   nomina exec --pid 17 web sh
       In the namespaces and as the user of process 17 (its number inside), which may be in nested ones.
-  nomina exec -u 33 -e DEBUG=1 web ./check
+  nomina exec -u www-data -e DEBUG=1 web ./check
 
 The program gets the variables that the sandbox's first program was given, and starts in the working directory of the process
 whose namespaces it enters. It has no parent inside (number 0) and ends with the sandbox at the latest. Killing `nomina exec`
@@ -51,12 +51,12 @@ pub struct ExecArgs {
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<PathBuf>,
 
-    /// Be this user and group, in numbers (default: the user of the process whose namespaces are entered)
-    #[arg(short, long, value_name = "UID[:GID]")]
-    user: Option<User>,
+    /// Be this user, by number or by name inside, and this group (default: the user of the process whose namespaces are entered)
+    #[arg(short, long, value_name = "USER[:GID]", value_parser = parse_user)]
+    user: Option<Who>,
 
     /// Enter the namespaces of this process, by its number inside (default: those of the first one)
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(short, long, value_name = "PID", value_parser = super::kill::parse_pid)]
     pid: Option<i32>,
 
     /// Give it a terminal (default: when standard input and output are one)
@@ -84,6 +84,31 @@ fn env_parser() -> ValueParser {
     ValueParser::new(OsStringValueParser::new().try_map(|text| EnvChange::parse(&text)))
 }
 
+/// A user inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Who {
+    uid: Option<u32>,
+    name: Option<String>,
+    gid: Option<u32>,
+}
+
+/// Reads `USER[:GID]`.
+fn parse_user(text: &str) -> Result<Who, String> {
+    let number = |text: &str| text.parse().ok().filter(|id| *id != u32::MAX);
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let gid = group.map(|group| number(group).ok_or("the group must be a number")).transpose()?;
+    match number(user) {
+        Some(uid) => Ok(Who { uid: Some(uid), name: None, gid }),
+        None if !user.is_empty() && !user.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok(Who { uid: None, name: Some(user.to_owned()), gid })
+        }
+        None => Err("not a user; give a number from 0 to 4294967294 or a name".into()),
+    }
+}
+
 impl ExecArgs {
     fn request(&self, tty: bool) -> ExecRequest {
         let bytes = |text: &std::ffi::OsStr| Bytes::from(text.as_bytes());
@@ -104,8 +129,9 @@ impl ExecArgs {
             env,
             clear_env: self.clear_env,
             workdir: self.workdir.as_ref().map(|dir| bytes(dir.as_os_str())),
-            user: self.user.map(|user| user.uid),
-            group: self.user.and_then(|user| user.gid),
+            user: self.user.as_ref().and_then(|user| user.uid),
+            user_name: self.user.as_ref().and_then(|user| Some(bytes(user.name.as_deref()?.as_ref()))),
+            group: self.user.as_ref().and_then(|user| user.gid),
             pid: self.pid,
             tty,
         }
@@ -182,6 +208,16 @@ mod tests {
         let request = args.request(true);
         assert_eq!((request.user, request.group, request.tty), (Some(5), Some(6), true));
         assert_eq!(parse(&["web", "--", "--odd"]).unwrap().command, ["--odd"]);
+    }
+
+    #[test]
+    fn a_user_is_a_number_or_a_name() {
+        let who = |uid, name: Option<&str>, gid| Ok(Who { uid, name: name.map(str::to_owned), gid });
+        assert_eq!(parse_user("5"), who(Some(5), None, None));
+        assert_eq!(parse_user("www-data:7"), who(None, Some("www-data"), Some(7)));
+        for text in ["", ":5", "4294967295", "a:b"] {
+            assert!(parse_user(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `nomina kill`: signals from outside, and the end of a sandbox.
 
+use std::ffi::OsString;
+
 use anstream::eprintln;
 use clap::Args;
 use nomina::inspector::{KillRequest, find};
@@ -10,7 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   nomina kill web
       End the sandbox: its first program gets SIGKILL, and everything in it ends with that.
-  nomina kill -s TERM web
+  nomina kill -TERM web
       Ask its first program to end. As on Linux, a first program without a handler for the signal ignores it.
   nomina kill web 17
       End one process; 17 is its number inside, as `nomina ps` shows it.
@@ -23,7 +25,8 @@ Exit code: 0 when it was sent, 125 when it was not.";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct KillArgs {
-    /// The signal: a name (TERM, SIGTERM, RTMIN+1) or a number; 0 only asks whether the process is there
+    /// The signal: a name (TERM, SIGTERM, RTMIN+1) or a number; 0 only asks whether the process is there. `-9` and `-TERM` are
+    /// understood as well
     #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = parse_signal)]
     signal: i32,
 
@@ -36,7 +39,7 @@ pub struct KillArgs {
     sandbox: String,
 
     /// Processes by their numbers inside (default: the first one, whose end ends the sandbox)
-    #[arg(value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(value_name = "PID", value_parser = parse_pid)]
     pids: Vec<i32>,
 }
 
@@ -69,6 +72,27 @@ fn parse_signal(text: &str) -> Result<i32, String> {
         .ok_or_else(|| "no such signal; give a name as `kill -l` lists them, or a number from 0 to 64".into())
 }
 
+/// Reads the number of a process inside.
+pub fn parse_pid(text: &str) -> Result<i32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "not the number of a process; `nomina ps` shows them in the column PID".into())
+}
+
+/// `-9` and `-TERM` as `kill(1)` has them, in the form that options are defined in.
+pub fn short_signals(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    if args.get(1).is_none_or(|command| command != "kill") {
+        return args;
+    }
+    for arg in args.iter_mut().skip(2).take_while(|arg| *arg != "--") {
+        let signal = arg.to_str().and_then(|text| text.strip_prefix('-')).map(str::to_owned);
+        if let Some(signal) = signal.filter(|signal| parse_signal(signal).is_ok()) {
+            *arg = format!("--signal={signal}").into();
+        }
+    }
+    args
+}
+
 /// Sends.
 pub fn kill(args: &KillArgs) -> Result<u8, Failure> {
     let request = KillRequest { signal: args.signal, pids: args.pids.clone(), all: args.all };
@@ -83,6 +107,16 @@ pub fn kill(args: &KillArgs) -> Result<u8, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_short_form_of_a_signal_is_an_option_of_kill_only() {
+        let short = |words: &[&str]| short_signals(words.iter().map(OsString::from));
+        assert_eq!(short(&["nomina", "kill", "-9", "x"]), ["nomina", "kill", "--signal=9", "x"]);
+        assert_eq!(short(&["nomina", "kill", "-sigterm", "x"])[2], "--signal=sigterm");
+        for words in [&["nomina", "kill", "-s", "TERM", "-a", "x"][..], &["nomina", "run", "-9"]] {
+            assert_eq!(short(words), words);
+        }
+    }
 
     #[test]
     fn signals_are_read_as_kill_reads_them() {

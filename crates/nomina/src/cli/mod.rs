@@ -14,6 +14,7 @@ mod table;
 mod terminal;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::eprintln;
@@ -70,6 +71,14 @@ pub enum Failure {
     /// Writing the answer failed.
     #[error("output: {0}; check where it is written to")]
     Output(#[from] io::Error),
+    /// A file that was to be written.
+    #[error("{}: {error}; choose a file that can be written", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be.
+        error: io::Error,
+    },
     /// A name that is not a system call's.
     #[error("system call {0}: not known; `nomina syscalls` lists all of them")]
     UnknownSyscall(String),
@@ -82,7 +91,7 @@ impl Failure {
             Self::Inspect(error) => error.exit_code(),
             // Whoever reads has seen enough: `nomina syscalls | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Output(_) | Self::Terminal(_) | Self::UnknownSyscall(_) => OWN_ERROR,
+            Self::Output(_) | Self::File { .. } | Self::Terminal(_) | Self::UnknownSyscall(_) => OWN_ERROR,
         }
     }
 }
@@ -114,7 +123,7 @@ fn usage(error: &clap::Error) -> Option<String> {
 
 /// Parses the arguments, does the work, prints the error if there is one.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(kill::short_signals(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // `--help` and `--version` are errors to clap, but they go to standard output and are none.

@@ -56,7 +56,7 @@ pub fn ns(args: &NsArgs) -> Result<u8, Failure> {
         if file.as_os_str() == "-" {
             io::stdout().write_all(svg.as_bytes())?;
         } else {
-            std::fs::write(file, svg)?;
+            std::fs::write(file, svg).map_err(|error| Failure::File { path: file.clone(), error })?;
         }
         return Ok(0);
     }
@@ -73,6 +73,9 @@ pub fn ns(args: &NsArgs) -> Result<u8, Failure> {
         serde_json::to_writer_pretty(&mut out, &views).map_err(io::Error::from)?;
         writeln!(out)?;
         return Ok(0);
+    }
+    if views.is_empty() {
+        super::ps::note_none();
     }
     for (index, view) in views.iter().enumerate() {
         if index > 0 {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anstream::eprintln;
 use clap::Args;
 use nomina::inspector::view::{ProcessView, ThreadView, View};
-use nomina::inspector::{Found, InspectError, find, list};
+use nomina::inspector::{Found, InspectError, find, list, runtime_dir};
 use serde::Serialize;
 
 use super::Failure;
@@ -92,9 +92,18 @@ pub fn ps(args: &PsArgs) -> Result<u8, Failure> {
         serde_json::to_writer_pretty(&mut out, &rows).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
+        if found.is_empty() {
+            note_none();
+        }
         write_table(&views, &rows, &mut out)?;
     }
     Ok(code)
+}
+
+/// Says, to the person, that there is nothing to show, and where it was looked for.
+pub fn note_none() {
+    let places: Vec<String> = runtime_dir::candidates().iter().map(|dir| dir.display().to_string()).collect();
+    eprintln!("nomina: no sandbox of yours is running (looked for in {})", places.join(", "));
 }
 
 /// The processes of a sandbox, children behind their parents.

@@ -57,11 +57,25 @@ impl Table {
             }
             line.trim_end().to_owned()
         };
+        // On a terminal a row is a line; elsewhere nothing is cut.
+        let most = rustix::termios::isatty(io::stdout())
+            .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
+            .flatten()
+            .map_or(usize::MAX, |size| size.ws_col.max(40).into());
+        let line = |cells: &[String]| cut(line(cells), most);
         let bold = Style::new().bold();
         let titles: Vec<String> = self.headings.iter().map(|heading| title(heading)).collect();
         writeln!(out, "{bold}{}{bold:#}", line(&titles))?;
         self.rows.iter().try_for_each(|row| writeln!(out, "{}", line(row)))
     }
+}
+
+/// Text of at most `most` characters.
+fn cut(text: String, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text;
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub struct ExecRequest {
     pub workdir: Option<Bytes>,
     /// User, as the entered user namespace numbers them; default: who the entered process is.
     pub user: Option<u32>,
+    /// The same by its name in the sandbox's `/etc/passwd`.
+    pub user_name: Option<Bytes>,
     /// Group; default: the primary one of the user by the sandbox's `/etc/passwd`, else the user's number.
     pub group: Option<u32>,
     /// Whose namespaces to enter, by its number in the sandbox's first pid namespace; default: the init's.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub struct User {
     /// Login name.
     pub name: OsString,
+    /// Number.
+    pub uid: u32,
     /// Primary group.
     pub gid: u32,
     /// Home directory.
@@ -24,18 +26,26 @@ fn number(field: &[u8]) -> Option<u32> {
 impl User {
     /// The first line for `uid` in `text`.
     pub fn find(text: &[u8], uid: u32) -> Option<User> {
-        text.split(|byte| *byte == b'\n').find_map(|line| {
-            let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
-            let &[name, _password, id, gid, _gecos, home, shell] = fields.as_slice() else { return None };
-            if name.is_empty() || number(id)? != uid {
-                return None;
-            }
-            Some(User {
-                name: OsStr::from_bytes(name).to_owned(),
-                gid: number(gid)?,
-                home: OsStr::from_bytes(home).into(),
-                shell: OsStr::from_bytes(shell).into(),
-            })
+        text.split(|byte| *byte == b'\n').filter_map(User::parse).find(|user| user.uid == uid)
+    }
+
+    /// The first line for the login name `name` in `text`.
+    pub fn find_name(text: &[u8], name: &OsStr) -> Option<User> {
+        text.split(|byte| *byte == b'\n').filter_map(User::parse).find(|user| user.name == name)
+    }
+
+    fn parse(line: &[u8]) -> Option<User> {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        let &[name, _password, uid, gid, _gecos, home, shell] = fields.as_slice() else { return None };
+        if name.is_empty() {
+            return None;
+        }
+        Some(User {
+            name: OsStr::from_bytes(name).to_owned(),
+            uid: number(uid)?,
+            gid: number(gid)?,
+            home: OsStr::from_bytes(home).into(),
+            shell: OsStr::from_bytes(shell).into(),
         })
     }
 }

@@ -500,12 +500,15 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         watcher: watcher::Watcher::default(),
         renamed: Mutex::default(),
         spares: spares::Spares::default(),
+        ahead: Arc::default(),
+        programs: Default::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
         first_pid_ns: OnceLock::from(first_pid_ns.clone()),
         max_threads,
         ending: AtomicBool::new(false),
         patch_after: plan.patch_after,
+        seccomp: Default::default(),
         started: Instant::now(),
     });
     if plan.stats {
@@ -540,7 +543,9 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         hint: AtomicI32::new(0),
         made_ns: 0,
         made: Mutex::default(),
+        loading: Mutex::default(),
         pace: Default::default(),
+        observed: Mutex::default(),
     });
     server.guests.expect(thread.clone());
     Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })

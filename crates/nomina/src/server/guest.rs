@@ -194,8 +194,12 @@ pub struct GuestThread {
     pub made_ns: u64,
     /// Children whose host pids have not been read from the notes yet.
     pub made: Mutex<Vec<(i32, Weak<GuestThread>)>>,
+    /// A seccomp filter that it is bringing.
+    pub loading: Mutex<Option<super::sys::seccomp::Loading>>,
     /// Pace of its requests, for the choice between notification and spinning.
     pub pace: super::watcher::Pace,
+    /// What its image asks first.
+    pub observed: Mutex<Option<super::ahead::Observed>>,
 }
 
 impl GuestFiles {

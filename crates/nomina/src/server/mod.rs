@@ -7,6 +7,7 @@
 //! Locks, outermost first: the kernel model; a task's `fs_struct`; the tables of guests and handles. File system calls
 //! are made with none of them held.
 
+pub mod ahead;
 pub mod arch;
 pub mod cgroup;
 pub mod context;
@@ -133,6 +134,10 @@ pub struct Server {
     pub watcher: watcher::Watcher,
     /// Regions and sockets made ahead.
     pub spares: spares::Spares,
+    /// What new images are answered before they ask.
+    pub ahead: Arc<ahead::Ahead>,
+    /// Programs that were executed lately.
+    pub programs: sys::binfmt::Programs,
     /// Counts of requests.
     pub stats: stats::Stats,
     /// The first guest's host process group, which stands for process group 1.
@@ -143,6 +148,8 @@ pub struct Server {
     pub max_threads: usize,
     /// After how many traps guests' call sites are rewritten; 0: never.
     pub patch_after: u32,
+    /// Guests' own system call filters.
+    pub seccomp: sys::seccomp::Filters,
     /// The sandbox is being taken down.
     pub ending: AtomicBool,
     /// Start of the clock for start times.

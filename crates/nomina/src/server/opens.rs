@@ -8,11 +8,11 @@
 //! Where ours differs: descriptors that are on their way in a socket are not seen; device nodes, terminals and proc's
 //! files of the whole machine hold no mount; a file that has been opened by several mounts holds all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use nomina_kernel::errno::{Errno, Result};
@@ -37,6 +37,18 @@ struct Table {
 #[derive(Default)]
 pub struct Opens {
     table: Mutex<Table>,
+    /// Somebody looks at what guests hold.
+    looking: AtomicBool,
+}
+
+/// The right to look at what all guests hold. There is one, since looking takes long where guests hold much: no more than one
+/// worker does so at a time, however many guests ask for it.
+pub struct Look<'a>(&'a AtomicBool);
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Notes below which nothing is sought.
@@ -51,6 +63,11 @@ impl Opens {
             mounts.push(Arc::downgrade(mount));
         }
         table.mounts.len() > table.limit.max(FEW)
+    }
+
+    /// `None`: somebody else is looking.
+    pub fn look(&self) -> Option<Look<'_>> {
+        (!self.looking.swap(true, Ordering::Acquire)).then_some(Look(&self.looking))
     }
 
     fn mounts_of(&self, key: Key) -> Vec<Arc<Mount>> {
@@ -88,7 +105,7 @@ impl Server {
 
     /// Forgets files that nobody holds.
     fn prune_opens(&self) {
-        let mut held = std::collections::HashSet::new();
+        let mut held = HashSet::new();
         self.each_held(|key, _, _| {
             held.insert(key);
         });
@@ -98,47 +115,54 @@ impl Server {
     }
 
     /// The mounts of a file system that native handles and maps of guests hold.
-    pub fn mounts_held(&self, sb: &Arc<ActiveSuper>) -> Vec<Arc<Mount>> {
-        self.find_held(sb, false)
+    pub fn mounts_held(&self, look: &Look<'_>, sb: &Arc<ActiveSuper>) -> Vec<Arc<Mount>> {
+        self.find_held(look, false, |of| Arc::ptr_eq(of, sb))
     }
 
     /// Whether a mount, with `recurse` one below it, may become read-only: `mnt_hold_writers`.
     ///
     /// # Errors
     /// `EBUSY`: a guest has a file open for writing by it.
-    pub fn hold_writers(&self, mount: &Arc<Mount>, recurse: bool) -> Result<()> {
-        let mounts = if recurse { mount.preorder() } else { vec![mount.clone()] };
-        let is_written = |mount: &Arc<Mount>| {
-            !mount.is_readonly()
-                && self.find_held(mount.sb(), true).iter().any(|held| Arc::ptr_eq(held, mount))
-        };
-        if mounts.iter().any(is_written) { Err(Errno::EBUSY) } else { Ok(()) }
+    pub fn hold_writers(&self, look: &Look<'_>, mount: &Arc<Mount>, recurse: bool) -> Result<()> {
+        let mut mounts = if recurse { mount.preorder() } else { vec![mount.clone()] };
+        mounts.retain(|mount| !mount.is_readonly());
+        // One look for all of them.
+        let mounts: HashSet<*const Mount> = mounts.iter().map(Arc::as_ptr).collect();
+        let written = self.find_held(look, true, |_| true);
+        if written.iter().any(|held| mounts.contains(&Arc::as_ptr(held))) {
+            Err(Errno::EBUSY)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a file system may become read-only: `sb_prepare_remount_readonly`.
     ///
     /// # Errors
     /// `EBUSY`: a guest has a file of it open for writing.
-    pub fn hold_all_writers(&self, sb: &Arc<ActiveSuper>) -> Result<()> {
-        if self.find_held(sb, true).is_empty() { Ok(()) } else { Err(Errno::EBUSY) }
+    pub fn hold_all_writers(&self, look: &Look<'_>, sb: &Arc<ActiveSuper>) -> Result<()> {
+        let held = self.find_held(look, true, |of| Arc::ptr_eq(of, sb));
+        if held.is_empty() { Ok(()) } else { Err(Errno::EBUSY) }
     }
 
-    fn find_held(&self, sb: &Arc<ActiveSuper>, only_writers: bool) -> Vec<Arc<Mount>> {
-        let instances = self.instances.all();
-        let mut held: Vec<Arc<Mount>> = Vec::new();
+    /// The mounts of those file systems for which `is_meant` that guests hold.
+    fn find_held(
+        &self,
+        _look: &Look<'_>,
+        only_writers: bool,
+        is_meant: impl Fn(&Arc<ActiveSuper>) -> bool,
+    ) -> Vec<Arc<Mount>> {
+        let mut finder = Finder::new(self.instances.all());
+        let mut held: HashMap<*const Mount, Arc<Mount>> = HashMap::new();
         let mut add = |mount: Arc<Mount>| {
-            if !held.iter().any(|known| Arc::ptr_eq(known, &mount)) {
-                held.push(mount);
-            }
+            held.insert(Arc::as_ptr(&mount), mount);
         };
         self.each_held(|key, name, writes| {
             if only_writers && !writes {
                 return;
             }
-            let of = instances.iter().find(|sb| sb.ops().path_of_host(name).is_some());
-            if !of.is_some_and(|of| Arc::ptr_eq(of, sb)) {
-                return;
-            }
+            let Some(sb) = finder.find(name).filter(|of| is_meant(of)) else { return };
+            let sb = &sb;
             let noted = self.opens.mounts_of(key);
             let noted: Vec<_> = noted.into_iter().filter(|mount| Arc::ptr_eq(mount.sb(), sb)).collect();
             if noted.is_empty() {
@@ -147,13 +171,13 @@ impl Server {
                 noted.into_iter().for_each(&mut add);
             }
         });
-        held
+        held.into_values().collect()
     }
 
     /// Calls `with` for every file that a guest has open or mapped: its key, what the host calls it, and whether it is open for
     /// writing.
     fn each_held(&self, mut with: impl FnMut(Key, &[u8], bool)) {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for thread in self.guests.all() {
             let pid = thread.process.host_pid.load(Ordering::Acquire);
             if pid == 0 || !seen.insert(pid) {
@@ -176,6 +200,33 @@ impl Server {
                 with(key, name, false);
             }
         }
+    }
+}
+
+/// Finds the instances of many files: those of one directory are of one instance, except where the file itself is mounted.
+struct Finder {
+    directories: Vec<Arc<ActiveSuper>>,
+    single_files: Vec<Arc<ActiveSuper>>,
+    known: HashMap<Box<[u8]>, Option<Arc<ActiveSuper>>>,
+}
+
+impl Finder {
+    fn new(instances: Vec<Arc<ActiveSuper>>) -> Finder {
+        let (directories, single_files) = instances.into_iter().partition(|sb| sb.root().is_dir());
+        Finder { directories, single_files, known: HashMap::new() }
+    }
+
+    fn find(&mut self, name: &[u8]) -> Option<Arc<ActiveSuper>> {
+        if let Some(sb) = self.single_files.iter().find(|sb| sb.ops().has_host_path(name)) {
+            return Some(sb.clone());
+        }
+        let end = name.iter().rposition(|&byte| byte == b'/')?;
+        if let Some(known) = self.known.get(&name[..end]) {
+            return known.clone();
+        }
+        let sb = self.directories.iter().find(|sb| sb.ops().has_host_path(name)).cloned();
+        self.known.insert(name[..end].into(), sb.clone());
+        sb
     }
 }
 

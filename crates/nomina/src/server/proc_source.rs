@@ -290,7 +290,7 @@ impl ProcSource for PidNsView {
                 cred.cap_ambient.bits(),
             ],
             no_new_privs: task.no_new_privs(),
-            seccomp: (0, 0),
+            seccomp: (kernel.seccomp(id).mode(), kernel.seccomp(id).filter_count()),
             nstgid: numbers(leader.pid(), ns),
             nspid: numbers(task.pid(), ns),
             nspgid: numbers(signal.pid(PidType::Pgid), ns),

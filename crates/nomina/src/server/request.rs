@@ -14,6 +14,7 @@ use nomina_kernel::errno::{Errno, Result};
 
 use super::Server;
 use super::guest::GuestThread;
+use super::opens::Look;
 
 /// What a service gives back.
 pub enum Reply {
@@ -77,6 +78,8 @@ pub struct Ctx<'a> {
     pub(super) cred: OnceCell<Arc<Cred>>,
     /// Number of a descriptor that the guest has to give before the request can be served.
     pub wanted: Cell<Option<i32>>,
+    /// The request can be served only in a moment.
+    pub(super) busy: Cell<bool>,
 }
 
 impl<'a> Ctx<'a> {
@@ -99,7 +102,19 @@ impl<'a> Ctx<'a> {
             fds: Vec::new(),
             cred: OnceCell::new(),
             wanted: Cell::new(None),
+            busy: Cell::new(false),
         }
+    }
+
+    /// The right to look at what guests hold. Who calls this has done nothing yet.
+    ///
+    /// # Errors
+    /// Somebody else is looking: the caller is asked to come again, whatever becomes of the error.
+    pub fn look(&self) -> Result<Look<'a>> {
+        self.server.opens.look().ok_or_else(|| {
+            self.busy.set(true);
+            Errno::EAGAIN
+        })
     }
 
     /// Argument as C `int`.
@@ -197,6 +212,10 @@ impl<'a> Ctx<'a> {
             return self.slot.reply(&words);
         }
         self.drop_given();
+        let result = match self.busy.get() {
+            true => super::sys::soon().map(Reply::Wait).map_err(host),
+            false => result,
+        };
         let mut words = ReplyWords { out: self.out, ..ReplyWords::default() };
         let mut fds = std::mem::take(&mut self.fds);
         match result {

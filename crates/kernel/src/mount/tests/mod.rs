@@ -69,11 +69,11 @@ impl World {
     }
 
     fn make(&self, name: &str, kind: MountPropagation) {
-        change_propagation(&self.ns, &self.path(name), kind, false).unwrap();
+        change_propagation(&self.ns, &|_| true, &self.path(name), kind, false).unwrap();
     }
 
     fn rmake(&self, name: &str, kind: MountPropagation) {
-        change_propagation(&self.ns, &self.path(name), kind, true).unwrap();
+        change_propagation(&self.ns, &|_| true, &self.path(name), kind, true).unwrap();
     }
 
     /// What mountinfo says about propagation of the topmost mount at `name`, such as `shared:1 master:2`.
@@ -117,7 +117,7 @@ fn mountinfo_has_the_format_of_the_manual() {
     .unwrap();
     mount.sb().set_flags(SuperFlags::RDONLY);
     let bound = world.bind("/a/b", "/c", false).unwrap();
-    change_propagation(&world.ns, &world.path("/c"), MountPropagation::Unbindable, false).unwrap();
+    change_propagation(&world.ns, &|_| true, &world.path("/c"), MountPropagation::Unbindable, false).unwrap();
     let dev = |mount: &Mount| {
         let (major, minor) = proc_mounts::major_minor(mount.sb().ops().dev());
         format!("{major}:{minor}")
@@ -170,7 +170,7 @@ fn a_new_namespace_is_a_copy_that_root_and_pwd_move_into() {
     world.mount("/a");
     world.mkdir("/a/in");
     let below = world.mount("/a/in");
-    change_propagation(&world.ns, &world.path("/a"), MountPropagation::Unbindable, false).unwrap();
+    change_propagation(&world.ns, &|_| true, &world.path("/a"), MountPropagation::Unbindable, false).unwrap();
     world.at.pwd = world.path("/a/in");
     let child = world.unshare(false);
     assert_ne!(child.ns.ino(), world.ns.ino());
@@ -243,9 +243,12 @@ fn mounting_is_refused_as_linux_does() {
     assert_eq!(refused(world.bind("/f", "/a", false)), Errno::ENOTDIR);
     let other = world.unshare(false);
     assert_eq!(refused(mount(&other.path("/a"))), Errno::EINVAL);
-    assert_eq!(change_propagation(&world.ns, &world.at.root, MountPropagation::Private, true), Ok(()));
     assert_eq!(
-        change_propagation(&world.ns, &world.path("/a"), MountPropagation::Private, true),
+        change_propagation(&world.ns, &|_| true, &world.at.root, MountPropagation::Private, true),
+        Ok(())
+    );
+    assert_eq!(
+        change_propagation(&world.ns, &|_| true, &world.path("/a"), MountPropagation::Private, true),
         Err(Errno::EINVAL)
     );
 }
@@ -260,7 +263,8 @@ fn binds_copy_what_is_below_unless_it_is_unbindable() {
     world.mount("/a/x");
     world.mount("/a/y/z");
     world.mkdir("/a/x/deep");
-    change_propagation(&world.ns, &world.path("/a/y/z"), MountPropagation::Unbindable, false).unwrap();
+    change_propagation(&world.ns, &|_| true, &world.path("/a/y/z"), MountPropagation::Unbindable, false)
+        .unwrap();
     world.bind("/a", "/c", true).unwrap();
     assert_eq!(world.places(), ["/", "/a", "/a/x", "/a/y/z", "/c", "/c/x"]);
     assert!(world.exists("/c/x/deep"));

@@ -36,7 +36,7 @@ fn step(rng: &mut Rng, worlds: &mut Vec<World>) {
             let _ = do_mount(&world.ns, ActiveSuper::new(fs, SuperFlags::empty()), &at, MountFlags::empty());
         }
         3..=6 => drop(bind_mount(&world.ns, &from, &at, recurse)),
-        7..=9 => drop(change_propagation(&world.ns, &at, kind, recurse)),
+        7..=9 => drop(change_propagation(&world.ns, &|_| true, &at, kind, recurse)),
         10..=11 => drop(move_mount(&world.ns, &from, &at)),
         12..=16 => {
             drop(from);

@@ -389,7 +389,7 @@ fn a_private_mount_can_join_the_groups_of_a_wider_one() {
         world.bind("/", at, false).unwrap();
     }
     world.bind("/a", "/a", false).unwrap();
-    let join = |from: &str, to: &str| set_group(&world.ns, &world.path(from), &world.path(to));
+    let join = |from: &str, to: &str| set_group(&world.ns, &|_| true, &world.path(from), &world.path(to));
     assert_eq!(join("/c", "/a"), Err(Errno::EINVAL), "both are private");
     world.make("/c", Shared);
     world.bind("/c", "/d", false).unwrap();

@@ -125,7 +125,19 @@ fn start(
         let own = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
         env.extend(identity.env.iter().map(|(key, value)| (own(key), own(value))));
     }
-    let cred = match (request.user, request.group) {
+    let named = match &request.user_name {
+        None => None,
+        Some(name) => {
+            let name = OsStr::from_bytes(name.as_slice());
+            let entry = passwd::User::find_name(&read_inside(&fs, b"/etc/passwd"), name);
+            let unknown = || {
+                let shown = name.to_string_lossy();
+                Refusal::new(format!("user {shown}: not in the sandbox's /etc/passwd; give the number"))
+            };
+            Some(entry.ok_or_else(unknown)?.uid)
+        }
+    };
+    let cred = match (named.or(request.user), request.group) {
         (None, None) => (*target_cred).clone(),
         (user, group) => {
             let uid = user.unwrap_or_else(|| target_cred.show_uid());
@@ -248,11 +260,13 @@ fn newcomer(server: &Arc<Server>, task: TaskId) -> std::io::Result<(Arc<GuestThr
         process: GuestProcess::first(),
         files: Mutex::new(Arc::new(GuestFiles::with_socket(ours))),
         image: Mutex::new(Some(Image::first(AddressSpace::new()?))),
+        observed: Mutex::default(),
         borrowed: Mutex::default(),
         maker: None,
         hint: AtomicI32::new(0),
         made_ns: server.now(),
         made: Mutex::default(),
+        loading: Mutex::default(),
         pace: Default::default(),
     });
     server.guests.expect(thread.clone());

@@ -1,5 +1,6 @@
 //! The services, by subject, and the table from system call number to service.
 
+pub mod binfmt;
 pub mod clone;
 pub mod cred;
 pub mod datagram;
@@ -16,6 +17,7 @@ pub mod namespace;
 pub mod open;
 pub mod poll;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod stat;
@@ -37,6 +39,7 @@ use super::request::{Ctx, Reply};
 
 /// Serves one request. What has no service is `ENOSYS`.
 pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    seccomp::admit(ctx)?;
     match ctx.nr {
         2 => open::open(ctx),
         4 | 6 => stat::stat(ctx),
@@ -108,6 +111,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         303 => file_handle::name_to_handle_at(ctx),
         304 => file_handle::open_by_handle_at(ctx),
         308 => namespace::setns(ctx),
+        317 => seccomp::get_action_avail(ctx),
         332 => stat::statx(ctx),
         424 => signal::pidfd_send_signal(ctx),
         428 => mount_tree::open_tree(ctx),
@@ -137,6 +141,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
             Ok(().into())
         }
         op::SENDER => datagram::sender(ctx),
+        op::SECCOMP_LOAD => seccomp::load(ctx),
+        op::SECCOMP_ATTACH => seccomp::attach(ctx),
+        op::SECCOMP_STRICT => seccomp::set_mode_strict(ctx),
+        op::SECCOMP_JUDGE => seccomp::judge(ctx),
         _ => Err(Errno::ENOSYS),
     }
 }

@@ -82,6 +82,11 @@ impl Caller {
         if self.cred().ns_capable(self.owner()?, Cap::SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
     }
 
+    /// `ns_capable(user_ns, CAP_SYS_ADMIN)`
+    pub fn is_admin_of(&self, user_ns: &Arc<UserNamespace>) -> bool {
+        self.cred().ns_capable(user_ns, Cap::SYS_ADMIN)
+    }
+
     /// Finds a place as the caller does.
     pub fn lookup(&self, name: &[u8], flags: LookupFlags) -> Result<Path> {
         let fs: &FsStruct = &self.fs_caller.fs;
@@ -156,7 +161,7 @@ fn path_mount(
     if flags & ms::REMOUNT != 0 && flags & ms::BIND != 0 {
         if mnt_flags.contains(MountFlags::READONLY) {
             path.mnt.may_change_flags(mnt_flags)?;
-            ctx.server.hold_writers(&path.mnt, false)?;
+            ctx.server.hold_writers(&ctx.look()?, &path.mnt, false)?;
         }
         return remount_flags(caller.ns(), path, mnt_flags);
     }
@@ -194,7 +199,7 @@ fn do_change_type(caller: &Caller, path: &Path, flags: u64) -> Result<()> {
         ms::UNBINDABLE => MountPropagation::Unbindable,
         _ => return Err(Errno::EINVAL),
     };
-    change_propagation(caller.ns(), path, kind, flags & ms::REC != 0)
+    change_propagation(caller.ns(), &|owner| caller.is_admin_of(owner), path, kind, flags & ms::REC != 0)
 }
 
 /// `do_new_mount`
@@ -286,7 +291,7 @@ fn do_remount(
 /// `EBUSY`: a file of a file system that is to become read-only is open for writing.
 fn may_become_readonly(ctx: &Ctx<'_>, sb: &Arc<ActiveSuper>, flags: SuperFlags) -> Result<()> {
     let becomes = flags.contains(SuperFlags::RDONLY) && !sb.flags().contains(SuperFlags::RDONLY);
-    if becomes { ctx.server.hold_all_writers(sb) } else { Ok(()) }
+    if becomes { ctx.server.hold_all_writers(&ctx.look()?, sb) } else { Ok(()) }
 }
 
 /// `umount2(2)`: target, flags.
@@ -326,7 +331,7 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     // What native handles hold is a reference like every other, as long as the model counts.
     let held = match flags.contains(UmountFlags::DETACH) {
         true => Vec::new(),
-        false => ctx.server.mounts_held(path.mnt.sb()),
+        false => ctx.server.mounts_held(&ctx.look()?, path.mnt.sb()),
     };
     umount_path(caller.ns(), path, flags, &root)?;
     drop(held);

@@ -131,7 +131,7 @@ pub fn move_mount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let to = place(ctx.int(2), &ctx.path(3)?, flag::T_SYMLINKS, flag::T_EMPTY_PATH)?;
     let from = place(ctx.int(0), &ctx.path(1)?, flag::F_SYMLINKS, flag::F_EMPTY_PATH)?;
     if flags & flag::SET_GROUP != 0 {
-        set_group(caller.ns(), &from, &to)?;
+        set_group(caller.ns(), &|owner| caller.is_admin_of(owner), &from, &to)?;
     } else if flags & flag::BENEATH != 0 {
         move_mount_beneath(caller.ns(), &from, &to)?;
     } else {
@@ -209,7 +209,7 @@ fn build_mount_kattr(set: u64, clr: u64, propagation: u64) -> Result<MountKattr>
 
 fn do_mount_setattr(ctx: &Ctx<'_>, caller: &Caller, path: &Path, kattr: &MountKattr) -> Result<()> {
     if kattr.attr_set.contains(MountFlags::READONLY) {
-        ctx.server.hold_writers(&path.mnt, kattr.recurse)?;
+        ctx.server.hold_writers(&ctx.look()?, &path.mnt, kattr.recurse)?;
     }
     set_attributes(caller.ns(), path, kattr)
 }

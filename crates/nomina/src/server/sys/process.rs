@@ -209,7 +209,6 @@ pub fn affinity(ctx: &mut Ctx<'_>) -> Result<Reply> {
 
 /// The parts of `prctl(2)` that are about the model. out[0] = 1: out[1] is to be stored at argument 2.
 pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const PR_SET_SECCOMP: i32 = 22;
     let rest = [ctx.args[1], ctx.args[2], ctx.args[3], ctx.args[4]];
     let task = ctx.task();
     let mut kernel = ctx.server.kernel.lock().unwrap();
@@ -245,8 +244,7 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
             ctx.out[1] = kernel.signal_of(task).is_some_and(|signal| signal.is_child_subreaper()).into();
             0
         }
-        libc::PR_GET_SECCOMP => 0,
-        PR_SET_SECCOMP => return Err(Errno::EINVAL),
+        libc::PR_GET_SECCOMP => kernel.seccomp(task).mode() as i32,
         _ => return Err(Errno::EINVAL),
     };
     Ok(value.into())
@@ -391,6 +389,7 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let _ = kernel.reap(caller, thread.task);
     drop(kernel);
     server.guests.remove(&thread);
+    server.spares.bury(&thread);
     Ok(nr.into())
 }
 
@@ -431,6 +430,7 @@ pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host
     let _ = kernel.reap(thread.task, task);
     drop(kernel);
     server.guests.remove(&child);
+    server.spares.bury(&child);
 }
 
 /// `pidfd_open(2)`.
