@@ -45,17 +45,6 @@ def systemd_nspawn_runs_a_command_in_a_tree(t):
 
 
 @case()
-def schroot_enters_a_directory_with_its_profile(t):
-    """Mounts by its fstab, users copied by its scripts, and everything undone at the end."""
-    r = t.sh(
-        TREE + "printf '[t]\\ntype=directory\\ndirectory=/srv/t\\nprofile=minimal\\nroot-users=root\\n' > /etc/schroot/chroot.d/t; "
-        "before=$(wc -l < /proc/self/mountinfo); schroot -c t -d / -- /bin/sh -c 'id; ls /; cat /proc/self/cgroup; mount | grep -c ^'; "
-        "test $before = $(wc -l < /proc/self/mountinfo) && echo undone"
-    ).ok()
-    r.has("uid=0(root)", "0::/\n", "undone")
-
-
-@case()
 def a_mount_goes_over_the_name_of_an_open_file(t):
     """crun makes a file, and mounts over the link of its descriptor in a bound tree and a mount namespace of its own."""
     r = t.sh(

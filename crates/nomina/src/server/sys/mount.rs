@@ -328,6 +328,10 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     // The snapshot's working directory is a reference that does not count.
     let root = caller.root().clone();
     caller.fs_caller.fs.pwd = root.clone();
+    if !flags.contains(UmountFlags::DETACH) {
+        // Who is gone, and perhaps waited for already, stands nowhere any more.
+        ctx.server.look_for_the_dead();
+    }
     // What native handles hold is a reference like every other, as long as the model counts.
     let held = match flags.contains(UmountFlags::DETACH) {
         true => Vec::new(),
