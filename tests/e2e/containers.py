@@ -76,11 +76,3 @@ END
 def crun_runs_a_bundle_with_the_default_seccomp_profile(t):
     r = t.sh("set -e; exec 2>&1; mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup; runtime='crun --cgroup-manager=disabled'\n" + BUNDLE + "$runtime run test </dev/null; $runtime list | wc -l").ok()
     r.has("0\ninside\nCapEff:\t0000000020000420\nNoNewPrivs:\t1\nSeccomp:\t2\nbin\n", "can't create directory '/x': Read-only file system", "\ny\n", "mount: permission denied", "\n7\n1\n")
-
-
-@case(timeout=60)
-def runc_runs_a_rootless_bundle_with_the_default_seccomp_profile(t):
-    """In a user namespace: otherwise runc wants device control groups, which are BPF programs."""
-    script = "set -e; exec 2>&1; mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup; runtime='runc --rootless true'\n"
-    r = t.sh(script + BUNDLE.replace("$runtime spec", "$runtime spec --rootless") + "$runtime run test </dev/null; grep ^Seccomp: /proc/self/status").ok()
-    r.has("0\ninside\nCapEff:\t0000000020000420\nNoNewPrivs:\t1\nSeccomp:\t2\nbin\n", "can't create directory '/x': Read-only file system", "\ny\n", "mount: permission denied", "\n7\n", "Seccomp:\t0\n")
