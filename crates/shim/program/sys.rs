@@ -8,6 +8,7 @@ use core::arch::asm;
 /// Numbers of the system calls that the shim makes or serves by code of its own (x86-64).
 #[allow(missing_docs)]
 pub mod nr {
+    pub const READ: u64 = 0;
     pub const OPEN: u64 = 2;
     pub const CLOSE: u64 = 3;
     pub const STAT: u64 = 4;
@@ -57,6 +58,8 @@ pub mod nr {
     pub const KILL: u64 = 62;
     pub const FCNTL: u64 = 72;
     pub const FLOCK: u64 = 73;
+    pub const FSYNC: u64 = 74;
+    pub const FDATASYNC: u64 = 75;
     pub const GETRLIMIT: u64 = 97;
     pub const GETPRIORITY: u64 = 140;
     pub const SETPRIORITY: u64 = 141;
@@ -110,6 +113,7 @@ pub mod nr {
     pub const EXECVEAT: u64 = 322;
     pub const CLONE3: u64 = 435;
     pub const CLOSE_RANGE: u64 = 436;
+    pub const SYNCFS: u64 = 306;
     pub const EPOLL_PWAIT2: u64 = 441;
 }
 
@@ -120,6 +124,7 @@ pub mod err {
     pub const ESRCH: i64 = -3;
     pub const ESTALE: i64 = -116;
     pub const EINTR: i64 = -4;
+    pub const EISDIR: i64 = -21;
     pub const EIO: i64 = -5;
     pub const E2BIG: i64 = -7;
     pub const EBADF: i64 = -9;

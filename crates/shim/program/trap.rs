@@ -197,6 +197,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::CLOSE | nr::DUP2 | nr::DUP3 => Ok(fd::duplicate(number, args)),
         nr::FCNTL => process::fcntl(area, args),
         nr::FLOCK => Ok(fd::flock(area, args)),
+        nr::FSYNC | nr::FDATASYNC | nr::SYNCFS => Ok(fd::fsync(area, number, args)),
         nr::GETRLIMIT => fd::prlimit(area, 0, a, 0, b),
         nr::SETRLIMIT => fd::prlimit(area, 0, a, b, 0),
         nr::PRLIMIT64 => fd::prlimit(area, a, b, c, d),

@@ -97,8 +97,8 @@ rows! {
     71 msgctl: Trap, "System V objects are named by keys of the caller's ipc namespace";
     72 fcntl: Cases(c::FCNTL), "commands on the handle itself, none of which chooses a process that gets a signal";
     73 flock: ShimOnly, "a lock of the handle itself; directories are placeholders, whose locks the supervisor keeps";
-    74 fsync: Native, FD;
-    75 fdatasync: Native, FD;
+    74 fsync: ShimOnly, "acts on descriptors the process holds; directories are placeholders, and the supervisor syncs what they stand for";
+    75 fdatasync: ShimOnly, "acts on descriptors the process holds; directories are placeholders, and the supervisor syncs what they stand for";
     76 truncate: Trap, PATH;
     77 ftruncate: Native, FD;
     78 getdents: Trap, "directories are placeholders; the supervisor keeps what they stand for";
@@ -329,7 +329,7 @@ rows! {
     303 name_to_handle_at: Trap, PATH;
     304 open_by_handle_at: Trap, "a file by its host identity, past every path and permission of the sandbox";
     305 clock_adjtime: Trap, "reading is harmless, but whether it sets the clock is in guest memory";
-    306 syncfs: Native, "flushes the page cache, of the whole host where it has no descriptor, as any unprivileged process may";
+    306 syncfs: ShimOnly, "flushes the page cache, of the whole host where it has no descriptor, as any unprivileged process may";
     307 sendmmsg: ShimOnly, "stream and seqpacket sockets, the only ones a guest holds, ignore or refuse an address; what is passed on is handles the guest holds";
     308 setns: Trap, "namespaces are the model's";
     309 getcpu: Native, "numbers about the machine, not about anything on it";

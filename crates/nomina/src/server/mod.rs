@@ -96,6 +96,8 @@ pub struct Server {
     pub first_fs: FsStruct,
     /// The file systems in use, to find a file's name by its handle.
     pub instances: instances::Instances,
+    /// Directories that are being made durable.
+    pub syncs: sys::sync::Syncs,
     /// By which mounts guests have opened files.
     pub opens: opens::Opens,
     /// Where instances that have no place of their own keep their files.

@@ -23,6 +23,7 @@ pub mod signal;
 pub mod socket;
 pub mod stat;
 pub mod statmount;
+pub mod sync;
 pub mod text;
 pub mod uts;
 pub mod written;
@@ -59,6 +60,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         63 => uts::uname(ctx),
         72 => misc::fcntl(ctx),
         73 => dirs::flock(ctx),
+        74 | 75 | 306 => sync::sync(ctx),
         76 => files::truncate(ctx),
         78 | 217 => dirs::getdents(ctx),
         79 => dirs::getcwd(ctx),
