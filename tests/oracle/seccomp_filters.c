@@ -2,6 +2,7 @@
  * Seccomp filters: what is accepted, what they see, how several combine, who has them, strict mode. */
 #include "oracle.h"
 #include "seccomp.h"
+#include <dirent.h>
 #include <pthread.h>
 #include <spawn.h>
 
@@ -227,6 +228,7 @@ static void synchronising(int diverged)
 
 static void *killed(void *arg)
 {
+	M(on(SYS_getuid, SECCOMP_RET_ERRNO | 1));
 	syscall(*(int *)arg, -1, 0, 0);
 	printf("alive\n");
 	return NULL;
@@ -240,6 +242,17 @@ static void killing(int nr, unsigned action)
 	M(-pthread_create(&t, NULL, killed, &nr));
 	pthread_join(t, NULL);
 	printf("the other thread lives on\n");
+	/* It is gone, and does not count when filters are synchronised. */
+	int threads = 0;
+	for (int i = 0; i < 200 && threads != 1; i++, msleep(5)) {
+		DIR *d = opendir("/proc/self/task");
+		for (threads = 0; d && readdir(d); threads++) ;
+		threads -= 2;
+		closedir(d);
+	}
+	printf("%d thread\n", threads);
+	PROGRAM(p, RET(SECCOMP_RET_ALLOW));
+	T(seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &p));
 }
 
 static void strict(int what)

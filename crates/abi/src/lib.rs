@@ -15,6 +15,7 @@
 //! ([`reply`]); `out` has further numbers, described at each operation.
 #![no_std]
 
+pub mod ahead;
 mod args;
 
 pub use args::{ARGS, ArgSpec, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
@@ -75,11 +76,13 @@ pub const NOTES_BORN: usize = 16;
 /// Entries of [`Notes::reaped`].
 pub const NOTES_REAPED: usize = 14;
 /// Slots of a region, and so the limit of threads in an address space.
-pub const REGION_SLOTS: usize = 1024;
+pub const REGION_SLOTS: usize = 1023;
+/// Where the slots of a region begin. Before them stands what was sent [`ahead`].
+pub const SLOTS_OFFSET: usize = SLOT_SIZE;
 /// Stands for the index of no slot.
 pub const NO_SLOT: u32 = u32::MAX;
 /// Size of a region in bytes (a sparse memfd).
-pub const REGION_SIZE: usize = SLOT_SIZE * REGION_SLOTS;
+pub const REGION_SIZE: usize = SLOTS_OFFSET + SLOT_SIZE * REGION_SLOTS;
 
 /// [`Slot::channel`]: nobody watches; use the gate.
 pub const CHANNEL_ASLEEP: u32 = 0;
@@ -288,6 +291,10 @@ pub struct StartInfo {
     pub has_interp: u32,
     /// After how many traps a call site is rewritten; 0: never.
     pub patch_after: u32,
+    /// How many answers were sent ahead ([`ahead`]).
+    pub ahead: u32,
+    /// Unused.
+    pub reserved: u32,
     /// For the choice of addresses.
     pub random: u64,
     /// System calls that the task's seccomp filters always allow, a bit each.

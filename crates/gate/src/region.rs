@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nomina_abi as abi;
+use nomina_abi::ahead::Head;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -56,7 +57,43 @@ impl Region {
     /// Slot `index` (below [`abi::REGION_SLOTS`]).
     pub fn slot(self: &Arc<Self>, index: u32) -> SlotRef {
         assert!((index as usize) < abi::REGION_SLOTS);
-        SlotRef { region: self.clone(), offset: index as usize * abi::SLOT_SIZE }
+        SlotRef { region: self.clone(), offset: abi::SLOTS_OFFSET + index as usize * abi::SLOT_SIZE }
+    }
+
+    /// Puts answers into the region that are not valid yet. `entries` and `bytes` follow each other.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    pub fn write_ahead(&self, entries: &[abi::ahead::Entry], bytes: &[u8]) {
+        let entries_at = size_of::<Head>();
+        let bytes_at = entries_at + size_of_val(entries);
+        assert!(bytes_at + bytes.len() <= abi::SLOTS_OFFSET);
+        self.ahead_valid().store(0, Ordering::Release);
+        let base = self.base.as_ptr();
+        // SAFETY: checked to be inside the mapping, before the slots; the sources are ours.
+        unsafe {
+            let head = base.cast::<Head>();
+            ptr::write_volatile(&raw mut (*head).count, entries.len() as u32);
+            ptr::write_volatile(&raw mut (*head).used, 0);
+            ptr::copy_nonoverlapping(
+                entries.as_ptr().cast::<u8>(),
+                base.add(entries_at),
+                size_of_val(entries),
+            );
+            ptr::copy_nonoverlapping(bytes.as_ptr(), base.add(bytes_at), bytes.len());
+        }
+    }
+
+    /// Whether the answers sent ahead hold.
+    pub fn ahead_valid(&self) -> &AtomicU32 {
+        // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
+        unsafe { &(*self.base.as_ptr().cast::<Head>()).valid }
+    }
+
+    /// Which answers the guest says it has used.
+    pub fn ahead_used(&self) -> u64 {
+        // SAFETY: the field is inside the mapping; volatile, since the guest may write at any moment.
+        unsafe { ptr::read_volatile(&raw const (*self.base.as_ptr().cast::<Head>()).used) }
     }
 }
 
@@ -104,7 +141,7 @@ impl SlotRef {
 
     /// Index in its region.
     pub fn index(&self) -> u32 {
-        (self.offset / abi::SLOT_SIZE) as u32
+        ((self.offset - abi::SLOTS_OFFSET) / abi::SLOT_SIZE) as u32
     }
 
     /// The channel word.

@@ -7,7 +7,7 @@
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use nomina_abi::{NO_SLOT, SLOT_SIZE, Slot};
+use nomina_abi::{NO_SLOT, SLOT_SIZE, SLOTS_OFFSET, Slot};
 
 use crate::frame::{FAULT_BITS, SigInfo, StackT, UContext};
 use crate::lock::{Guard, Lock};
@@ -184,12 +184,15 @@ impl Files {
 const _: () = assert!(core::mem::size_of::<Area>() <= 4096);
 
 /// Base of the region of slots. The same address in every process of a fork tree.
+#[unsafe(link_section = ".bss.A0")]
 pub static REGION: AtomicU64 = AtomicU64::new(0);
 /// Whether the address space has ever had a second thread.
+#[unsafe(link_section = ".bss.A0")]
 pub static THREADED: AtomicBool = AtomicBool::new(false);
 /// Handlers of the process that the image was started for.
 pub static SIGHAND: Sighand = Sighand::new();
 /// Descriptor table of that process.
+#[unsafe(link_section = ".bss.A0")]
 pub static FILES: Files = Files::new();
 
 struct Chunk {
@@ -198,9 +201,11 @@ struct Chunk {
     guarded: AtomicU32,
 }
 
+#[unsafe(link_section = ".bss.A1")]
 static CHUNK_TABLE: [Chunk; CHUNKS] =
     [const { Chunk { base: AtomicU64::new(0), used: AtomicU32::new(0), guarded: AtomicU32::new(0) } };
         CHUNKS];
+#[unsafe(link_section = ".bss.A0")]
 static GROW: Lock = Lock::new();
 
 #[repr(C, align(65536))]
@@ -209,6 +214,7 @@ struct StaticAreas(UnsafeCell<[u8; AREA_SIZE as usize * STATIC_AREAS as usize]>)
 // SAFETY: every area in it is handed out once at a time by the bits of its chunk.
 unsafe impl Sync for StaticAreas {}
 
+#[unsafe(link_section = ".bss.z")]
 static STATIC: StaticAreas = StaticAreas(UnsafeCell::new([0; AREA_SIZE as usize * STATIC_AREAS as usize]));
 
 impl Area {
@@ -373,7 +379,7 @@ pub fn slot_at(index: u32) -> *mut Slot {
     if index == NO_SLOT {
         return core::ptr::null_mut();
     }
-    (REGION.load(Ordering::Relaxed) + u64::from(index) * SLOT_SIZE as u64) as *mut Slot
+    (REGION.load(Ordering::Relaxed) + SLOTS_OFFSET as u64 + u64::from(index) * SLOT_SIZE as u64) as *mut Slot
 }
 
 fn map_chunk() -> Result<u64, i64> {

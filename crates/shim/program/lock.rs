@@ -54,7 +54,10 @@ impl Lock {
 
     /// Makes the lock free whoever held it: in a forked child, where the holder does not exist.
     pub fn reset(&self) {
-        self.0.store(FREE, Ordering::Relaxed);
+        // A store would have the host copy the page.
+        if self.0.load(Ordering::Relaxed) != FREE {
+            self.0.store(FREE, Ordering::Relaxed);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 #![no_std]
 #![no_main]
 
+mod ahead;
 #[path = "arch/x86_64.rs"]
 mod arch;
 mod area;

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nomina_abi::{
     CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, CLAIM, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given,
-    NOTES_BORN, NOTES_REAPED, SLOT_SIZE, Slot,
+    NOTES_BORN, NOTES_REAPED, SLOT_SIZE, SLOTS_OFFSET, Slot,
     op, reply,
 };
 
@@ -201,7 +201,7 @@ const MAX_GIVEN: u32 = 8;
 /// Sends the supervisor a descriptor that the request in `slot` names; only word of it, if there is none of that number.
 #[cold]
 fn give(slot: *mut Slot, fd: i32) -> i64 {
-    let index = (slot as u64 - REGION.load(Ordering::Relaxed)) / SLOT_SIZE as u64;
+    let index = (slot as u64 - REGION.load(Ordering::Relaxed) - SLOTS_OFFSET as u64) / SLOT_SIZE as u64;
     let mut given = Given { slot: index as u32, fd };
     let mut iov = IoVec { base: (&raw mut given).cast(), len: size_of::<Given>() };
     let mut control = Control { len: 20, level: SOL_SOCKET, kind: SCM_RIGHTS, fds: [fd; MAX_FDS] };
@@ -227,6 +227,10 @@ fn give(slot: *mut Slot, fd: i32) -> i64 {
 
 /// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
 fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
+    if !never_receives(number) {
+        // What waits on the socket comes before what the reply brings.
+        crate::ahead::end();
+    }
     ready(area);
     let slot = area.slot.get();
     let _guard = socket_lock(area, number);

@@ -40,6 +40,7 @@ struct StartCell(UnsafeCell<StartInfo>);
 unsafe impl Sync for StartCell {}
 
 /// Stays in memory: `AT_EXECFN` points into it.
+#[unsafe(link_section = ".bss.A2")]
 static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     tid: 0,
     pid: 0,
@@ -48,6 +49,8 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     ids: [0; 4],
     has_interp: 0,
     patch_after: 0,
+    ahead: 0,
+    reserved: 0,
     random: 0,
     always: [0; 8],
     comm: [0; 16],
@@ -115,6 +118,7 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
         make_stack_executable(stack as u64);
     }
     let hwcap2 = patch_auxv(stack, info, &program, base);
+    crate::ahead::start(info.ahead);
     crate::patch::start(area, info.patch_after, hwcap2 & HWCAP2_FSGSBASE != 0);
     // SAFETY: the stack is as the kernel made it, the entry is the program's.
     unsafe { nomina_enter_guest(stack as u64, entry) }

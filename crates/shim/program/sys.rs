@@ -8,7 +8,17 @@ use core::arch::asm;
 /// Numbers of the system calls that the shim makes or serves by code of its own (x86-64).
 #[allow(missing_docs)]
 pub mod nr {
+    pub const OPEN: u64 = 2;
     pub const CLOSE: u64 = 3;
+    pub const STAT: u64 = 4;
+    pub const FSTAT: u64 = 5;
+    pub const LSTAT: u64 = 6;
+    pub const ACCESS: u64 = 21;
+    pub const READLINK: u64 = 89;
+    pub const OPENAT: u64 = 257;
+    pub const NEWFSTATAT: u64 = 262;
+    pub const READLINKAT: u64 = 267;
+    pub const FACCESSAT: u64 = 269;
     pub const POLL: u64 = 7;
     pub const SELECT: u64 = 23;
     pub const MMAP: u64 = 9;

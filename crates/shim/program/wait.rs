@@ -29,6 +29,7 @@ pub struct Children {
 }
 
 /// See [`Children`].
+#[unsafe(link_section = ".bss.A0")]
 pub static CHILDREN: Children =
     Children { entries: [const { AtomicU64::new(0) }; 64], next: AtomicUsize::new(0) };
 

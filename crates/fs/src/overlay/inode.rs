@@ -233,6 +233,11 @@ impl Node {
 }
 
 impl Inode for Node {
+    fn is_stable(&self) -> bool {
+        // What is written to a file through a handle does not come by here.
+        self.kind != S_IFREG || !self.is_upper()
+    }
+
     fn getattr(&self) -> Result<Attr> {
         if let Some(attr) = fresh::take(self.id) {
             return Ok(attr);

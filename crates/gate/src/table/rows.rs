@@ -28,7 +28,7 @@ rows! {
     2 open: Trap, PATH;
     3 close: Cases(c::FD), "the hidden descriptors are kept from accident: programs close whatever number they like";
     4 stat: Trap, PATH;
-    5 fstat: Trap, ATTR;
+    5 fstat: ShimOnly, "device, inode number, size and times of a handle held; owner and mode are not the guest's view, which the shim asks for";
     6 lstat: Trap, PATH;
     7 poll: Native, FD;
     8 lseek: Native, FD;

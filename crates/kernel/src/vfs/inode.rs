@@ -224,6 +224,10 @@ pub trait Inode: Send + Sync {
     }
     /// Type bits of the mode, without a host call.
     fn file_type(&self) -> u32;
+    /// Whether attributes change only by calls on this file system, and not by what is done with open handles.
+    fn is_stable(&self) -> bool {
+        false
+    }
     /// For downcasts inside a file system.
     fn as_any(&self) -> &dyn Any;
     /// The namespace that this file of nsfs stands for: `get_proc_ns`.

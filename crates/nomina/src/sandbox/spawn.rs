@@ -468,6 +468,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         watcher: watcher::Watcher::default(),
         renamed: Mutex::default(),
         spares: spares::Spares::default(),
+        ahead: Arc::default(),
+        programs: Default::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
         first_pid_ns: OnceLock::from(first_pid_ns.clone()),
@@ -510,6 +512,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         made: Mutex::default(),
         loading: Mutex::default(),
         pace: Default::default(),
+        observed: Mutex::default(),
     });
     server.guests.expect(thread.clone());
     Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })

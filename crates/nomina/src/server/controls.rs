@@ -90,9 +90,14 @@ impl Controls {
         open.iter().find(|control| control.ino == stat.st_ino).map(|control| control.path.clone())
     }
 
+    /// Whether there are any.
+    pub fn any(&self) -> bool {
+        self.count.load(Ordering::Acquire) != 0
+    }
+
     /// Applies everything written so far.
     pub fn apply(&self) {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if !self.any() {
             return;
         }
         let mut open = self.open.lock().unwrap();

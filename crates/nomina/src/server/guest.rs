@@ -198,6 +198,8 @@ pub struct GuestThread {
     pub loading: Mutex<Option<super::sys::seccomp::Loading>>,
     /// Pace of its requests, for the choice between notification and spinning.
     pub pace: super::watcher::Pace,
+    /// What its image asks first.
+    pub observed: Mutex<Option<super::ahead::Observed>>,
 }
 
 impl GuestFiles {

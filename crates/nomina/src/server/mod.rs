@@ -7,6 +7,7 @@
 //! Locks, outermost first: the kernel model; a task's `fs_struct`; the tables of guests and handles. File system calls
 //! are made with none of them held.
 
+pub mod ahead;
 pub mod arch;
 pub mod context;
 pub mod controls;
@@ -130,6 +131,10 @@ pub struct Server {
     pub watcher: watcher::Watcher,
     /// Regions and sockets made ahead.
     pub spares: spares::Spares,
+    /// What new images are answered before they ask.
+    pub ahead: Arc<ahead::Ahead>,
+    /// Programs that were executed lately.
+    pub programs: sys::binfmt::Programs,
     /// Counts of requests.
     pub stats: stats::Stats,
     /// The first guest's host process group, which stands for process group 1.

@@ -89,9 +89,14 @@ impl Privs {
         }
     }
 
+    /// Whether there is anything to look at.
+    pub fn any(&self) -> bool {
+        self.count.load(Ordering::Acquire) != 0
+    }
+
     /// Looks at what has been written so far.
     pub fn apply(&self, server: &Arc<Server>) {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if !self.any() {
             return;
         }
         let mut table = self.table.lock().unwrap();

@@ -31,6 +31,7 @@ use super::guest::GuestThread;
 use super::instances::first_mount;
 use super::request::host;
 use super::sys::files::HandleInode;
+use super::sys::seccomp::look_for_killed_threads;
 
 /// A namespace as a file: what `/proc/PID/ns/*` leads to (nsfs).
 pub struct NsInode {
@@ -234,6 +235,7 @@ impl ProcSource for PidNsView {
 
     fn task(&self, key: TaskKey, viewer: Option<TaskKey>) -> Option<TaskInfo> {
         let (server, thread) = self.thread(key).ok()?;
+        look_for_killed_threads(&server, &thread);
         let ns = self.ns.get()?;
         let comm = server.renamed_comm(&thread);
         let host_pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
@@ -303,6 +305,9 @@ impl ProcSource for PidNsView {
     }
 
     fn threads(&self, task: TaskKey) -> Vec<i32> {
+        if let Ok((server, thread)) = self.thread(task) {
+            look_for_killed_threads(&server, &thread);
+        }
         let numbers = self.with(|_, kernel, ns| {
             let threads = kernel.threads_of(TaskId(task.0)).iter();
             let mut numbers: Vec<i32> =

@@ -1,5 +1,5 @@
-//! Address spaces, hidden sockets and placeholders made ahead, so that a fork or an open does not wait for the host to make
-//! them.
+//! Address spaces, hidden sockets and placeholders made ahead, and those of processes that have ended taken down later, so that
+//! neither a fork nor an open nor a wait waits for the host to make or remove them.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,12 +9,14 @@ use std::thread::Thread;
 use nomina_gate::sock;
 
 use super::Server;
-use super::guest::AddressSpace;
+use super::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use super::lock::Mutex;
 
 /// How many of each are kept, and below how many they are made up again.
-const FULL: usize = 8;
+const FULL: usize = 24;
 const LOW: usize = 4;
+/// How many processes' remains may lie about.
+const REMAINS: usize = 32;
 
 #[derive(Default)]
 struct Stock {
@@ -36,7 +38,15 @@ impl Stock {
 #[derive(Default)]
 pub struct Spares {
     stock: Mutex<Stock>,
+    remains: Mutex<Vec<Remains>>,
     maker: OnceLock<Thread>,
+}
+
+/// What the host has to remove.
+#[derive(Default)]
+struct Remains {
+    _image: Option<Image>,
+    _process: Option<(Arc<GuestFiles>, Arc<GuestProcess>)>,
 }
 
 impl Spares {
@@ -70,6 +80,30 @@ impl Spares {
         spare.map_or_else(sock::pair, Ok)
     }
 
+    /// Takes what the host has to remove of a process that is gone, for later.
+    pub fn bury(&self, leader: &GuestThread) {
+        *leader.observed.lock().unwrap() = None;
+        // What could keep a mount busy goes now.
+        *leader.process.exe.lock().unwrap() = None;
+        let image = leader.image.lock().unwrap().take();
+        self.put_off(Remains { _image: image, _process: Some((leader.files(), leader.process.clone())) });
+    }
+
+    /// The same for an image that an exec has replaced.
+    pub fn bury_image(&self, image: Option<Image>) {
+        self.put_off(Remains { _image: image, _process: None });
+    }
+
+    fn put_off(&self, remains: Remains) {
+        let mut all = self.remains.lock().unwrap();
+        all.push(remains);
+        let many = all.len() == REMAINS;
+        drop(all);
+        if many {
+            self.wake();
+        }
+    }
+
     /// Has the maker look for what is short.
     pub fn wake(&self) {
         if let Some(maker) = self.maker.get() {
@@ -79,6 +113,8 @@ impl Spares {
 
     /// Fills the stock up. The host's calls are made without the lock.
     fn fill(&self) {
+        let remains = std::mem::take(&mut *self.remains.lock().unwrap());
+        drop(remains);
         loop {
             let (spaces, sockets) = {
                 let mut stock = self.stock.lock().unwrap();

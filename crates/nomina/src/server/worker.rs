@@ -9,6 +9,7 @@ use nomina_gate::listener::Call;
 use nomina_kernel::errno::Errno;
 
 use super::Server;
+use super::ahead::changes_nothing;
 use super::guest::{Gate, GuestThread};
 use super::request::{Ctx, Reply};
 use super::sys;
@@ -116,10 +117,15 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>)
 /// Serves a request and writes the reply.
 fn run(mut ctx: Ctx<'_>) {
     let (server, thread) = (ctx.server, ctx.thread);
-    server.controls.apply();
-    server.privs.apply(server);
+    if server.controls.any() || server.privs.any() {
+        let _changing = server.ahead.change();
+        server.controls.apply();
+        server.privs.apply(server);
+    }
     let started = server.stats.start();
     let (nr, key, asked) = (ctx.nr, TaskKey(thread.task.0), (ctx.nr, ctx.args));
+    server.ahead.observe(&ctx);
+    let changing = (!changes_nothing(nr, &ctx.args)).then(|| server.ahead.change());
     server.fuse.replays().begin(key, asked);
     // A panic is our bug, not the guest's to exploit: the request fails, the sandbox lives.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -131,6 +137,7 @@ fn run(mut ctx: Ctx<'_>) {
         other => other,
     };
     server.fuse.replays().end(key, asked, matches!(result, Ok(Reply::Wait(_))));
+    drop(changing);
     let enosys = matches!(result, Err(Errno::ENOSYS));
     ctx.finish(result);
     server.stats.count(nr, started, enosys);

@@ -64,6 +64,8 @@ bitflags::bitflags! {
         /// What is mounted on the result is the result, and walking there does not count as use: `LOOKUP_MOUNTPOINT`, for
         /// `umount2(2)`.
         const MOUNTPOINT = 0x800;
+        /// Refuse names that others than this sandbox may change ([`super::SuperBlock::cacheable`]): `EAGAIN`.
+        const OWN = 0x1000;
     }
 }
 

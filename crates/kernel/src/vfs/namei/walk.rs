@@ -197,6 +197,9 @@ impl<'a> Nameidata<'a> {
                 _ => Err(Errno::EAGAIN),
             };
         }
+        if self.flags.contains(LookupFlags::OWN) && !self.path.mnt.sb().cacheable() {
+            return Err(Errno::EAGAIN);
+        }
         self.path.dentry.lookup(name, self.path.mnt.sb(), keep)
     }
 

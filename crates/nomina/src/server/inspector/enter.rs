@@ -260,6 +260,7 @@ fn newcomer(server: &Arc<Server>, task: TaskId) -> std::io::Result<(Arc<GuestThr
         process: GuestProcess::first(),
         files: Mutex::new(Arc::new(GuestFiles::with_socket(ours))),
         image: Mutex::new(Some(Image::first(AddressSpace::new()?))),
+        observed: Mutex::default(),
         borrowed: Mutex::default(),
         maker: None,
         hint: AtomicI32::new(0),

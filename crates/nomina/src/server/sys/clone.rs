@@ -1,7 +1,7 @@
 //! New tasks: the model's `kernel_clone`, and the binding of host threads to its tasks.
 
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
@@ -102,6 +102,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         made: Mutex::default(),
         loading: Mutex::default(),
         pace: Default::default(),
+        observed: Mutex::default(),
     });
     if !new_thread {
         ctx.thread.made.lock().unwrap().push((outcome.pid, Arc::downgrade(&child)));
@@ -144,7 +145,7 @@ pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Resu
     let region = space.region.clone();
     *thread.image.lock().unwrap() = Some(Image::first(space));
     *thread.borrowed.lock().unwrap() = None;
-    let sent = server.hand_over(thread, call, &[0u8; 4], &[region.fd()]);
+    let sent = server.hand_over(thread, call, &[0u8; 4], &[region.fd()], &[]);
     if sent.is_err() {
         *thread.image.lock().unwrap() = None;
     }
@@ -152,7 +153,8 @@ pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Resu
 }
 
 impl Server {
-    /// Sends a thread a message with descriptors, which it will look for when its gate call returns. A socket that it does not
+    /// Sends a thread a message with descriptors, which it will look for when its gate call returns, and behind it one for each
+    /// of `ahead`. A socket that it does not
     /// have yet is installed with the answer to the call: whatever the thread's next request needs must be done before.
     ///
     /// # Errors
@@ -163,15 +165,26 @@ impl Server {
         call: u64,
         message: &[u8],
         fds: &[BorrowedFd<'_>],
+        ahead: &[(u64, OwnedFd)],
     ) -> Result<Answer> {
+        let send = |end: BorrowedFd<'_>| {
+            sock::send(end, message, fds).map_err(host)?;
+            for (index, fd) in ahead {
+                // Without it the guest asks.
+                if sock::send(end, &index.to_le_bytes(), &[fd.as_fd()]).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
         let files = thread.files();
         if let Some(end) = files.socket.get() {
-            sock::send(end.as_fd(), message, fds).map_err(host)?;
+            send(end.as_fd())?;
             return Ok(Answer::Value(0));
         }
         let listener = thread.gate.listener.get().ok_or(Errno::EAGAIN)?;
         let (ours, theirs) = self.spares.sockets().map_err(host)?;
-        sock::send(ours.as_fd(), message, fds).map_err(host)?;
+        send(ours.as_fd())?;
         files.socket.get_or_init(|| ours);
         if let Err(error) = listener.install_and_reply(call, theirs.as_fd(), nomina_abi::FD_SOCK) {
             // A table without a socket is nobody else's.

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use nomina_abi::StartInfo;
 use nomina_gate::region::SlotRef;
-use nomina_kernel::capability::VfsCaps;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exec::{ExecCred, ExecFile};
-use nomina_kernel::vfs::{FsStruct, LookupFlags, Opened, Path, WalkContext, attr, d_path, namei};
+use nomina_kernel::vfs::{FsStruct, LookupFlags, Path, WalkContext, attr, d_path, namei};
 
 use super::super::Server;
 use super::super::context::walk_cred;
@@ -17,13 +16,10 @@ use super::super::fresh::{self, Memory};
 use super::super::guest::{Exe, GuestThread, Image};
 use super::super::request::{Ctx, Reply, host};
 use super::super::worker::Answer;
+use super::binfmt::{Format, Programs};
 use super::clone;
 use super::files::FdPath;
 
-/// Length of the piece of a file that decides how it is run (`BINPRM_BUF_SIZE`).
-const BINPRM_BUF_SIZE: usize = 256;
-/// How much of a file is read at once: mostly all of its program headers and the interpreter's name.
-const HEAD: usize = 2048;
 /// How many scripts may be each other's interpreters.
 const MAX_SCRIPTS: usize = 5;
 
@@ -33,8 +29,8 @@ pub struct PreparedExec {
     pub thread: Arc<GuestThread>,
     /// Memory of the image that asked, where the exec gives privilege.
     before: Option<Memory>,
-    program: OwnedFd,
-    interpreter: Option<OwnedFd>,
+    program: Arc<OwnedFd>,
+    interpreter: Option<Arc<OwnedFd>>,
     /// Credentials of the new image; `None` when the model has them already.
     cred: Option<ExecCred>,
     secure: bool,
@@ -47,8 +43,8 @@ pub struct PreparedExec {
 
 /// A program found.
 pub struct Program {
-    program: OwnedFd,
-    interpreter: Option<OwnedFd>,
+    program: Arc<OwnedFd>,
+    interpreter: Option<Arc<OwnedFd>>,
     exe: Exe,
     file: ExecFile,
     /// What replaces `argv[0]` when the file named is a script.
@@ -59,7 +55,13 @@ pub struct Program {
 ///
 /// # Errors
 /// Those of `execve(2)`: `ENOENT`, `EACCES`, `ENOEXEC`, `ELOOP` (scripts nested too deep), `ELIBBAD`-like `ENOEXEC`.
-pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: LookupFlags) -> Result<Program> {
+pub fn find(
+    programs: &Programs,
+    walk: &WalkContext<'_>,
+    name: &[u8],
+    start: Option<Path>,
+    flags: LookupFlags,
+) -> Result<Program> {
     let mut argv_prefix: Vec<Vec<u8>> = Vec::new();
     let mut name = name.to_vec();
     let mut place = start;
@@ -72,12 +74,10 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
             }
         };
         attr::may_exec(&path, walk.cred)?;
-        let file = open(&path)?;
-        let mut head = [0u8; HEAD];
-        let len = rustix::io::pread(&file, &mut head, 0).map_err(host)?;
-        let head = &head[..len];
-        if head.starts_with(b"#!") {
-            let (interpreter, argument) = parse_script(&head[..len.min(BINPRM_BUF_SIZE)])?;
+        let attr = path.inode().getattr()?;
+        let file = programs.open(&path, &attr)?;
+        if let Format::Script(interpreter, argument) = &file.format {
+            let (interpreter, argument) = (interpreter.clone(), argument.clone());
             let mut strings = vec![interpreter.clone()];
             strings.extend(argument);
             strings.push(name);
@@ -86,105 +86,27 @@ pub fn find(walk: &WalkContext<'_>, name: &[u8], start: Option<Path>, flags: Loo
             name = interpreter;
             continue;
         }
-        let interpreter = match elf_interpreter(&file, head)? {
-            None => None,
-            Some(interpreter) => {
-                let path = namei::path_lookup(walk, &interpreter, LookupFlags::FOLLOW)?;
+        let interpreter = match &file.format {
+            Format::Other(errno) => return Err(*errno),
+            Format::Elf(Some(interpreter)) => {
+                let path = namei::path_lookup(walk, interpreter, LookupFlags::FOLLOW)?;
                 attr::may_exec(&path, walk.cred)?;
-                Some(open(&path)?)
+                let attr = path.inode().getattr()?;
+                Some(programs.open(&path, &attr)?.fd.clone())
             }
+            _ => None,
         };
-        let attr = path.inode().getattr()?;
-        let caps = nomina_fs::handle::file_capability(file.as_fd());
-        let caps = caps.and_then(|xattr| VfsCaps::parse(&xattr).ok());
         let file_info = ExecFile {
             uid: attr.uid,
             gid: attr.gid,
             mode: attr.mode,
             nosuid: path.mnt.flags().nosuid(),
-            caps,
+            caps: file.caps,
         };
         let exe = Exe { path, id: (attr.dev, attr.ino) };
-        return Ok(Program { program: file, interpreter, exe, file: file_info, argv_prefix });
+        return Ok(Program { program: file.fd.clone(), interpreter, exe, file: file_info, argv_prefix });
     }
     Err(Errno::ELOOP)
-}
-
-fn open(path: &Path) -> Result<OwnedFd> {
-    match path.inode().open((libc::O_RDONLY | libc::O_CLOEXEC) as u32)? {
-        Opened::Host(fd) | Opened::Copy(fd) => Ok(fd),
-        _ => Err(Errno::EACCES),
-    }
-}
-
-/// The interpreter and the optional argument of a `#!` line, as `load_script` of Linux takes it apart.
-fn parse_script(head: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let end = head.iter().position(|&byte| byte == b'\n');
-    let line = &head[2..end.unwrap_or(head.len())];
-    let line = line.split(|&byte| byte == 0).next().unwrap_or_default();
-    let first = line.iter().position(|byte| !blank(byte)).ok_or(Errno::ENOEXEC)?;
-    let line = &line[first..];
-    let stop = line.iter().position(blank);
-    if stop.is_none() && end.is_none() && head.len() == BINPRM_BUF_SIZE {
-        // The interpreter's name may be cut.
-        return Err(Errno::ENOEXEC);
-    }
-    let Some(stop) = stop else { return Ok((line.to_vec(), None)) };
-    let argument = line[stop..].trim_ascii();
-    Ok((line[..stop].to_vec(), (!argument.is_empty()).then(|| argument.to_vec())))
-}
-
-/// Checks that a file is an ELF program of this machine and gives its `PT_INTERP`.
-///
-/// `known` is the beginning of the file.
-fn elf_interpreter(file: &OwnedFd, known: &[u8]) -> Result<Option<Vec<u8>>> {
-    const PT_INTERP: u32 = 3;
-    const PROGRAM_HEADER: usize = 56;
-    // A piece of the file, from what is known of it if possible.
-    let piece = |at: u64, len: usize| -> Result<Vec<u8>> {
-        let end = usize::try_from(at).ok().and_then(|at| at.checked_add(len));
-        if let Some(known) = end.and_then(|end| known.get(end - len..end)) {
-            return Ok(known.to_vec());
-        }
-        let mut bytes = vec![0u8; len];
-        match rustix::io::pread(file, &mut bytes, at).map_err(host)? == len {
-            true => Ok(bytes),
-            false => Err(Errno::ENOEXEC),
-        }
-    };
-    let head = known.get(..64).ok_or(Errno::ENOEXEC)?;
-    let word16 = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    // 64-bit, little endian, ET_EXEC or ET_DYN.
-    if !head.starts_with(b"\x7fELF\x02\x01")
-        || !matches!(word16(16), 2 | 3)
-        || word16(18) != super::super::arch::ELF_MACHINE
-        || usize::from(word16(54)) != PROGRAM_HEADER
-    {
-        return Err(Errno::ENOEXEC);
-    }
-    let offset = super::super::layout::u64_at(head, 32);
-    let count = usize::from(word16(56));
-    // Linux: at most 64 KiB of program headers.
-    if count == 0 || count * PROGRAM_HEADER > 65536 {
-        return Err(Errno::ENOEXEC);
-    }
-    let headers = piece(offset, count * PROGRAM_HEADER)?;
-    for header in headers.chunks_exact(PROGRAM_HEADER) {
-        if u32::from_le_bytes(header[..4].try_into().unwrap_or_default()) == PT_INTERP {
-            let at = super::super::layout::u64_at(header, 8);
-            let size = super::super::layout::u64_at(header, 32);
-            if !(2..=4096).contains(&size) {
-                return Err(Errno::ENOEXEC);
-            }
-            let mut name = piece(at, size as usize)?;
-            if name.pop() != Some(0) {
-                return Err(Errno::ENOEXEC);
-            }
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
 }
 
 /// Prepares the exec of `program` by `thread`. `name` is the path as the caller gave it, or one made up where it gave a
@@ -264,7 +186,7 @@ pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     let fs = ctx.fs();
     let program = ctx.with_walk(dirfd, &name, |walk| {
-        let mut program = find(walk, &name, start, lookup)?;
+        let mut program = find(&ctx.server.programs, walk, &name, start, lookup)?;
         // The script's own name in argv is the one shown.
         if let Some(script) = program.argv_prefix.iter_mut().find(|string| **string == name) {
             script.clone_from(&shown);
@@ -323,10 +245,15 @@ fn start_prepared(server: &Arc<Server>, prepared: &mut PreparedExec, tid: i32, c
     if let Some(cred) = prepared.cred.take() {
         begin(server, prepared, cred, tid)?;
     }
-    let (message, image) = (prepared.start_info(server)?, thread.image().ok_or(Errno::ESRCH)?);
-    let mut fds: Vec<BorrowedFd<'_>> = vec![image.space().region.fd(), prepared.program.as_fd()];
+    let image = thread.image().ok_or(Errno::ESRCH)?;
+    let region = &image.space().region;
+    let mut answers = server.foresee(thread);
+    let ahead = server.start_ahead(thread, region, answers.as_mut());
+    let message = prepared.start_info(server, ahead)?;
+    let mut fds: Vec<BorrowedFd<'_>> = vec![region.fd(), prepared.program.as_fd()];
     fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
-    server.hand_over(thread, call, &message, &fds)
+    let opened = answers.as_ref().filter(|_| ahead > 0).map_or(&[][..], |answers| &answers.opened);
+    server.hand_over(thread, call, &message, &fds, opened)
 }
 
 /// Makes the process what the exec makes of it, in the model and here.
@@ -352,7 +279,8 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
     if clone::host_tid(thread) != Some(tid) {
         server.guests.retid(thread, tid);
     }
-    *thread.image.lock().unwrap() = Some(image);
+    let old = thread.image.lock().unwrap().replace(image);
+    server.spares.bury_image(old);
     *thread.borrowed.lock().unwrap() = None;
     *thread.process.exe.lock().unwrap() = Some(prepared.exe.clone());
     server.reporters.executed(server, thread);
@@ -361,7 +289,7 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
-    fn start_info(&self, server: &Server) -> Result<Vec<u8>> {
+    fn start_info(&self, server: &Server, ahead: u32) -> Result<Vec<u8>> {
         let (pid, tid, ids, always) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
@@ -381,6 +309,8 @@ impl PreparedExec {
             ids,
             has_interp: u32::from(self.interpreter.is_some()),
             patch_after: server.patch_after,
+            ahead,
+            reserved: 0,
             random: server.tokens.next(),
             always,
             comm: [0; 16],
@@ -441,33 +371,9 @@ pub fn prepare_first(
     };
     let program = walk_cred(&cred, false, |cred| {
         let walk = WalkContext { root: &fs.root, pwd: &fs.pwd, cred, umask: fs.umask };
-        find(&walk, name, None, LookupFlags::FOLLOW)
+        find(&server.programs, &walk, name, None, LookupFlags::FOLLOW)
     })?;
     let prefix = program.argv_prefix.clone();
     prepare(server, thread, fs, name, false, program)?;
     Ok(prefix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_script;
-
-    #[test]
-    fn script_lines_are_taken_apart_as_linux_does() {
-        let parse = |line: &[u8]| {
-            parse_script(line)
-                .map(|(i, a)| (String::from_utf8(i).unwrap(), a.map(|a| String::from_utf8(a).unwrap())))
-        };
-        assert_eq!(parse(b"#!/bin/sh\nrest"), Ok(("/bin/sh".into(), None)));
-        assert_eq!(
-            parse(b"#! /usr/bin/env  python3 -u \nrest"),
-            Ok(("/usr/bin/env".into(), Some("python3 -u".into())))
-        );
-        assert!(parse(b"#!\n").is_err());
-        assert!(parse(b"#!   \n").is_err());
-        assert_eq!(parse(b"#!/bin/sh"), Ok(("/bin/sh".into(), None)));
-        let mut long = b"#!/".to_vec();
-        long.resize(256, b'x');
-        assert!(parse(&long).is_err());
-    }
 }

@@ -1,5 +1,6 @@
 //! The services, by subject, and the table from system call number to service.
 
+pub mod binfmt;
 pub mod clone;
 pub mod cred;
 pub mod datagram;

@@ -389,6 +389,7 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let _ = kernel.reap(caller, thread.task);
     drop(kernel);
     server.guests.remove(&thread);
+    server.spares.bury(&thread);
     Ok(nr.into())
 }
 
@@ -429,6 +430,7 @@ pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host
     let _ = kernel.reap(thread.task, task);
     drop(kernel);
     server.guests.remove(&child);
+    server.spares.bury(&child);
 }
 
 /// `pidfd_open(2)`.

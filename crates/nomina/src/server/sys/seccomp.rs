@@ -22,7 +22,10 @@ use nomina_kernel::seccomp::{
     RET_DATA, RET_ERRNO, RET_TRAP, STRICT_CALLS,
 };
 
+use super::super::Server;
+use super::super::guest::GuestThread;
 use super::super::request::{Ctx, Reply};
+use super::clone::host_tid;
 
 const SIZE: usize = bpf::Instruction::SIZE;
 
@@ -75,6 +78,8 @@ pub fn load(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return Ok(0.into());
     }
     let bytes = std::mem::take(&mut loading.bytes);
+    drop(place);
+    look_for_killed_threads(ctx.server, ctx.thread);
     let before = &ctx.server.seccomp.before;
     if len + before.len() > MAX_INSTRUCTIONS {
         return Err(Errno::EINVAL);
@@ -88,8 +93,8 @@ pub fn load(ctx: &mut Ctx<'_>) -> Result<Reply> {
         Prepared::Ready(filter) => filter,
     };
     let always = *filter.always();
-    loading.ready = Some(filter);
-    drop(place);
+    *ctx.thread.loading.lock().unwrap() =
+        Some(Loading { flags, len, bytes: Vec::new(), ready: Some(filter) });
     // That threads can be synchronised has been seen to.
     tell(ctx, &always, &[], flags.difference(FilterFlags::TSYNC_ESRCH))?;
     Ok(0.into())
@@ -166,6 +171,27 @@ pub fn judge(ctx: &mut Ctx<'_>) -> Result<Reply> {
 fn judgement(ctx: &Ctx<'_>, nr: u32, args: [u64; 6], instruction_pointer: u64) -> Judgement {
     let seccomp = ctx.server.kernel.lock().unwrap().seccomp(ctx.task());
     seccomp.judge(&Data { nr, arch: AUDIT_ARCH_X86_64, instruction_pointer, args })
+}
+
+/// Takes note of threads of a process that a filter has ended (`SECCOMP_RET_KILL_THREAD`): nobody is told of them. That is done
+/// when somebody asks for the threads there are.
+pub fn look_for_killed_threads(server: &Server, thread: &GuestThread) {
+    let host_pid = thread.process.host_pid.load(Ordering::Acquire);
+    if host_pid == 0 || !server.seccomp.used.load(Ordering::Acquire) {
+        return;
+    }
+    let threads = server.kernel.lock().unwrap().threads_of(thread.task).to_vec();
+    for guest in threads.into_iter().filter_map(|task| server.guests.by_task(task)) {
+        let Some(tid) = host_tid(&guest).filter(|&tid| tid != host_pid) else { continue };
+        // A thread without the process is the process's end, which is seen by its pidfd.
+        let exists = |path: String| std::fs::exists(path).unwrap_or(true);
+        if exists(format!("/proc/{host_pid}/task/{tid}")) || !exists(format!("/proc/{host_pid}")) {
+            continue;
+        }
+        if server.kernel.lock().unwrap().exit_thread(guest.task, libc::SIGSYS).is_ok() {
+            server.guests.remove(&guest);
+        }
+    }
 }
 
 fn kill(ctx: &Ctx<'_>) {

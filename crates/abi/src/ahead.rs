@@ -1,0 +1,70 @@
+//! Answers sent ahead: what a program that has just been executed will ask first, which is mostly what it asked last time.
+//!
+//! The supervisor puts them at the beginning of an image's region, before the slots: a [`Head`], `count` [`Entry`]s, and their bytes. The descriptors of opens wait on [`super::FD_SOCK`] in the order of their
+//! entries, each with its index as an 8-byte message. The shim may use an answer, once, as long as [`Head::valid`] is
+//! 1; the supervisor sets it to 0 before anything changes that an answer depends on.
+
+use core::sync::atomic::AtomicU32;
+
+/// [`Entry::op`]: `open(2)`, `openat(2)` for reading; `flags` are the flags. An answer that is not negative is a descriptor, with an
+/// [`Identity`] as its bytes.
+pub const OPEN: u32 = 1;
+/// [`Entry::op`]: `access(2)`, `faccessat(2)`; `flags` is the mode.
+pub const ACCESS: u32 = 2;
+/// [`Entry::op`]: `stat(2)`, `lstat(2)`, `newfstatat(2)`; `flags` is `AT_SYMLINK_NOFOLLOW` or 0. The bytes are the `struct stat`.
+pub const STAT: u32 = 3;
+/// [`Entry::op`]: `readlink(2)`, `readlinkat(2)`. The bytes are the text.
+pub const READLINK: u32 = 4;
+
+/// Most entries.
+pub const MAX_ENTRIES: usize = 48;
+/// Size of `struct stat`.
+pub const STAT_SIZE: usize = 144;
+
+/// The beginning of the answers.
+#[repr(C)]
+pub struct Head {
+    /// 1: the answers hold.
+    pub valid: AtomicU32,
+    /// How many entries follow.
+    pub count: u32,
+    /// A bit for each entry that the shim has used, for the supervisor to foresee better.
+    pub used: u64,
+}
+
+/// One answer. Positions are in bytes from the [`Head`].
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Entry {
+    /// What is asked.
+    pub op: u32,
+    /// How.
+    pub flags: u32,
+    /// Where the path stands, which is absolute and has no NUL.
+    pub path: u32,
+    /// Its length.
+    pub path_len: u32,
+    /// What the call returns.
+    pub ret: i64,
+    /// Where the bytes of the answer stand.
+    pub data: u32,
+    /// How many they are.
+    pub data_len: u32,
+}
+
+/// What goes with the descriptor of an open, so that the `fstat(2)` which mostly follows can be answered: the object on the
+/// host, and its attributes. Sizes and times are what the host says then.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Device on the host.
+    pub dev: u64,
+    /// Inode on the host.
+    pub ino: u64,
+    /// `struct stat` as the guest sees it.
+    pub stat: [u64; STAT_SIZE / 8],
+}
+
+const _: () = assert!(core::mem::size_of::<Head>() == 16);
+const _: () = assert!(core::mem::size_of::<Entry>() == 32);
+const _: () = assert!(core::mem::size_of::<Identity>() == 160);

@@ -1,0 +1,236 @@
+//! Answers sent ahead (`nomina_abi::ahead`): what the program asks first, answered without a request.
+
+use core::cell::UnsafeCell;
+use core::ptr::{read_volatile, write_volatile};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use nomina_abi::ahead::{ACCESS, Entry, Head, Identity, MAX_ENTRIES, OPEN, READLINK, STAT, STAT_SIZE};
+use nomina_abi::{FD_SOCK, SLOTS_OFFSET};
+
+use crate::area::{Area, REGION, THREADED};
+use crate::slot::{data, receive_fds};
+use crate::sys::{nr, sys};
+
+const AT_FDCWD: i32 = -100;
+const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
+const AT_EMPTY_PATH: u64 = 0x1000;
+const O_CLOEXEC: u32 = 0o2000000;
+
+/// Descriptors used of which attributes are known.
+const KNOWN: usize = 8;
+
+/// What the image has left of its answers.
+struct Left {
+    /// Bits of entries used.
+    used: u64,
+    /// Messages with descriptors that are still on the socket.
+    waiting: u32,
+    count: u32,
+    /// Entries of opens, counted from 1, the latest last.
+    known: [u8; KNOWN],
+}
+
+struct LeftCell(UnsafeCell<Left>);
+
+// SAFETY: used by the only thread of the image, and by nobody once there is a second one.
+unsafe impl Sync for LeftCell {}
+
+#[unsafe(link_section = ".bss.A0")]
+static LEFT: LeftCell = LeftCell(UnsafeCell::new(Left { used: 0, waiting: 0, count: 0, known: [0; KNOWN] }));
+#[unsafe(link_section = ".bss.A0")]
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+
+/// Notes that so many answers are there.
+pub fn start(count: u32) {
+    if count == 0 || count as usize > MAX_ENTRIES {
+        return;
+    }
+    // SAFETY: the image has one thread.
+    let left = unsafe { &mut *LEFT.0.get() };
+    left.count = count;
+    left.waiting = (0..count).filter(|&index| entry(index).is_some_and(|entry| is_open(&entry))).count() as u32;
+    ACTIVE.store(true, Ordering::Relaxed);
+}
+
+fn is_open(entry: &Entry) -> bool {
+    entry.op == OPEN && entry.ret >= 0
+}
+
+fn head() -> *mut Head {
+    REGION.load(Ordering::Relaxed) as *mut Head
+}
+
+fn entry(index: u32) -> Option<Entry> {
+    let at = REGION.load(Ordering::Relaxed) as usize + size_of::<Head>() + index as usize * size_of::<Entry>();
+    // SAFETY: inside the region, before its slots; the supervisor may write it, so it is copied out.
+    let entry = unsafe { read_volatile(at as *const Entry) };
+    let ends = |at: u32, len: u32| at as usize + len as usize <= SLOTS_OFFSET;
+    (ends(entry.path, entry.path_len) && ends(entry.data, entry.data_len)).then_some(entry)
+}
+
+fn at(offset: u32) -> *const u8 {
+    (REGION.load(Ordering::Relaxed) + u64::from(offset)) as *const u8
+}
+
+fn holds() -> bool {
+    // SAFETY: the word is in the region, and only used atomically.
+    unsafe { AtomicU32::from_ptr((&raw mut (*head()).valid).cast()) }.load(Ordering::Acquire) == 1
+}
+
+/// Takes the descriptors that wait off the socket, up to the one of entry `index`, which is given back.
+fn receive(left: &mut Left, index: u32, cloexec: bool) -> Option<i64> {
+    while left.waiting > 0 {
+        let mut message = [0; 8];
+        left.waiting -= 1;
+        match receive_fds(FD_SOCK, cloexec, &mut message) {
+            Ok(received) if received.count == 1 && u64::from_le_bytes(message) == u64::from(index) => {
+                return Some(i64::from(received.fds[0]));
+            }
+            Ok(received) => received.close(),
+            // There is none, or no room for it in the descriptor table: the request will say so.
+            Err(_) => {}
+        }
+    }
+    None
+}
+
+/// No answer is used any more. To be called before anything that receives from the socket, and by a process that has other
+/// threads or was forked.
+#[inline]
+pub fn end() {
+    if ACTIVE.load(Ordering::Relaxed) {
+        stop();
+    }
+}
+
+#[cold]
+fn stop() {
+    ACTIVE.store(false, Ordering::Relaxed);
+    // SAFETY: as in `start`; a thread is only made after this.
+    let left = unsafe { &mut *LEFT.0.get() };
+    receive(left, u32::MAX, true);
+}
+
+/// In a forked child: the answers and what is on the socket are its parent's.
+pub fn forget() {
+    if ACTIVE.load(Ordering::Relaxed) {
+        ACTIVE.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The answer to a system call whose strings are in the slot, if it is known. Bytes are put where the supervisor would have.
+#[inline]
+pub fn answer(area: &Area, number: u64, args: &[u64; 6]) -> Option<i64> {
+    if !ACTIVE.load(Ordering::Relaxed) {
+        return None;
+    }
+    find(area, number, args)
+}
+
+#[cold]
+fn find(area: &Area, number: u64, args: &[u64; 6]) -> Option<i64> {
+    if THREADED.load(Ordering::Relaxed) || !holds() {
+        stop();
+        return None;
+    }
+    let here = |dirfd: u64| dirfd as i32 == AT_FDCWD;
+    let (op, flags, path, to) = match number {
+        nr::OPEN => (OPEN, args[1] as u32, args[0], 0),
+        nr::OPENAT if here(args[0]) => (OPEN, args[2] as u32, args[1], 0),
+        nr::ACCESS => (ACCESS, args[1] as u32, args[0], 0),
+        nr::FACCESSAT if here(args[0]) => (ACCESS, args[2] as u32, args[1], 0),
+        nr::STAT => (STAT, 0, args[0], args[1]),
+        nr::LSTAT => (STAT, AT_SYMLINK_NOFOLLOW as u32, args[0], args[1]),
+        nr::NEWFSTATAT if here(args[0]) => (STAT, args[3] as u32, args[1], args[2]),
+        nr::READLINK => (READLINK, 0, args[0], args[1]),
+        nr::READLINKAT if here(args[0]) => (READLINK, 0, args[1], args[2]),
+        nr::FSTAT => return fstat(area, args[0], args[1]),
+        nr::NEWFSTATAT if args[3] == AT_EMPTY_PATH && args[1] >> 32 == 0 => {
+            return fstat(area, args[0], args[2]);
+        }
+        _ => return None,
+    };
+    // SAFETY: as in `start`.
+    let left = unsafe { &mut *LEFT.0.get() };
+    let (text, len) = (path as u32 as usize, (path >> 32) as usize);
+    for index in 0..left.count {
+        if left.used & 1 << index != 0 {
+            continue;
+        }
+        let Some(entry) = entry(index) else { continue };
+        if entry.op != op || entry.flags != flags || entry.path_len as usize != len {
+            continue;
+        }
+        // SAFETY: both lie in the region.
+        let same = unsafe {
+            let asked = core::slice::from_raw_parts(data(area).add(text), len);
+            asked == core::slice::from_raw_parts(at(entry.path), len)
+        };
+        if !same {
+            continue;
+        }
+        return give(area, left, index, &entry, to);
+    }
+    None
+}
+
+fn give(area: &Area, left: &mut Left, index: u32, entry: &Entry, to: u64) -> Option<i64> {
+    let ret = if is_open(entry) {
+        let fd = receive(left, index, entry.flags & O_CLOEXEC != 0)?;
+        left.known.copy_within(1.., 0);
+        left.known[KNOWN - 1] = index as u8 + 1;
+        fd
+    } else {
+        let room = (to >> 32) as usize;
+        let len = (entry.data_len as usize).min(room);
+        if len > 0 {
+            // SAFETY: from the answers to the slot's data, where `Arena` has left room.
+            unsafe {
+                core::ptr::copy_nonoverlapping(at(entry.data), data(area).add(to as u32 as usize), len);
+            }
+        }
+        if entry.op == READLINK && entry.ret >= 0 { len as i64 } else { entry.ret }
+    };
+    left.used |= 1 << index;
+    // SAFETY: in the region.
+    unsafe { write_volatile(&raw mut (*head()).used, left.used) };
+    Some(ret)
+}
+
+/// Attributes of a descriptor that came with an answer: which it is the host says.
+fn fstat(area: &Area, fd: u64, to: u64) -> Option<i64> {
+    // SAFETY: as in `start`.
+    let left = unsafe { &*LEFT.0.get() };
+    let mut native = [0u64; STAT_SIZE / 8];
+    for &number in left.known.iter().rev().filter(|&&number| number != 0) {
+        let entry = entry(u32::from(number) - 1)?;
+        if entry.data_len as usize != size_of::<Identity>() {
+            continue;
+        }
+        // SAFETY: checked to lie inside the answers; all bits are valid.
+        let known = unsafe { at(entry.data).cast::<Identity>().read_unaligned() };
+        if native[1] == 0 {
+            // SAFETY: the kernel writes the structure.
+            if unsafe { sys!(nr::FSTAT, fd as u32, native.as_mut_ptr()) } < 0 {
+                return None;
+            }
+        }
+        if (native[0], native[1]) != (known.dev, known.ino) {
+            continue;
+        }
+        let mut stat = known.stat;
+        // st_size, st_blocks and the three times.
+        stat[6] = native[6];
+        stat[8..15].copy_from_slice(&native[8..15]);
+        if (to >> 32) as usize != STAT_SIZE {
+            return None;
+        }
+        // SAFETY: into the slot's data, where `Arena` has left room.
+        unsafe {
+            let to = data(area).add(to as u32 as usize);
+            core::ptr::copy_nonoverlapping(stat.as_ptr().cast(), to, STAT_SIZE);
+        }
+        return Some(0);
+    }
+    None
+}
