@@ -41,6 +41,32 @@ def nothing_outlives_a_killed_supervisor(t):
     equal([x for x in processes_with(token) if alive(x)], [], "found by their command line")
 
 
+def name_of(pid):
+    try:
+        return open(f"/proc/{pid}/comm").read().strip()
+    except OSError:
+        return None
+
+
+@case(timeout=90, alone=True)
+def nothing_outlives_supervisor_and_guardian_killed_at_once(t):
+    t.write("spin.py", SPIN)
+    token = f"nomina-{uuid.uuid4().hex}"
+    p = t.spawn(t.argv(["/usr/bin/python3", "spin.py", token, "30"], ["--env", f"TOKEN={token}"]))
+    equal(p.stdout.readline(), b"ready\n")
+    time.sleep(1.5)
+    mine = descendants(p.pid)
+    own = [p.pid] + [x for x in mine if name_of(x) == "nomina-guard"]
+    equal(len(own), 2, "supervisor and guardian")
+    # Stopped, neither can see the other die.
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for x in own:
+            os.kill(x, signum)
+    time.sleep(1.0)
+    equal([x for x in mine if x != p.pid and alive(x)], [], "host processes left")
+    equal([x for x in processes_with(token) if alive(x)], [], "found by their command line")
+
+
 @case(timeout=120, alone=True)
 def every_single_helper_may_be_killed(t):
     """Whichever of Nomina's own processes dies, the guests die too."""

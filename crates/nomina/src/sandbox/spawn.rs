@@ -51,7 +51,8 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::{
-    Server, controls, fuse, handle, inspector, netlink, pids, reaper, robust, spares, stats, watcher, worker,
+    Server, controls, fuse, handle, inspector, netlink, pids, reaper, robust, spares, stats, tether, watcher,
+    worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -463,6 +464,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         entrance: OnceLock::new(),
         shim: OnceLock::new(),
         reaper: reaper::Reaper::new().map_err(host_error("watching for exits"))?,
+        tethers: tether::Tethers::new().map_err(host_error("making a pipe"))?,
         robust: robust::Robust::new().map_err(host_error("making a timer"))?,
         tokens: clone::Tokens::default(),
         watcher: watcher::Watcher::default(),

@@ -164,11 +164,19 @@ impl Control {
 /// # Errors
 /// Those of `fcntl(2)`.
 pub fn report_writes(fd: BorrowedFd<'_>, thread: &GuestThread) -> std::io::Result<()> {
-    let owner = FOwnerEx { kind: F_OWNER_TID, pid: thread.host_tid.load(Ordering::Acquire) };
+    signal_at_events(fd, libc::SIGSYS, thread.host_tid.load(Ordering::Acquire), true)
+}
+
+/// Has the host send `signal` to a thread or a process at every event of `fd`.
+///
+/// # Errors
+/// Those of `fcntl(2)`.
+pub fn signal_at_events(fd: BorrowedFd<'_>, signal: i32, pid: i32, thread: bool) -> std::io::Result<()> {
+    let owner = FOwnerEx { kind: if thread { F_OWNER_TID } else { F_OWNER_PID }, pid };
     let raw = fd.as_raw_fd();
     // SAFETY: a descriptor of ours, an integer, and a structure that is read.
     let failed = unsafe {
-        libc::fcntl(raw, F_SETSIG, libc::SIGSYS) < 0
+        libc::fcntl(raw, F_SETSIG, signal) < 0
             || libc::fcntl(raw, F_SETOWN_EX, &raw const owner) < 0
             || libc::fcntl(raw, libc::F_SETFL, libc::fcntl(raw, libc::F_GETFL) | libc::O_ASYNC) < 0
     };
@@ -178,6 +186,7 @@ pub fn report_writes(fd: BorrowedFd<'_>, thread: &GuestThread) -> std::io::Resul
 const F_SETSIG: libc::c_int = 10;
 const F_SETOWN_EX: libc::c_int = 15;
 const F_OWNER_TID: libc::c_int = 0;
+const F_OWNER_PID: libc::c_int = 1;
 
 /// `struct f_owner_ex` (`fcntl(2)`).
 #[repr(C)]

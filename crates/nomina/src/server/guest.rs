@@ -28,6 +28,8 @@ pub struct GuestProcess {
     pub host_pid: AtomicI32,
     /// Its pidfd.
     pub pidfd: OnceLock<OwnedFd>,
+    /// Kills it when the supervisor is gone.
+    pub tether: OnceLock<OwnedFd>,
     /// The model has seen its exit.
     pub exited: AtomicBool,
     /// The prepared exec, between [`nomina_abi::op::EXEC`] and [`nomina_abi::GATE_START`].
@@ -273,6 +275,7 @@ impl GuestProcess {
         Arc::new(GuestProcess {
             host_pid: AtomicI32::new(0),
             pidfd: OnceLock::new(),
+            tether: OnceLock::new(),
             exited: AtomicBool::new(false),
             exec: Mutex::new(None),
             threaded: AtomicBool::new(false),

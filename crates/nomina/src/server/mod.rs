@@ -40,6 +40,7 @@ pub mod robust;
 pub mod spares;
 pub mod stats;
 pub mod sys;
+pub mod tether;
 pub mod tty;
 pub mod turns;
 pub mod watcher;
@@ -123,6 +124,8 @@ pub struct Server {
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// What kills guests when nobody of ours is left.
+    pub tethers: tether::Tethers,
     /// Processes that are about to be ended.
     pub robust: robust::Robust,
     /// Tokens of new tasks.

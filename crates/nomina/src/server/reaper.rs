@@ -200,6 +200,7 @@ pub fn start(server: &Arc<Server>) -> io::Result<()> {
                 let nsec = if idle { 500_000_000 } else { 100_000_000 };
                 server.reaper.wait(&server, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: nsec }));
                 server.reaper.look_after_the_silent(&server);
+                server.tethers.tie_all(&server);
                 server.reaper.sweep(&server);
             }));
             // Whoever must know of an exit at once drains; this thread need not wake up for each one.

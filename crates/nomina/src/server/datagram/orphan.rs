@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
@@ -44,7 +45,15 @@ pub(super) fn adopt(server: &Arc<Server>, sockets: &[Arc<Datagram>]) {
     if sockets.is_empty() {
         return;
     }
-    let holders = holders(server);
+    let mut holders = holders(server);
+    // A process that is about to introduce itself is not known for a moment.
+    for _ in 0..3 {
+        if sockets.iter().all(|socket| holders.contains_key(&socket.ino)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        holders = self::holders(server);
+    }
     for socket in sockets {
         socket.connect(None);
         let owner = match holders.get(&socket.ino).map(Vec::as_slice) {
