@@ -113,6 +113,7 @@ case(timeout=90, name="abuse.directory_handles_dots_and_races")(abuse("pass_dirs
 case(timeout=90, name="abuse.directory_handles_with_rw")(abuse("pass_dirs", opts=["--rw", "."]))
 case(timeout=60, name="abuse.an_exec_that_was_prepared_but_not_made")(abuse("false_exec", ["/usr/bin/su"], opts=["--user", "1000:1000"]))
 case(timeout=60, name="abuse.a_slot_lent_to_a_child_that_has_more_privilege")(abuse("lent_slot", []))
+case(timeout=60, name="abuse.tracing_what_must_not_be_traced")(abuse("trace", []))
 case(timeout=60, name="abuse.ways_around_an_own_seccomp_filter")(abuse("filter_escape", []))
 case(timeout=60, name="abuse.connects_that_would_block")(abuse("block_connect", []))
 case(timeout=60, name="abuse.control_files_written_from_everywhere")(abuse("control_writes", []))

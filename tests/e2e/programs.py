@@ -289,12 +289,9 @@ public class J { public static void main(String[] a) throws Exception {
 
 
 @case()
-def vim_and_strace_like_tools_say_something_sane(t):
-    """Batch editing works; ptrace is refused with an error, not a hang."""
+def vim_edits_in_batches(t):
     t.write("e.txt", "one\ntwo\n")
     t.sh("vim -u NONE -es -c '%s/two/edited/' -c wq e.txt </dev/null >/dev/null 2>&1; cat e.txt").has("edited")
-    r = t.run(["strace", "true"], timeout=20)
-    check(r.code != 0 or r.err, r.describe())
 
 
 @case(timeout=120)

@@ -17,6 +17,7 @@
 
 pub mod ahead;
 mod args;
+pub mod ptrace;
 
 pub use args::{ARGS, ArgSpec, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
 
@@ -133,8 +134,10 @@ pub struct Notes {
     pub reaped_len: u32,
     /// Children whose zombies native waits have consumed.
     pub reaped: [u64; NOTES_REAPED],
+    /// Changed by the supervisor when a tracee goes on: what it waits on (a futex).
+    pub resumed: AtomicU32,
     /// Unused.
-    pub reserved: u64,
+    pub reserved: u32,
 }
 
 const _: () = assert!(core::mem::size_of::<Notes>() == NOTES_SIZE);
@@ -183,7 +186,8 @@ pub mod op {
     pub const BASE: u32 = 0x8000;
     /// Before a native clone. args: clone flags, exit signal, `set_tid` (0: none). ret: the new pid as the caller
     /// sees it. out: [0] token, [1] tid in the child's own namespace, [2] tgid in the child's own namespace, [3] index of the
-    /// child's slot in the caller's region ([`super::NO_SLOT`]: none), [4] 1 for the init of a pid namespace. In a child that
+    /// child's slot in the caller's region ([`super::NO_SLOT`]: none), [4] 1 for the init of a pid namespace, [5] the event
+    /// ([`super::ptrace::event`]) that the caller has to stop for, and, from bit 8 on, 1 for a child that is traced. In a child that
     /// has memory of its own the slot is *borrowed*: it may ask for [`EXEC`] there before it has introduced itself, as long as
     /// neither it nor its maker has got other credentials; otherwise the gate call fails with `ESTALE`.
     pub const CLONE: u32 = 0x8000;
@@ -230,6 +234,16 @@ pub mod op {
     /// What the caller's filters say of the call that [`super::CLAIM`] describes. ret: `SECCOMP_RET_*`, or
     /// [`super::STRICT_KILL`].
     pub const SECCOMP_JUDGE: u32 = 0x8033;
+    /// A tracee stops. args: [`super::ptrace::stop`] and what belongs to it; data: [`super::ptrace::Registers`]. ret 0: it is to wait on
+    /// [`super::Notes::resumed`]; `ESRCH`: it is not traced (any more).
+    pub const PTRACE_STOP: u32 = 0x8040;
+    /// A thread asks how it is traced. out: [0] [`super::ptrace::mode`], [1] [`super::ptrace::attention`], [2] its signal.
+    pub const PTRACE_POLL: u32 = 0x8041;
+    /// A wait for tracees. args: as of `waitid(2)`: kind, id, options. ret: the number of one with news, 0: wait, `ECHILD`: there is none.
+    /// out: [0] wait status, [1] uid. The thread that is told to wait gets [`super::ptrace::KICK_TRACER`].
+    pub const PTRACE_WAIT: u32 = 0x8042;
+    /// A tracee is about to end. args: wait status; 1 for the whole process.
+    pub const PTRACE_EXIT: u32 = 0x8043;
 }
 
 /// Kinds of [`op::XLATE`].
@@ -291,6 +305,10 @@ pub struct StartInfo {
     pub has_interp: u32,
     /// After how many traps a call site is rewritten; 0: never.
     pub patch_after: u32,
+    /// How it is traced ([`ptrace::mode`]).
+    pub traced: u32,
+    /// The tid that the thread had before, where its tracer has to know.
+    pub old_tid: i32,
     /// How many answers were sent ahead ([`ahead`]).
     pub ahead: u32,
     /// Unused.

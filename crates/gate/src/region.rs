@@ -250,6 +250,14 @@ impl SlotRef {
         }
     }
 
+    /// Wakes a tracee that waits in this slot (`abi::Notes::resumed`).
+    pub fn resume(&self) {
+        // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
+        let word = unsafe { &(*self.slot()).notes.resumed };
+        word.fetch_add(1, Ordering::Release);
+        let _ = rustix::thread::futex::wake(word, rustix::thread::futex::Flags::empty(), 1);
+    }
+
     /// Takes a posted request, so that the shim cannot withdraw it.
     pub fn take_request(&self) -> bool {
         let (from, to) = (abi::CHANNEL_REQUEST, abi::CHANNEL_SERVING);

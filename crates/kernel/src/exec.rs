@@ -39,6 +39,8 @@ pub struct ExecUnsafe {
     pub no_new_privs: bool,
     /// Root and working directory are shared with another process.
     pub shared_fs: bool,
+    /// It is traced by somebody without CAP_SYS_PTRACE over it.
+    pub ptrace: bool,
 }
 
 /// Credentials after an exec.
@@ -55,6 +57,8 @@ pub struct ExecCred {
 pub struct ExecOutcome {
     /// The other threads, which are gone. The caller has the leader's number now.
     pub vanished: Vec<TaskId>,
+    /// What the vanished threads have traced.
+    pub untraced: Vec<crate::ptrace::Released>,
     /// The parent whose wait in `vfork(2)` ends.
     pub vfork_done: Option<TaskId>,
     /// Events for that parent's tracer ([`PtraceEvents::VFORK_DONE`]).
@@ -109,7 +113,7 @@ pub fn prepare_exec_cred(old: &Cred, file: &ExecFile, limits: ExecUnsafe) -> Res
     }
     let id_changed = new.euid != old.euid || !old.in_group(new.egid);
     let gained = !new.cap_permitted.is_subset(old.cap_permitted);
-    if (id_changed || gained) && (limits.no_new_privs || limits.shared_fs) {
+    if (id_changed || gained) && (limits.no_new_privs || limits.shared_fs || limits.ptrace) {
         if limits.no_new_privs || !old.ns_capable(&ns, Cap::SETUID) {
             new.euid = new.uid;
             new.egid = new.gid;
@@ -156,8 +160,12 @@ impl Kernel {
         // Only asked when it matters: it costs a look at every task.
         let gives = file.mode & (S_ISUID | S_ISGID) != 0 || file.caps.is_some();
         let in_group = self.threads_of(id).len();
-        let limits =
-            ExecUnsafe { no_new_privs: task.no_new_privs, shared_fs: gives && self.fs_users(id) > in_group };
+        let tracer = self.tracee(id).and_then(|tracee| self.task(tracee.tracer));
+        let limits = ExecUnsafe {
+            no_new_privs: task.no_new_privs,
+            shared_fs: gives && self.fs_users(id) > in_group,
+            ptrace: tracer.is_some_and(|t| !t.cred.ns_capable(&task.cred.user_ns, Cap::SYS_PTRACE)),
+        };
         let prepared = prepare_exec_cred(&task.cred, file, limits)?;
         self.tasks.entry(id).and_modify(|t| t.nproc_exceeded = false);
         Ok(prepared)
@@ -172,7 +180,8 @@ impl Kernel {
         if self.task(id).is_none_or(|t| t.exiting) {
             return Err(Errno::ESRCH);
         }
-        let mut out = ExecOutcome { vanished: self.de_thread(id), ..ExecOutcome::default() };
+        let mut out = ExecOutcome::default();
+        out.vanished = self.de_thread(id, &mut out.untraced);
         if let Some(parent) = self.complete_vfork(id) {
             out.vfork_done = Some(parent);
             out.ptrace_event = self.vfork_done_event(parent);
@@ -203,7 +212,7 @@ impl Kernel {
     }
 
     /// `de_thread`: the other threads, which are gone.
-    fn de_thread(&mut self, id: TaskId) -> Vec<TaskId> {
+    fn de_thread(&mut self, id: TaskId, untraced: &mut Vec<crate::ptrace::Released>) -> Vec<TaskId> {
         let others: Vec<TaskId> = self.threads_of(id).iter().copied().filter(|t| *t != id).collect();
         let Some(leader) = self.leader_of(id) else { return others };
         for other in &others {
@@ -222,6 +231,10 @@ impl Kernel {
             }
             self.tasks.entry(id).and_modify(|t| t.children.extend(children));
             self.switch_task_namespaces(*other, None);
+        }
+        self.ptrace_vanished(&others, leader);
+        for other in &others {
+            untraced.extend(self.exit_ptrace(*other));
         }
         if leader != id {
             self.take_over_leader(id, leader);

@@ -39,6 +39,10 @@ pub struct ExitOutcome {
     pub notify: Vec<(TaskId, i32)>,
     /// The parent whose wait in `vfork(2)` ends.
     pub vfork_done: Option<TaskId>,
+    /// What the dead have traced.
+    pub untraced: Vec<crate::ptrace::Released>,
+    /// Tracers that can wait for a dead tracee now.
+    pub tracers: Vec<TaskId>,
     /// The events to report to that parent's tracer ([`PtraceEvents::VFORK_DONE`]).
     pub ptrace_event: PtraceEvents,
 }
@@ -98,6 +102,8 @@ impl Kernel {
         let group_dead = alive_threads(self) == 1;
         out.group_dead |= group_dead;
         self.drop_resources(id, status, out);
+        out.untraced.extend(self.exit_ptrace(id));
+        out.tracers.extend(self.ptrace_ended(id, status));
         self.forget_original_parent(id, group_dead, out);
         let Some(task) = self.tasks.get_mut(&id) else { return };
         task.exit_state = ExitState::Zombie;
@@ -236,6 +242,8 @@ impl Kernel {
             if task.exit_state == ExitState::Running {
                 out.killed.push(*id);
                 self.drop_resources(*id, status_signaled(SIGKILL, false), out);
+                out.untraced.extend(self.exit_ptrace(*id));
+                out.tracers.extend(self.ptrace_ended(*id, status_signaled(SIGKILL, false)));
             }
             // Inner namespaces end with their inits.
             if let Some(task) = self.tasks.get_mut(id) {
@@ -295,6 +303,7 @@ impl Kernel {
     /// Takes a task out of every table (`__exit_signal`, `__unhash_process`). Its nsproxy must be put already.
     pub(crate) fn unhash(&mut self, id: TaskId) {
         let Some(task) = self.tasks.remove(&id) else { return };
+        self.ptraced.remove(&id);
         debug_assert!(task.nsproxy.is_none(), "{id:?} is released with its namespaces");
         self.ucounts.dec_nproc(&task.cred);
         task.pid.detach(PidType::Pid, id);

@@ -181,6 +181,11 @@ impl Kernel {
         }
         let ptrace_event = self.ptrace_event_of_clone(caller, args);
         let child = self.copy_process(caller, args)?;
+        if !ptrace_event.is_empty()
+            || flags.contains(CloneFlags::PTRACE) && !flags.contains(CloneFlags::UNTRACED)
+        {
+            self.ptrace_init_task(caller, child);
+        }
         let pid = self.task_pid_vnr(child, caller);
         Ok(CloneOutcome {
             child,

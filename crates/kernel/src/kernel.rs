@@ -62,6 +62,10 @@ pub struct KernelConfig {
 pub struct Kernel {
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     pub(crate) signals: BTreeMap<SignalId, SignalStruct>,
+    /// Every task that is traced.
+    pub(crate) ptraced: BTreeMap<TaskId, crate::ptrace::Tracee>,
+    /// Dead tracees that wait for their tracers.
+    pub(crate) ptrace_zombies: Vec<crate::ptrace::PtraceZombie>,
     next_id: u64,
     pub(crate) inums: NsInums,
     pub(crate) ucounts: Ucounts,
@@ -150,6 +154,8 @@ impl Kernel {
         Kernel {
             tasks: BTreeMap::from([(id, task)]),
             signals: BTreeMap::from([(signal.id, signal)]),
+            ptraced: BTreeMap::new(),
+            ptrace_zombies: Vec::new(),
             next_id: 1,
             inums,
             ucounts,

@@ -1,5 +1,14 @@
-//! What `ptrace(2)` adds to other calls: which event a clone reports, and whether one task may look into another
-//! (`ptrace_may_access`). Tracing itself is not served to guests; the events stay empty unless the embedder sets them.
+//! `ptrace(2)`: whether one task may look into another (`ptrace_may_access`), which event a clone reports, and, in the modules
+//! below, tracing itself. No task is ever traced by the host's ptrace.
+
+mod tracee;
+mod wait;
+
+pub use tracee::{
+    Attention, EVENT_STOP, PtraceOptions, PtraceZombie, QueuedStop, Released, ResumeMode, SIGTRAP, Stop,
+    StopKind, Tracee,
+};
+pub use wait::WaitedTracee;
 
 use bitflags::bitflags;
 

@@ -11,9 +11,9 @@ use crate::kernel::Kernel;
 use crate::pid::{Pid, PidType};
 use crate::task::TaskId;
 
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
-const SIGSTOP: i32 = 19;
+pub(crate) const SIGSTOP: i32 = 19;
 
 /// One receiver of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

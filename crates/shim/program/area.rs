@@ -53,8 +53,26 @@ pub struct Area {
     pub context: Cell<*mut UContext>,
     /// Mask to be restored after the call, if the call has put another in place (`rt_sigsuspend(2)`, `ppoll(2)`).
     pub saved_mask: Cell<Option<u64>>,
-    /// A signal that arrived inside the shim, to be delivered when the call ends.
+    /// A signal that arrived inside the shim, to be delivered when the call ends. The assembly looks at this and the next two.
     pub pending: Cell<bool>,
+    /// The supervisor has called for the thread as a tracee.
+    pub kicked: Cell<bool>,
+    /// The supervisor has called for the thread as a tracer, since the system call began.
+    pub woken: Cell<bool>,
+    /// How the thread is traced (`nomina_abi::ptrace::mode`); 0: it is not.
+    pub trace: Cell<u32>,
+    /// The call in which a traced thread is, or -1.
+    pub orig_rax: Cell<u64>,
+    /// The call that `restart_syscall(2)` stands for; 0 if none.
+    pub restart: Cell<[u64; 7]>,
+    /// Whether the tracer has asked for a single step.
+    pub stepping: Cell<bool>,
+    /// Whether the guest believes to block SIGTRAP.
+    pub blocks_sigtrap: Cell<bool>,
+    /// For a new thread: it is traced.
+    pub born_traced: Cell<bool>,
+    /// What the host clears when a child of vfork leaves its maker's memory.
+    pub vfork_done: AtomicU32,
     /// That signal.
     pub pending_info: UnsafeCell<SigInfo>,
     /// For a new thread: where `CLONE_CHILD_SETTID` stores its id, or 0.
@@ -276,6 +294,11 @@ impl Area {
     pub fn note_mask(&self, mask: u64) {
         self.mask.set(mask);
         self.needs_frame.set(u32::from(mask & FAULT_BITS != 0));
+    }
+
+    /// Address of what interrupts a call before it begins.
+    pub fn interruptions(&self) -> u64 {
+        (&raw const self.kicked) as u64
     }
 
     /// The call that came by a trampoline.

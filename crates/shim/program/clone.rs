@@ -5,11 +5,13 @@
 
 use core::sync::atomic::Ordering;
 
+use nomina_abi::ptrace::{event, mode};
 use nomina_abi::{GATE_ATTACH, op};
 
 use crate::arch::{nomina_clone_shared, nomina_exit_thread};
 use crate::area::{Area, FILES, SIGHAND, THREADED, slot_at};
 use crate::frame::{UContext, fpstate_size};
+use crate::ptrace;
 use crate::slot::{exchange, farewell, gate, out};
 use crate::start::adopt_orphans;
 use crate::sys::{self, err, nr, sys};
@@ -24,6 +26,7 @@ const CLONE_VFORK: u64 = 0x4000;
 const CLONE_THREAD: u64 = 0x1_0000;
 const CLONE_PARENT_SETTID: u64 = 0x10_0000;
 const CLONE_DETACHED: u64 = 0x40_0000;
+const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 const CLONE_CHILD_SETTID: u64 = 0x100_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -166,6 +169,10 @@ struct Child {
     slot: u32,
     /// Init of a pid namespace.
     init: bool,
+    /// What the caller must stop for (`PTRACE_EVENT_*`), 0 if nothing.
+    event: u32,
+    /// The child is traced.
+    traced: bool,
 }
 
 fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) -> Result<i64, i64> {
@@ -185,6 +192,8 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
         tgid: out(area, 2) as i32,
         slot: out(area, 3) as u32,
         init: out(area, 4) != 0,
+        event: out(area, 5) as u32 & 0xff,
+        traced: out(area, 5) >> 8 != 0,
     };
     let native = if shared {
         clone_shared(area, context, args, &child)
@@ -204,6 +213,9 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
             if !shared && args.flags & CLONE_PARENT_SETTID != 0 {
                 // As in the kernel, a bad pointer is not an error.
                 let _ = put_user_opt(args.parent_tid, pid as i32);
+            }
+            if child.event != 0 && !(shared && args.flags & CLONE_VFORK != 0) {
+                ptrace::event(area, context, child.event, pid as u64);
             }
             Ok(pid)
         }
@@ -265,6 +277,10 @@ fn clone_copied(
     area.pid.set(child.tgid);
     area.token.set(child.token);
     crate::wait::CHILDREN.clear();
+    ptrace::TRACER.store(false, Ordering::Relaxed);
+    if area.trace.get() != 0 || child.traced || area.sighand().is_traced() {
+        ptrace::child_born(area, child.traced, false);
+    }
     if child.init {
         adopt_orphans();
     }
@@ -280,11 +296,10 @@ fn clone_copied(
     Ok(0)
 }
 
-
 /// A child in the same memory: it starts on an area of its own, with a copy of the signal frame, which `rt_sigreturn` enters.
 fn clone_shared(
     area: &'static Area,
-    context: &UContext,
+    context: &mut UContext,
     args: &CloneArgs,
     child: &Child,
 ) -> Result<i64, i64> {
@@ -318,9 +333,32 @@ fn clone_shared(
         let _ = put_user_opt(args.parent_tid, child.pid as i32);
     }
     let frame = copy_frame(new, context, args.stack);
-    let flags = native_flags(args);
+    new.context.set((frame + 8) as *mut UContext);
+    new.born_traced.set(child.traced);
+    new.blocks_sigtrap.set(area.blocks_sigtrap.get());
+    let mut flags = native_flags(args);
+    let mut child_tid = args.child_tid;
+    // A traced caller must be able to stop before it waits. The host tells when the child has left this memory.
+    let waits = area.trace.get() != 0 && args.flags & (CLONE_VFORK | CLONE_CHILD_CLEARTID) == CLONE_VFORK;
+    if waits {
+        new.vfork_done.store(1, Ordering::Relaxed);
+        flags = flags & !CLONE_VFORK | CLONE_CHILD_CLEARTID;
+        child_tid = new.vfork_done.as_ptr() as u64;
+    }
     // SAFETY: the child starts on its own area, with the frame just made.
-    let ret = unsafe { nomina_clone_shared(flags, frame, args.pidfd, args.child_tid, args.tls) };
+    let ret = unsafe { nomina_clone_shared(flags, frame, args.pidfd, child_tid, args.tls) };
+    if ret > 0 && waits {
+        if child.event != 0 {
+            ptrace::event(area, context, child.event, child.pid as u64);
+        }
+        while new.vfork_done.load(Ordering::Acquire) != 0 {
+            // SAFETY: the futex word outlives the call.
+            unsafe { sys!(nr::FUTEX, new.vfork_done.as_ptr() as u64, 0, 1, 0, 0, 0) };
+        }
+        if area.trace.get() & mode::VFORK_DONE != 0 {
+            ptrace::event(area, context, event::VFORK_DONE, child.pid as u64);
+        }
+    }
     if ret < 0 || args.flags & CLONE_VFORK != 0 {
         // The child has left this memory, or never was.
         let (scratch, len) = new.exec_scratch.get();
@@ -369,14 +407,28 @@ pub extern "C" fn child_born() {
     } else if gate(GATE_ATTACH, area.token.get()) < 0 {
         sys::exit_group(137);
     }
+    let own = core::ptr::eq(area.sighand.get(), &raw const area.own_sighand);
+    if area.born_traced.get() || own && area.own_sighand.is_traced() {
+        crate::ptrace::child_born(area, area.born_traced.get(), !own);
+    }
     if area.clear_sighand.get() {
         area.sighand().clear_caught();
     }
     let _ = put_user_opt(area.child_settid.get(), area.tid.get());
+    if area.kicked.get() {
+        // SAFETY: made by `copy_frame` on this area.
+        let context = unsafe { &mut *area.context.get() };
+        ptrace::interrupted(area, context, None);
+        area.note_mask(context.sigmask);
+    }
 }
 
 /// `exit(2)`: the end of a thread.
 pub fn exit(area: &'static Area, code: u64) -> ! {
+    ptrace::exiting(area, ((code & 0xff) << 8) as i32, false);
+    if area.trace.get() != 0 {
+        area.sighand().forget_traced();
+    }
     crate::futex::exit_robust_list(area);
     farewell(area, code & 0xff);
     let (word, bit) = area.used_bit();

@@ -159,3 +159,16 @@ pub fn flock(area: &Area, args: &[u64; 6]) -> i64 {
 pub fn is_duplication(command: u64) -> bool {
     matches!(command as u32 as u64, F_DUPFD | F_DUPFD_CLOEXEC)
 }
+
+/// `fsync(2)`, `fdatasync(2)` and `syncfs(2)`: native, but a directory is a placeholder, and the supervisor syncs what it
+/// stands for.
+pub fn fsync(area: &Area, number: u64, args: &[u64; 6]) -> i64 {
+    // SAFETY: the guest's descriptor.
+    let ret = unsafe { crate::sys::syscall(number, *args) };
+    // What can be synced can be read without waiting.
+    // SAFETY: nothing is read.
+    if ret == 0 && unsafe { sys!(nr::READ, args[0], 0, 0) } == err::EISDIR {
+        return request(area, number as u32, args);
+    }
+    ret
+}

@@ -133,6 +133,10 @@ impl SigInfo {
         self.word(0)
     }
 
+    pub fn set_signo(&mut self, signal: i32) {
+        self.set_word(0, signal);
+    }
+
     pub fn code(&self) -> i32 {
         self.word(8)
     }
@@ -156,6 +160,11 @@ impl SigInfo {
     /// `si_value.sival_int` of queued signals.
     pub fn value(&self) -> i32 {
         self.word(24)
+    }
+
+    /// What the supervisor puts behind the value for a SIGCHLD about a tracee: its `si_code`.
+    pub fn child_code(&self) -> i32 {
+        self.word(28)
     }
 
     pub fn set_value(&mut self, value: u64) {

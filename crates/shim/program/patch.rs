@@ -112,6 +112,41 @@ pub fn reset_lock() {
     BUSY.reset();
 }
 
+/// Puts back what stood at all rewritten sites, and rewrites no more: a tracer must see the program as it is. Threads that are in a
+/// trampoline go on there.
+pub fn undo() {
+    AFTER.store(0, Ordering::Relaxed);
+    let Some(_guard) = BUSY.try_lock() else { return };
+    let count = COUNT.load(Ordering::Acquire).min(PAGES);
+    for page in &TABLE[..count] {
+        let (at, used) = (page.at.load(Ordering::Relaxed), page.used.load(Ordering::Relaxed));
+        for trampoline in (0..used).map(|index| at + HEADER + index * TRAMPOLINE) {
+            // Whatever does not work leaves the site as it is.
+            let _ = restore(trampoline);
+        }
+    }
+}
+
+fn restore(trampoline: u64) -> Result<(), i64> {
+    let code: [u8; 12] = get_user(trampoline)?;
+    let back = i32::from_le_bytes([code[8], code[9], code[10], code[11]]);
+    let site = (trampoline + 12).wrapping_add_signed(back.into()) - SITE;
+    let mut jump = [0xe9, 0, 0, 0, 0];
+    jump[1..].copy_from_slice(&distance(site + MOV, trampoline)?);
+    let word = if site & 7 <= 8 - MOV { site & !7 } else { site };
+    let old: [u8; 8] = get_user(word)?;
+    let from = (site - word) as usize;
+    if old[from..from + MOV as usize] != jump {
+        return Err(err::EAGAIN);
+    }
+    let mut new = old;
+    new[from..from + MOV as usize].copy_from_slice(&code[..MOV as usize]);
+    with_writable(word, 8, || {
+        // SAFETY: as when the site was rewritten.
+        unsafe { store_code(word, u64::from_le_bytes(old), u64::from_le_bytes(new)) }
+    })
+}
+
 /// Whether an address is in a page of trampolines.
 pub fn in_trampoline(rip: u64) -> bool {
     let count = COUNT.load(Ordering::Acquire).min(PAGES);

@@ -128,7 +128,8 @@ pub enum Denied {
     Signal,
 }
 
-fn info_of(number: u64, address: u64, data: i32) -> SigInfo {
+/// What is told of a call that a filter traps.
+pub fn info_of(number: u64, address: u64, data: i32) -> SigInfo {
     let mut info = SigInfo::ZERO;
     info.set_sigsys(SYS_SECCOMP, data, address, number as i32, AUDIT_ARCH_X86_64);
     info
@@ -138,6 +139,12 @@ fn info_of(number: u64, address: u64, data: i32) -> SigInfo {
 pub fn trapped(area: &'static Area, context: &mut UContext, info: &SigInfo) {
     if !area.sighand().get(SIGSYS).is_caught() || area.blocks_sigsys.get() {
         die(area);
+    }
+    if area.trace.get() != 0 {
+        // Its tracer is told first, at the end of the call.
+        // SAFETY: only this thread uses it.
+        unsafe { *area.pending_info.get() = *info };
+        return area.pending.set(true);
     }
     deliver_here(area, context, info);
 }

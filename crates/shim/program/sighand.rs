@@ -5,7 +5,7 @@
 //! fault, and SIGSYS, because it carries the system calls.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arch::nomina_restorer;
 use crate::area::Area;
@@ -95,6 +95,8 @@ pub struct Sighand {
     lock: Lock,
     /// Signals whose entry is true; those of others (ignored since exec?) the host kernel knows.
     known: AtomicU64,
+    /// Threads that are traced. While there are any, the host kernel has the shim's handler for all signals.
+    traced: AtomicU32,
     actions: UnsafeCell<[KernelSigaction; NSIG]>,
 }
 
@@ -152,7 +154,21 @@ pub fn across_exec(area: &Area, exec: impl FnOnce() -> i64) -> i64 {
             native_action(signal, Some(&KernelSigaction { handler: SIG_IGN, ..KernelSigaction::DEFAULT }));
         }
     }
+    let table = area.sighand();
+    let caught_for_tracer = |signal: &i32| {
+        !matches!(*signal, SIGKILL | SIGSTOP)
+            && !is_always_ours(*signal)
+            && table.get(*signal).handler == SIG_IGN
+    };
+    if table.is_traced() {
+        for signal in (1..=NSIG as i32).filter(caught_for_tracer) {
+            native_action(signal, Some(&KernelSigaction { handler: SIG_IGN, ..KernelSigaction::DEFAULT }));
+        }
+    }
     let error = exec();
+    if table.is_traced() {
+        table.install_all();
+    }
     for (signal, ignored) in FAULTS.into_iter().zip(ignored) {
         if ignored {
             install_fault(signal);
@@ -172,6 +188,7 @@ impl Sighand {
         Sighand {
             lock: Lock::new(),
             known: AtomicU64::new(0),
+            traced: AtomicU32::new(0),
             actions: UnsafeCell::new([KernelSigaction::DEFAULT; NSIG]),
         }
     }
@@ -209,7 +226,7 @@ impl Sighand {
             let action = *entry;
             if action.is_caught() && action.flags & SA_RESETHAND != 0 {
                 entry.handler = SIG_DFL;
-                if !is_always_ours(signal) {
+                if !is_always_ours(signal) && !self.is_traced() {
                     set_native_default(signal);
                 }
             }
@@ -222,16 +239,71 @@ impl Sighand {
         self.with(signal, |entry| {
             let old = core::mem::replace(entry, action);
             if !is_always_ours(signal) {
-                let native = if action.is_caught() {
-                    let kept = action.flags & (SA_RESTART | SA_NOCLDSTOP | SA_NOCLDWAIT);
-                    wrapped(crate::signal::arrived as *const () as u64, kept, BLOCK_ALL)
-                } else {
-                    KernelSigaction { restorer: 0, mask: 0, flags: action.flags & 3, ..action }
-                };
-                native_action(signal, Some(&native));
+                self.install(signal, &action);
             }
             old
         })
+    }
+
+    /// Tells the host kernel of an action.
+    fn install(&self, signal: i32, action: &KernelSigaction) {
+        let arrived = crate::signal::arrived as *const () as u64;
+        let child = action.flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
+        let native = if self.is_traced() {
+            // What is restarted is decided when the tracer has decided about the signal.
+            let no_zombies = signal == SIGCHLD && action.handler == SIG_IGN;
+            let child = if no_zombies { child | SA_NOCLDWAIT } else { child };
+            wrapped(arrived, child | SA_RESTART, BLOCK_ALL)
+        } else if action.is_caught() {
+            wrapped(arrived, child | action.flags & SA_RESTART, BLOCK_ALL)
+        } else {
+            KernelSigaction { restorer: 0, mask: 0, flags: child, ..*action }
+        };
+        native_action(signal, Some(&native));
+    }
+
+    fn install_all(&self) {
+        for signal in (1..=NSIG as i32).filter(|&signal| !is_always_ours(signal)) {
+            if !matches!(signal, SIGKILL | SIGSTOP) {
+                self.with(signal, |action| self.install(signal, action));
+            }
+        }
+    }
+
+    /// Whether a thread is traced.
+    pub fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed) != 0
+    }
+
+    /// A thread is traced, or is not any more.
+    pub fn trace(&self, on: bool) {
+        if on {
+            if !self.is_traced() {
+                // While the host still knows what is ignored.
+                for signal in 1..=NSIG as i32 {
+                    self.get(signal);
+                }
+            }
+            if self.traced.fetch_add(1, Ordering::Relaxed) == 0 {
+                self.install_all();
+            }
+        } else if self.traced.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.install_all();
+        }
+    }
+
+    /// In a process with a copy of its maker's table: whether it is traced, whatever its maker is.
+    pub fn trace_again(&self, on: bool) {
+        if self.is_traced() != on {
+            self.traced.store(u32::from(!on), Ordering::Relaxed);
+            self.trace(on);
+        }
+        self.traced.store(u32::from(on), Ordering::Relaxed);
+    }
+
+    /// A traced thread ends.
+    pub fn forget_traced(&self) {
+        self.traced.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// In a forked child: whoever held the lock does not exist.
@@ -248,6 +320,7 @@ impl Sighand {
         // SAFETY: this table is not in use yet, and nobody changes the other: its lock is held, or its other users do not exist.
         unsafe { *self.actions.get() = *other.actions.get() };
         self.known.store(other.known.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.traced.store(other.traced.load(Ordering::Relaxed), Ordering::Relaxed);
         self.lock.reset();
     }
 

@@ -15,16 +15,17 @@ use crate::frame::{
     UNBLOCKABLE, clear_fpstate, fpstate_size, place, restore_fpstate,
 };
 use crate::sighand::{
-    SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, is_always_ours,
-    set_native_default,
+    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP,
+    is_always_ours, set_native_default,
 };
-use crate::{futex, patch};
+use crate::{futex, patch, ptrace};
 use crate::slot::{out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
 use crate::wait::CHILDREN;
 
-const EFLAGS_TF: u64 = 0x100;
+/// The trap flag.
+pub const EFLAGS_TF: u64 = 0x100;
 const EFLAGS_DF: u64 = 0x400;
 const EFLAGS_RF: u64 = 0x1_0000;
 const USER_CS: u16 = 0x33;
@@ -46,7 +47,11 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
             futex::exit_robust_lists(area);
             return set_native_default(signal);
         }
-        deliver(area, context, info, context.sigmask, context.sigmask);
+        if area.trace.get() != 0 || area.kicked.get() {
+            ptrace::interrupted(area, context, Some(info));
+        } else {
+            deliver(area, context, info, context.sigmask, context.sigmask);
+        }
         area.note_mask(context.sigmask);
         return;
     }
@@ -71,14 +76,18 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     // SAFETY: only this thread uses it.
     unsafe { *area.pending_info.get() = *info };
     context.sigmask = BLOCK_ALL;
-    if let Some(rip) = window_fixup(context.mcontext.rip) {
+    if let Some((rip, pops)) = window_fixup(context.mcontext.rip) {
         context.mcontext.rip = rip;
+        context.mcontext.rsp += pops;
     }
 }
 
 /// Makes the end of a system call: puts its result into the frame, restarts it if a signal came first, delivers that signal,
 /// restores the mask that the call had replaced.
-pub fn finish(area: &Area, context: &mut UContext, number: u64, result: i64) {
+pub fn finish(area: &'static Area, context: &mut UContext, number: u64, result: i64) {
+    if area.trace.get() != 0 || area.kicked.get() {
+        return ptrace::finish_call(area, context, number, result);
+    }
     let mut result = result;
     let pending = area.pending.get();
     if matches!(result, err::ERESTARTSYS | err::ERESTARTNOINTR | err::ERESTARTNOHAND) {
@@ -104,7 +113,7 @@ pub fn finish(area: &Area, context: &mut UContext, number: u64, result: i64) {
 }
 
 /// Delivers the signal that arrived inside the shim, if any, and restores the mask that a system call had replaced.
-pub fn leave(area: &Area, context: &mut UContext) {
+pub fn leave(area: &'static Area, context: &mut UContext) {
     let saved = area.saved_mask.take();
     if area.pending.get() {
         // SAFETY: only this thread uses it.
@@ -123,8 +132,13 @@ pub fn leave(area: &Area, context: &mut UContext) {
 pub fn translate_info(area: &Area, info: &mut SigInfo) {
     match info.code() {
         SI_NOMINA => {
-            info.set_code(info.value());
-            info.set_value(0);
+            if info.signo() == SIGCHLD && info.child_code() != 0 {
+                info.set_code(info.child_code());
+                info.set_value(u64::from(info.value() as u32));
+            } else {
+                info.set_code(info.value());
+                info.set_value(0);
+            }
         }
         code if code == SI_USER
             || code == SI_TKILL
@@ -144,13 +158,13 @@ pub fn translate_info(area: &Area, info: &mut SigInfo) {
 }
 
 /// Lets the guest handle a signal that its own call has raised.
-pub fn deliver_here(area: &Area, context: &mut UContext, info: &SigInfo) {
+pub fn deliver_here(area: &'static Area, context: &mut UContext, info: &SigInfo) {
     let mask = context.sigmask;
     deliver(area, context, info, mask, mask);
 }
 
 /// Lets the guest handle a signal: `mask` is in force while the handler runs (with what the handler adds), `restored` after it.
-fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, restored: u64) {
+fn deliver(area: &'static Area, context: &mut UContext, info: &SigInfo, mask: u64, restored: u64) {
     let signal = info.signo();
     let action = area.sighand().take(signal);
     if !action.is_caught() {
@@ -161,12 +175,28 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
             }
             futex::exit_robust_lists(area);
             set_native_default(signal);
+        } else if action.handler == crate::sighand::SIG_DFL && area.sighand().is_traced() {
+            // Caught natively for another thread's sake.
+            ptrace::act(area, context, *info);
         }
         return;
     }
     let mut info = *info;
     translate_info(area, &mut info);
+    enter_handler(area, context, &info, &action, mask, restored);
+}
 
+/// Builds the frame of a handler, which is entered when the shim returns: `mask` is in force while it runs (with what it adds),
+/// `restored` after it.
+pub fn enter_handler(
+    area: &Area,
+    context: &mut UContext,
+    info: &SigInfo,
+    action: &KernelSigaction,
+    mask: u64,
+    restored: u64,
+) {
+    let (info, signal) = (*info, info.signo());
     let altstack = area.altstack.get();
     let interrupted_sp = context.mcontext.rsp;
     let on_altstack = altstack.contains(interrupted_sp);
@@ -223,7 +253,7 @@ fn deliver(area: &Area, context: &mut UContext, info: &SigInfo, mask: u64, resto
 }
 
 /// Ends the process by a signal, as the kernel does when a frame cannot be built.
-fn die(area: &Area, signal: i32) {
+pub fn die(area: &Area, signal: i32) {
     futex::exit_robust_lists(area);
     set_native_default(signal);
     let (pid, tid) = (area.pid.get() as u64, area.tid.get() as u64);
@@ -313,7 +343,14 @@ pub fn sigaltstack(area: &Area, context: &UContext, new: u64, old: u64) -> Resul
 }
 
 /// `rt_sigprocmask(2)`. `EINVAL` for a bad size or `how`. SIGSYS seems to be blocked and is not.
-pub fn rt_sigprocmask(area: &Area, context: &mut UContext, how: u64, new: u64, old: u64, size: u64) -> Result<i64, i64> {
+pub fn rt_sigprocmask(
+    area: &Area,
+    context: &mut UContext,
+    how: u64,
+    new: u64,
+    old: u64,
+    size: u64,
+) -> Result<i64, i64> {
     if size != 8 {
         return Err(err::EINVAL);
     }

@@ -3,15 +3,15 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 
+use nomina_abi::ptrace::mode;
 use nomina_abi::{FD_SOCK, GATE_START, REGION_SIZE, StartInfo};
 
-use crate::arch::nomina_enter_guest;
+use crate::arch::{nomina_enter_guest, nomina_enter_traced};
 use crate::area::{Area, REGION};
 use crate::load::{Loaded, Place, load, make_stack_executable};
+use crate::ptrace;
 use crate::slot::{gate, receive_fds};
-use crate::sys::{
-    self, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, err, nr, sys,
-};
+use crate::sys::{self, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, err, nr, sys};
 
 const AT_NULL: u64 = 0;
 const AT_PHDR: u64 = 3;
@@ -49,6 +49,8 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     ids: [0; 4],
     has_interp: 0,
     patch_after: 0,
+    traced: 0,
+    old_tid: 0,
     ahead: 0,
     reserved: 0,
     random: 0,
@@ -120,6 +122,16 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     let hwcap2 = patch_auxv(stack, info, &program, base);
     crate::ahead::start(info.ahead);
     crate::patch::start(area, info.patch_after, hwcap2 & HWCAP2_FSGSBASE != 0);
+    if info.traced != 0 {
+        ptrace::ENTRY.store(entry, Ordering::Relaxed);
+        ptrace::OLD_TID.store(info.old_tid as u32, Ordering::Relaxed);
+        ptrace::set_mode(area, info.traced & !mode::ATTEND);
+        if info.traced & mode::ATTEND != 0 {
+            area.kicked.set(true);
+        }
+        // SAFETY: as below.
+        unsafe { nomina_enter_traced(stack as u64) }
+    }
     // SAFETY: the stack is as the kernel made it, the entry is the program's.
     unsafe { nomina_enter_guest(stack as u64, entry) }
 }

@@ -8,6 +8,7 @@ use core::arch::asm;
 /// Numbers of the system calls that the shim makes or serves by code of its own (x86-64).
 #[allow(missing_docs)]
 pub mod nr {
+    pub const READ: u64 = 0;
     pub const OPEN: u64 = 2;
     pub const CLOSE: u64 = 3;
     pub const STAT: u64 = 4;
@@ -33,6 +34,8 @@ pub mod nr {
     pub const SCHED_YIELD: u64 = 24;
     pub const MADVISE: u64 = 28;
     pub const DUP2: u64 = 33;
+    pub const PAUSE: u64 = 34;
+    pub const NANOSLEEP: u64 = 35;
     pub const GETPID: u64 = 39;
     pub const SETHOSTNAME: u64 = 170;
     pub const SETDOMAINNAME: u64 = 171;
@@ -52,8 +55,11 @@ pub mod nr {
     pub const EXECVE: u64 = 59;
     pub const EXIT: u64 = 60;
     pub const WAIT4: u64 = 61;
+    pub const KILL: u64 = 62;
     pub const FCNTL: u64 = 72;
     pub const FLOCK: u64 = 73;
+    pub const FSYNC: u64 = 74;
+    pub const FDATASYNC: u64 = 75;
     pub const GETRLIMIT: u64 = 97;
     pub const GETPRIORITY: u64 = 140;
     pub const SETPRIORITY: u64 = 141;
@@ -67,6 +73,7 @@ pub mod nr {
     pub const SCHED_SETATTR: u64 = 314;
     pub const SCHED_GETATTR: u64 = 315;
     pub const SETSOCKOPT: u64 = 54;
+    pub const PTRACE: u64 = 101;
     pub const SETPGID: u64 = 109;
     pub const SETSID: u64 = 112;
     pub const RT_SIGPENDING: u64 = 127;
@@ -74,11 +81,14 @@ pub mod nr {
     pub const RT_SIGSUSPEND: u64 = 130;
     pub const SIGALTSTACK: u64 = 131;
     pub const PRCTL: u64 = 157;
+    pub const ARCH_PRCTL: u64 = 158;
     pub const SETRLIMIT: u64 = 160;
     pub const GETTID: u64 = 186;
     pub const FUTEX: u64 = 202;
     pub const SET_TID_ADDRESS: u64 = 218;
+    pub const RESTART_SYSCALL: u64 = 219;
     pub const TIMER_CREATE: u64 = 222;
+    pub const CLOCK_NANOSLEEP: u64 = 230;
     pub const EXIT_GROUP: u64 = 231;
     pub const TGKILL: u64 = 234;
     pub const WAITID: u64 = 247;
@@ -96,11 +106,14 @@ pub mod nr {
     pub const RECVMMSG: u64 = 299;
     pub const PRLIMIT64: u64 = 302;
     pub const SENDMMSG: u64 = 307;
+    pub const PROCESS_VM_READV: u64 = 310;
+    pub const PROCESS_VM_WRITEV: u64 = 311;
     pub const SECCOMP: u64 = 317;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
     pub const CLONE3: u64 = 435;
     pub const CLOSE_RANGE: u64 = 436;
+    pub const SYNCFS: u64 = 306;
     pub const EPOLL_PWAIT2: u64 = 441;
 }
 
@@ -111,6 +124,7 @@ pub mod err {
     pub const ESRCH: i64 = -3;
     pub const ESTALE: i64 = -116;
     pub const EINTR: i64 = -4;
+    pub const EISDIR: i64 = -21;
     pub const EIO: i64 = -5;
     pub const E2BIG: i64 = -7;
     pub const EBADF: i64 = -9;
@@ -118,6 +132,7 @@ pub mod err {
     pub const EAGAIN: i64 = -11;
     pub const ENOMEM: i64 = -12;
     pub const EFAULT: i64 = -14;
+    pub const EEXIST: i64 = -17;
     pub const EINVAL: i64 = -22;
     pub const EMFILE: i64 = -24;
     pub const EDEADLK: i64 = -35;
@@ -130,6 +145,10 @@ pub mod err {
     pub const ERESTARTNOINTR: i64 = -513;
     /// Never seen by guests: restart only if no handler runs.
     pub const ERESTARTNOHAND: i64 = -514;
+    /// Never seen by guests: `restart_syscall(2)` if no handler runs.
+    pub const ERESTART_RESTARTBLOCK: i64 = -516;
+    /// Never seen by guests: the filter wants the shim to serve the call.
+    pub const NOT_NATIVE: i64 = -601;
     /// Never seen by guests: the call must be made with a signal frame.
     pub const NEEDS_FRAME: i64 = -600;
 }

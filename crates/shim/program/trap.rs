@@ -1,19 +1,25 @@
 //! Where system calls arrive: the handler of SIGSYS.
 
+use nomina_abi::ptrace::SI_KICK;
 use nomina_abi::{Kind, SI_END, SI_MOUNTS, SI_SIGIO, op};
 
-use crate::arch::in_shim;
+use crate::arch::{in_shim, traced_entry};
 use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, seccomp, signal, slot, socket, wait,
-    written,
+    clone, exec, fd, futex, marshal, masked, message, patch, poll, process, ptrace, seccomp, signal, slot, socket,
+    tracer, wait, written,
 };
 
 /// `si_code` of a SIGSYS that the filter raised.
 const SYS_SECCOMP: i32 = 1;
+/// `si_code` of a SIGSYS for a call of a traced thread.
+const SYS_USER_DISPATCH: i32 = 2;
 const SIGKILL: i32 = 9;
+
+/// What the stub's call gives when a filter of the guest's traps it, less the filter's data.
+pub const GUESTS_TRAP: i64 = -0x1_0000;
 
 /// Serves one system call.
 pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut UContext) {
@@ -28,11 +34,22 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     if info.code() == SI_MOUNTS {
         return poll::mounts_changed(info, context);
     }
-    if info.code() != SYS_SECCOMP {
+    if info.code() == SI_KICK {
+        return ptrace::kicked(info, context);
+    }
+    if info.code() != SYS_SECCOMP && info.code() != SYS_USER_DISPATCH {
         // A SIGSYS that somebody sent.
         return signal::arrived(number, info, context);
     }
     if in_shim(context.mcontext.rip) {
+        if context.mcontext.rip == ptrace::STUB + 2 {
+            let said = if seccomp::is_ours(info) { 0 } else { GUESTS_TRAP - i64::from(info.errno()) };
+            context.mcontext.rax = if said == 0 { err::NOT_NATIVE } else { said } as u64;
+            return;
+        }
+        if context.mcontext.rip == traced_entry() {
+            return ptrace::entered(Area::current(), context);
+        }
         // The filter refused the shim a call that it tries: like a kernel without it.
         context.mcontext.rax = err::ENOSYS as u64;
         return;
@@ -43,9 +60,10 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
         // A signal came on the way here by a trampoline, and blocked all others.
         context.sigmask = area.mask.get();
     }
+    area.woken.set(false);
     signal::open_faults(context);
     let number = info.syscall() as u32 as u64;
-    if !seccomp::is_ours(info) {
+    if info.code() == SYS_SECCOMP && !seccomp::is_ours(info) {
         seccomp::trapped(area, context, info);
         return area.note_mask(context.sigmask);
     }
@@ -54,6 +72,8 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
     seccomp::claim(area, number, &args, registers.rip);
     if area.has_result.replace(false) {
         signal::finish(area, context, number, area.patched_frame().result);
+    } else if area.trace.get() != 0 {
+        ptrace::system_call(area, context, number);
     } else if area.claimed.get()
         && let Some(denied) = seccomp::denied(area, context, number)
     {
@@ -62,17 +82,25 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
         }
     } else if number == nr::RT_SIGRETURN {
         signal::rt_sigreturn(area, context);
+        if area.kicked.get() {
+            ptrace::interrupted(area, context, None);
+        }
     } else {
         patch::trapped(area, context, number);
-        let result = match generic_kinds(number) {
-            Some(kinds) => marshal::generic(area, number, kinds, &args),
-            None => special(area, context, number, &args),
-        };
-        let (Ok(result) | Err(result)) = result;
+        let (Ok(result) | Err(result)) = serve(area, context, number, &args);
         written::acknowledge(area);
         signal::finish(area, context, number, result);
     }
     area.note_mask(context.sigmask);
+}
+
+/// Serves a call that is not native.
+#[inline(always)]
+pub fn serve(area: &'static Area, context: &mut UContext, number: u64, args: &[u64; 6]) -> Result<i64, i64> {
+    match generic_kinds(number) {
+        Some(kinds) => marshal::generic(area, number, kinds, args),
+        None => special(area, context, number, args),
+    }
 }
 
 /// The supervisor is about to send `signal`, which ends a process.
@@ -105,11 +133,12 @@ pub fn without_frame(area: &'static Area, number: u64, args: &[u64; 6]) -> Resul
 
 /// Whether [`without_frame`] serves a call.
 pub fn needs_no_frame(number: u64) -> bool {
-    matches!(number, nr::GETPID | nr::GETTID | nr::RT_SIGACTION | nr::EPOLL_CTL) || generic_kinds(number).is_some()
+    matches!(number, nr::GETPID | nr::GETTID | nr::RT_SIGACTION | nr::EPOLL_CTL)
+        || generic_kinds(number).is_some()
 }
 
 /// The arguments of a call that is only copied in, asked and copied out.
-fn generic_kinds(number: u64) -> Option<&'static [Kind]> {
+pub fn generic_kinds(number: u64) -> Option<&'static [Kind]> {
     marshal::kinds(number).filter(|_| !has_own_code(number))
 }
 
@@ -158,6 +187,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         }
         nr::WAIT4 => wait::wait4(area, args),
         nr::WAITID => wait::waitid(area, args),
+        nr::PTRACE => tracer::ptrace(area, args),
+        nr::PROCESS_VM_READV | nr::PROCESS_VM_WRITEV => tracer::process_vm(area, number, args),
         nr::FUTEX => futex::futex(area, args),
         nr::SET_TID_ADDRESS => Ok(process::set_tid_address(area, a)),
         nr::SET_ROBUST_LIST => futex::set_robust_list(area, a, b),
@@ -166,6 +197,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::CLOSE | nr::DUP2 | nr::DUP3 => Ok(fd::duplicate(number, args)),
         nr::FCNTL => process::fcntl(area, args),
         nr::FLOCK => Ok(fd::flock(area, args)),
+        nr::FSYNC | nr::FDATASYNC | nr::SYNCFS => Ok(fd::fsync(area, number, args)),
         nr::GETRLIMIT => fd::prlimit(area, 0, a, 0, b),
         nr::SETRLIMIT => fd::prlimit(area, 0, a, b, 0),
         nr::PRLIMIT64 => fd::prlimit(area, a, b, c, d),

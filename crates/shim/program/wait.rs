@@ -8,10 +8,12 @@ use crate::area::Area;
 use crate::frame::SigInfo;
 use crate::slot::{note_reaped, out, request};
 use crate::sys::{err, nr, sys};
+use crate::tracer;
 use crate::uaccess::{put_user, put_user_opt};
 use crate::window::window;
 
 const WNOHANG: u64 = 1;
+const WEXITED: u64 = 4;
 const WNOWAIT: u64 = 0x0100_0000;
 const P_PID: u64 = 1;
 const P_PGID: u64 = 2;
@@ -111,22 +113,93 @@ fn restartable(ret: i64) -> i64 {
     if ret == err::EINTR { err::ERESTARTSYS } else { ret }
 }
 
+/// What a native wait that found no child gives a caller that has tracees: it waits for the supervisor's call.
+fn for_tracees(area: &Area, ret: i64, has_tracees: bool, options: u64) -> i64 {
+    if ret != err::ECHILD || !has_tracees {
+        ret
+    } else if options & WNOHANG != 0 {
+        0
+    } else {
+        window(area, area.guest_mask(), nr::POLL, [0, 0, u64::MAX, 0, 0, 0])
+    }
+}
+
+/// For a traced caller: what a wait gives without waiting. It often stops while its child ends, and the kernel looks for children before it
+/// looks for signals.
+fn at_once(area: &Area, number: u64, mut call: [u64; 6], options: usize) -> i64 {
+    if area.trace.get() == 0 {
+        return 0;
+    }
+    call[options] |= WNOHANG;
+    // SAFETY: the caller's own structures, which live through the call.
+    unsafe { crate::sys::syscall(number, call) }
+}
+
+/// Whether nothing but the supervisor's call to a tracer has ended a wait.
+fn is_only_woken(area: &Area) -> bool {
+    area.woken.get() && !area.pending.get() && !area.kicked.get()
+}
+
+/// What `waitid(2)` tells of a tracee.
+fn child_info(news: &tracer::News) -> SigInfo {
+    const CLD_KILLED: i32 = 2;
+    const CLD_TRAPPED: i32 = 4;
+    let (code, status) = match news.status & 0xff {
+        0x7f => (CLD_TRAPPED, news.status >> 8),
+        0 => (CLD_EXITED, news.status >> 8 & 0xff),
+        status if status & 0x80 != 0 => (CLD_DUMPED, status & 0x7f),
+        status => (CLD_KILLED, status),
+    };
+    let mut info = SigInfo::ZERO;
+    info.set_signo(crate::sighand::SIGCHLD);
+    info.set_code(code);
+    info.set_pid(news.pid);
+    info.set_uid(news.uid);
+    info.set_value(u64::from(status as u32));
+    info
+}
+
 /// `wait4(2)`. `ECHILD` if there is no such child, `EINTR` if a handler without `SA_RESTART` ran.
 pub fn wait4(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let [pid, status_at, options, usage_at, ..] = *args;
     let pid = pid as i32;
-    let host = match pid {
-        i32::MIN => return Err(err::ESRCH),
-        1.. => child_to_host(area, pid)?,
-        ..-1 => -group_to_host(area, -i64::from(pid))?,
-        -1 | 0 => i64::from(pid),
+    if pid == i32::MIN {
+        return Err(err::ESRCH);
+    }
+    let find = || match pid {
+        1.. => child_to_host(area, pid),
+        ..-1 => group_to_host(area, -i64::from(pid)).map(|group| -group),
+        -1 | 0 => Ok(i64::from(pid)),
     };
     let mut status = 0i32;
     let mut usage = [0u8; RUSAGE_SIZE];
     let usage_pointer = if usage_at == 0 { 0 } else { usage.as_mut_ptr() as u64 };
-    let call = [host as u64, &raw mut status as u64, options, usage_pointer, 0, 0];
+    let (kind, id) = match pid {
+        -1 => (0, 0),
+        1.. => (P_PID, pid as u64),
+        _ => (P_PGID, -i64::from(pid) as u64),
+    };
     let guest = loop {
-        let ret = restartable(window(area, area.guest_mask(), nr::WAIT4, call));
+        area.woken.set(false);
+        let traced = tracer::wait(area, kind, id, options | WEXITED);
+        if let Ok(Some(news)) = &traced {
+            status = news.status;
+            break i64::from(news.pid);
+        }
+        let ret = match find() {
+            Ok(host) => {
+                let call = [host as u64, &raw mut status as u64, options, usage_pointer, 0, 0];
+                match at_once(area, nr::WAIT4, call, 2) {
+                    0 => window(area, area.guest_mask(), nr::WAIT4, call),
+                    done => done,
+                }
+            }
+            Err(error) => error,
+        };
+        let ret = restartable(for_tracees(area, ret, traced.is_ok(), options));
+        if ret == err::ERESTARTSYS && is_only_woken(area) {
+            continue;
+        }
         if ret <= 0 {
             return Ok(ret);
         }
@@ -146,17 +219,35 @@ pub fn wait4(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 /// `waitid(2)`.
 pub fn waitid(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let [kind, id, info_at, options, usage_at, _] = *args;
-    let host = match kind as u32 as u64 {
-        P_PID if id as i32 > 0 => child_to_host(area, id as i32)? as u64,
-        P_PGID if id as i32 > 0 => group_to_host(area, i64::from(id as i32))? as u64,
-        _ => id,
+    let find = || match kind as u32 as u64 {
+        P_PID if id as i32 > 0 => child_to_host(area, id as i32).map(|host| host as u64),
+        P_PGID if id as i32 > 0 => group_to_host(area, i64::from(id as i32)).map(|host| host as u64),
+        _ => Ok(id),
     };
     let mut info = SigInfo::ZERO;
     let mut usage = [0u8; RUSAGE_SIZE];
     let usage_pointer = if usage_at == 0 { 0 } else { usage.as_mut_ptr() as u64 };
-    let call = [kind, host, &raw mut info as u64, options, usage_pointer, 0];
     let ret = loop {
-        let ret = restartable(window(area, area.guest_mask(), nr::WAITID, call));
+        area.woken.set(false);
+        let traced = tracer::wait(area, kind, id, options);
+        if let Ok(Some(news)) = &traced {
+            info = child_info(news);
+            break 0;
+        }
+        let ret = match find() {
+            Ok(host) => {
+                let call = [kind, host, &raw mut info as u64, options, usage_pointer, 0];
+                match at_once(area, nr::WAITID, call, 3) {
+                    0 if info.pid() == 0 => window(area, area.guest_mask(), nr::WAITID, call),
+                    done => done,
+                }
+            }
+            Err(error) => error,
+        };
+        let ret = restartable(for_tracees(area, ret, traced.is_ok(), options));
+        if ret == err::ERESTARTSYS && is_only_woken(area) {
+            continue;
+        }
         if ret < 0 {
             return Ok(ret);
         }

@@ -45,7 +45,11 @@ pub fn reported(info: &SigInfo, context: &mut UContext) {
     if returned {
         context.mcontext.rax = told as u64;
     }
-    signal::leave(area, context);
+    if area.trace.get() != 0 || area.kicked.get() {
+        crate::ptrace::interrupted(area, context, None);
+    } else {
+        signal::leave(area, context);
+    }
     area.note_mask(context.sigmask);
 }
 

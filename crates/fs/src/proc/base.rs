@@ -54,7 +54,7 @@ const fn only(scope: Scope, entry: Entry) -> Entry {
     Entry { scope, ..entry }
 }
 
-static ENTRIES: [Entry; 37] = [
+static ENTRIES: [Entry; 38] = [
     guarded("auxv", 0o400, |f| f.fs.source.auxv(f.task).map_or_else(|| f.host("auxv"), Ok)),
     file("cgroup", 0o444, |f| Ok([b"0::", &f.fs.source.cgroup(f.task)[..], b"\n"].concat())),
     only(Scope::Thread, file("children", 0o444, children)),
@@ -68,6 +68,8 @@ static ENTRIES: [Entry; 37] = [
     file("limits", 0o444, limits),
     writable("loginuid", 0o644, loginuid, set_loginuid),
     guarded("maps", 0o444, task_mmu::maps),
+    // Opened, not read: see `TaskFile::open`.
+    guarded("mem", 0o600, |_| Err(Errno::EIO)),
     file("mountinfo", 0o444, |f| f.fs.source.mounts(f.task, MountTable::Info)),
     file("mounts", 0o444, |f| f.fs.source.mounts(f.task, MountTable::Mounts)),
     only(Scope::Group, file("mountstats", 0o400, |f| f.fs.source.mounts(f.task, MountTable::Stats))),
@@ -409,6 +411,9 @@ impl Inode for TaskFile {
     /// `EACCES` without `ptrace_may_access` where the file needs it, `ESRCH` for a task that is gone.
     fn open(&self, flags: u32) -> Result<Opened> {
         self.check()?;
+        if self.entry.name == "mem" {
+            return self.fs.source.memory(self.task, current(), flags).map(Opened::Host);
+        }
         if !wants_write(flags) {
             let table = match self.entry.name {
                 "mountinfo" => Some(MountTable::Info),

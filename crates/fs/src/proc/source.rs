@@ -5,6 +5,7 @@
 //! stays dead although its number may live again.
 
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
 
 use nomina_kernel::mount::ProcMounts;
 pub use nomina_kernel::nsfs::NsLink;
@@ -245,6 +246,11 @@ pub trait ProcSource: Send + Sync {
     /// Auxiliary vector as the program got it; `None` shows the host's.
     fn auxv(&self, _task: TaskKey) -> Option<Vec<u8>> {
         None
+    }
+    /// The host's handle of a task's memory (`/proc/PID/mem`), for an opener who may trace it. It is bound to the memory that the
+    /// task has now: an exec leaves it with memory that nobody uses.
+    fn memory(&self, _task: TaskKey, _viewer: Option<TaskKey>, _flags: u32) -> Result<OwnedFd> {
+        Err(Errno::EACCES)
     }
     /// Changes a thread's name (at most 15 bytes). `EINVAL` unless the viewer is in the same thread group.
     fn set_comm(&self, task: TaskKey, comm: &[u8], viewer: Option<TaskKey>) -> Result<()>;

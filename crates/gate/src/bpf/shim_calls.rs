@@ -50,9 +50,18 @@ const CALLS: &[(i64, &[Test])] = &[
     (libc::SYS_sigaltstack, &[]),
     (
         libc::SYS_prctl,
-        &[is!(0, PR_SET_NAME = libc::PR_SET_NAME, PR_SET_CHILD_SUBREAPER = libc::PR_SET_CHILD_SUBREAPER)],
+        &[is!(
+            0,
+            PR_SET_NAME = libc::PR_SET_NAME,
+            PR_SET_CHILD_SUBREAPER = libc::PR_SET_CHILD_SUBREAPER,
+            PR_SET_SYSCALL_USER_DISPATCH = 59
+        )],
     ),
+    // Registers of a tracee.
+    (libc::SYS_arch_prctl, &[]),
     (libc::SYS_futex, &[]),
+    // A sleep that the supervisor has interrupted.
+    (libc::SYS_restart_syscall, &[]),
     (libc::SYS_exit_group, &[]),
     (libc::SYS_waitid, &[]),
     (libc::SYS_get_robust_list, &[Test::Whole(2, nomina_abi::GATE_MAGIC)]),

@@ -269,8 +269,8 @@ pub(super) const IOCTL: &[Case] = &[
 
 /// `prctl(2)`. Not in the list: what the sandbox has of its own (capabilities, `no_new_privs`, seccomp, securebits,
 /// keepcaps), what would blind the supervisor (`PR_SET_DUMPABLE`, `PR_SET_PTRACER`, `PR_SET_MM`), what is another program's
-/// (`PR_GET_AUXV` is the shim's), what takes a pid (`PR_SCHED_CORE`), what raises `SIGSYS` itself
-/// (`PR_SET_SYSCALL_USER_DISPATCH`). `PR_SET_CHILD_SUBREAPER` only gathers orphans of the caller's own descendants, but the
+/// (`PR_GET_AUXV` is the shim's), what takes a pid (`PR_SCHED_CORE`). `PR_SET_SYSCALL_USER_DISPATCH`
+/// makes calls of the caller's own raise `SIGSYS`, before any filter; so the shim of a tracee sees them all. `PR_SET_CHILD_SUBREAPER` only gathers orphans of the caller's own descendants, but the
 /// model has to know.
 pub(super) const PRCTL: &[Case] = &[
     Case {
@@ -307,7 +307,10 @@ pub(super) const PRCTL: &[Case] = &[
         )],
         then: Native,
     },
-    Case { when: &[Test::In(0, named![PR_SET_CHILD_SUBREAPER = 36])], then: ShimOnly },
+    Case {
+        when: &[Test::In(0, named![PR_SET_CHILD_SUBREAPER = 36, PR_SET_SYSCALL_USER_DISPATCH = 59])],
+        then: ShimOnly,
+    },
 ];
 
 /// `arch_prctl(2)`. Not in the list: `ARCH_SHSTK_*`, because the signal frames the shim builds are unknown to a shadow

@@ -97,8 +97,8 @@ rows! {
     71 msgctl: Trap, "System V objects are named by keys of the caller's ipc namespace";
     72 fcntl: Cases(c::FCNTL), "commands on the handle itself, none of which chooses a process that gets a signal";
     73 flock: ShimOnly, "a lock of the handle itself; directories are placeholders, whose locks the supervisor keeps";
-    74 fsync: Native, FD;
-    75 fdatasync: Native, FD;
+    74 fsync: ShimOnly, "acts on descriptors the process holds; directories are placeholders, and the supervisor syncs what they stand for";
+    75 fdatasync: ShimOnly, "acts on descriptors the process holds; directories are placeholders, and the supervisor syncs what they stand for";
     76 truncate: Trap, PATH;
     77 ftruncate: Native, FD;
     78 getdents: Trap, "directories are placeholders; the supervisor keeps what they stand for";
@@ -124,7 +124,7 @@ rows! {
     98 getrusage: Native, "own resource usage and that of waited-for children";
     99 sysinfo: Native, "numbers about the machine, not about anything on it";
     100 times: Native, "own resource usage and that of waited-for children";
-    101 ptrace: Refused(Errno::EPERM), "controls another process; tracers need an interface of the model's that does not exist";
+    101 ptrace: Trap, "names a process to control; tracees stop in their shims, and the supervisor decides who may touch them";
     102 getuid: Trap, "user and group ids are those of the sandbox; every guest is the same host user";
     103 syslog: Refused(Errno::EPERM), "the host kernel's log";
     104 getgid: Trap, "user and group ids are those of the sandbox; every guest is the same host user";
@@ -329,12 +329,12 @@ rows! {
     303 name_to_handle_at: Trap, PATH;
     304 open_by_handle_at: Trap, "a file by its host identity, past every path and permission of the sandbox";
     305 clock_adjtime: Trap, "reading is harmless, but whether it sets the clock is in guest memory";
-    306 syncfs: Native, "flushes the page cache, of the whole host where it has no descriptor, as any unprivileged process may";
+    306 syncfs: ShimOnly, "flushes the page cache, of the whole host where it has no descriptor, as any unprivileged process may";
     307 sendmmsg: ShimOnly, "stream and seqpacket sockets, the only ones a guest holds, ignore or refuse an address; what is passed on is handles the guest holds";
     308 setns: Trap, "namespaces are the model's";
     309 getcpu: Native, "numbers about the machine, not about anything on it";
-    310 process_vm_readv: Refused(Errno::EPERM), "reads or writes another process's memory";
-    311 process_vm_writev: Refused(Errno::EPERM), "reads or writes another process's memory";
+    310 process_vm_readv: Trap, "names a process; the supervisor checks and copies";
+    311 process_vm_writev: Trap, "names a process; the supervisor checks and copies";
     312 kcmp: Refused(Errno::ENOSYS), "compares kernel objects of two processes by host pid; as without CONFIG_KCMP";
     313 finit_module: Refused(Errno::EPERM), "loads or removes kernel code";
     314 sched_setattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";

@@ -41,13 +41,13 @@ fn a_set_user_id_program_of_root_has_everything_and_distrusts_its_environment() 
 
 #[test]
 fn no_new_privs_and_a_shared_root_directory_withhold_privilege() {
-    let limits = ExecUnsafe { no_new_privs: true, shared_fs: false };
+    let limits = ExecUnsafe { no_new_privs: true, ..ExecUnsafe::default() };
     let new = prepare_exec_cred(&user(), &SUID_ROOT, limits).unwrap();
     assert_eq!((new.cred.euid, new.cred.cap_permitted), (1000, CapSet::EMPTY));
     let new = prepare_exec_cred(&user(), &net_raw(true), limits).unwrap();
     assert_eq!(new.cred.cap_permitted, CapSet::EMPTY);
-    let new =
-        prepare_exec_cred(&user(), &SUID_ROOT, ExecUnsafe { no_new_privs: false, shared_fs: true }).unwrap();
+    let new = prepare_exec_cred(&user(), &SUID_ROOT, ExecUnsafe { shared_fs: true, ..ExecUnsafe::default() })
+        .unwrap();
     assert_eq!((new.cred.euid, new.cred.cap_permitted), (1000, CapSet::EMPTY));
 }
 

@@ -6,6 +6,7 @@ mod exec;
 mod exit;
 mod fork;
 mod pgrp_signal;
+mod ptrace;
 mod random;
 mod seccomp;
 mod setns;

@@ -108,7 +108,7 @@ fn argument(random: &mut Random) -> u64 {
 
 fn request(random: &mut Random, thread: &GuestThread) {
     let Some(image) = thread.image() else { return };
-    let numbers = (random.below(470) as u32, op::BASE + random.below(0x34) as u32, random.next() as u32);
+    let numbers = (random.below(470) as u32, op::BASE + random.below(0x44) as u32, random.next() as u32);
     let number = match random.below(12) {
         0 => numbers.2,
         1 | 2 => numbers.1,

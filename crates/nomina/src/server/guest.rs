@@ -34,6 +34,8 @@ pub struct GuestProcess {
     pub exited: AtomicBool,
     /// The prepared exec, between [`nomina_abi::op::EXEC`] and [`nomina_abi::GATE_START`].
     pub exec: Mutex<Option<super::sys::exec::PreparedExec>>,
+    /// An exec that gives privilege is under way: nobody may start to trace it or touch its memory. Changed with the kernel locked.
+    pub gains_privilege: AtomicBool,
     /// Whether it ever had a second thread.
     pub threaded: AtomicBool,
     /// Its program's file (`/proc/PID/exe`).
@@ -278,6 +280,7 @@ impl GuestProcess {
             tether: OnceLock::new(),
             exited: AtomicBool::new(false),
             exec: Mutex::new(None),
+            gains_privilege: AtomicBool::new(false),
             threaded: AtomicBool::new(false),
             exe: Mutex::new(exe),
         })

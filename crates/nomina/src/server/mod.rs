@@ -9,6 +9,7 @@
 
 pub mod ahead;
 pub mod arch;
+pub mod auxv;
 pub mod context;
 pub mod controls;
 pub mod datagram;
@@ -33,6 +34,7 @@ pub mod overlayfs;
 pub mod pids;
 pub mod privs;
 pub mod proc_source;
+pub mod ptrace;
 pub mod reaper;
 pub mod reporters;
 pub mod request;
@@ -94,6 +96,8 @@ pub struct Server {
     pub first_fs: FsStruct,
     /// The file systems in use, to find a file's name by its handle.
     pub instances: instances::Instances,
+    /// Directories that are being made durable.
+    pub syncs: sys::sync::Syncs,
     /// By which mounts guests have opened files.
     pub opens: opens::Opens,
     /// Where instances that have no place of their own keep their files.
@@ -124,6 +128,8 @@ pub struct Server {
     pub shim: OnceLock<OwnedFd>,
     /// Exits of guest processes.
     pub reaper: reaper::Reaper,
+    /// Tracees that stand still, and tracers that wait.
+    pub tracees: ptrace::Tracees,
     /// What kills guests when nobody of ours is left.
     pub tethers: tether::Tethers,
     /// Processes that are about to be ended.

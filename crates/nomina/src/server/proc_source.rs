@@ -260,7 +260,9 @@ impl ProcSource for PidNsView {
             pid: task.pid().nr_ns(ns),
             tgid: leader.pid().nr_ns(ns),
             ppid: parent.unwrap_or(0),
-            tracer: 0,
+            tracer: kernel
+                .tracee(id)
+                .map_or(0, |tracee| kernel.task(tracee.tracer).map_or(0, |tracer| tracer.pid().nr_ns(ns))),
             pgrp: signal.pid(PidType::Pgid).nr_ns(ns),
             session: signal.pid(PidType::Sid).nr_ns(ns),
             tty_nr: host_tty(host_pid).0,
@@ -275,7 +277,11 @@ impl ProcSource for PidNsView {
             host_tid,
             comm,
             // On the host it waits for the answer to its own question.
-            state: viewer.is_some_and(|viewer| viewer == key).then_some(b'R'),
+            state: if kernel.tracee(id).is_some_and(|tracee| tracee.stop.is_some()) {
+                Some(b't')
+            } else {
+                viewer.is_some_and(|viewer| viewer == key).then_some(b'R')
+            },
             blocked: viewer
                 .is_some_and(|viewer| viewer == key)
                 .then(|| thread.image().map(|image| image.slot.mask()))
@@ -342,6 +348,21 @@ impl ProcSource for PidNsView {
             Some(kernel.ptrace_may_access(TaskId(viewer.0), TaskId(task.0), PtraceCreds::Fs).is_ok())
         })
         .unwrap_or(false)
+    }
+
+    fn memory(&self, task: TaskKey, viewer: Option<TaskKey>, flags: u32) -> Result<OwnedFd> {
+        let (server, thread) = self.thread(task)?;
+        let viewer = TaskId(viewer.ok_or(Errno::EACCES)?.0);
+        super::ptrace::Memory::handle(&server, &thread, flags as i32, |kernel| {
+            kernel.ptrace_may_access(viewer, TaskId(task.0), PtraceCreds::Fs).map_err(|_| Errno::EACCES)
+        })
+    }
+
+    fn auxv(&self, task: TaskKey) -> Option<Vec<u8>> {
+        // The host knows the vector that it gave to the shim; the program got it changed, where it still stands.
+        let pid = self.host_pid(task).ok()?;
+        let host = std::fs::read(format!("/proc/{pid}/auxv")).ok()?;
+        super::auxv::of_program(pid, host.len())
     }
 
     fn in_group(&self, viewer: Option<TaskKey>, gid: u32) -> bool {

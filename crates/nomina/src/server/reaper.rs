@@ -168,6 +168,7 @@ pub fn is_zombie_or_alive(pidfd: &OwnedFd) -> bool {
 /// What follows on the host from the end of a task in the model.
 pub fn after_exit(server: &Arc<Server>, leader: &Arc<GuestThread>, outcome: ExitOutcome) {
     leader.harvest();
+    super::ptrace::after_exit(server, &outcome);
     kill_all(server, &outcome.killed);
     // An exec that it had begun; what was prepared refers to the thread.
     *leader.process.exec.lock().unwrap() = None;
@@ -179,7 +180,9 @@ pub fn after_exit(server: &Arc<Server>, leader: &Arc<GuestThread>, outcome: Exit
             }
         }
     }
+    server.tracees.forget(leader.task);
     for task in outcome.released {
+        server.tracees.forget(task);
         if let Some(thread) = server.guests.by_task(task) {
             server.guests.remove(&thread);
         }

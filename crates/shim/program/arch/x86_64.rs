@@ -129,6 +129,9 @@ nomina_window:
     .globl nomina_window_begin
 nomina_window_begin:
     syscall
+    mov rax, [rbx + 56]
+    cmp word ptr [rax], 0
+    jne nomina_window_interrupted
     mov rax, [rbx]
     mov rdi, [rbx + 8]
     mov rsi, [rbx + 16]
@@ -145,6 +148,56 @@ nomina_window_interrupted:
     mov rax, -512
     pop rbx
     ret
+
+    # The same with the call made by a stub elsewhere, whose address follows in the words.
+    .globl nomina_window_stub
+nomina_window_stub:
+    push rbx
+    mov rbx, rdi
+    mov edi, 2
+    xor edx, edx
+    mov r10d, 8
+    mov eax, 14
+    .globl nomina_window_stub_begin
+nomina_window_stub_begin:
+    syscall
+    mov rax, [rbx + 56]
+    cmp word ptr [rax], 0
+    jne nomina_window_interrupted
+    mov rax, [rbx]
+    mov rdi, [rbx + 8]
+    mov rsi, [rbx + 16]
+    mov rdx, [rbx + 24]
+    mov r10, [rbx + 32]
+    mov r8, [rbx + 40]
+    mov r9, [rbx + 48]
+    .globl nomina_window_stub_call
+nomina_window_stub_call:
+    call qword ptr [rbx + 64]
+    pop rbx
+    ret
+
+    # As nomina_enter_guest for a traced program, which has to stop first: a call that is always trapped makes a signal frame.
+    .globl nomina_enter_traced
+nomina_enter_traced:
+    mov rsp, rdi
+    xor ebx, ebx
+    xor edx, edx
+    xor esi, esi
+    xor edi, edi
+    xor ebp, ebp
+    xor r8d, r8d
+    xor r9d, r9d
+    xor r10d, r10d
+    xor r12d, r12d
+    xor r13d, r13d
+    xor r14d, r14d
+    xor r15d, r15d
+    mov eax, 57
+    syscall
+    .globl nomina_traced_entry
+nomina_traced_entry:
+    ud2
 
     # Where trampolines lead: eax = number, rcx = where to go on, everything else is the guest's (see `patch`). The flags are kept
     # in ax, the number in r11, until there is a stack to put them on.
@@ -215,7 +268,7 @@ nomina_patched_probe:
     # From here to the end a signal finds everything it needs in memory and completes the call itself (`patch::complete`).
     .globl nomina_patched_leave
 nomina_patched_leave:
-    cmp byte ptr gs:[{pending}], 0
+    cmp word ptr gs:[{pending}], 0
     jne 10f
     mov rdi, [rsp + {args}]
     mov rsi, [rsp + {args} + 8]
@@ -342,7 +395,11 @@ unsafe extern "C" {
     /// See the assembly.
     pub fn nomina_compare_exchange_user(address: u64, expected: u32, new: u32) -> i64;
     /// See the assembly.
-    pub fn nomina_window(call: *const [u64; 7], mask: *const u64) -> i64;
+    pub fn nomina_window(call: *const [u64; 8], mask: *const u64) -> i64;
+    /// See the assembly.
+    pub fn nomina_window_stub(call: *const [u64; 9], mask: *const u64) -> i64;
+    /// Never returns.
+    pub fn nomina_enter_traced(stack: u64) -> !;
     /// See the assembly.
     pub fn nomina_patched();
     fn nomina_compare_exchange_code(address: u64, expected: u64, new: u64) -> i64;
@@ -355,12 +412,25 @@ unsafe extern "C" {
     fn nomina_window_begin();
     fn nomina_window_syscall();
     fn nomina_window_interrupted();
+    fn nomina_window_stub_begin();
+    fn nomina_window_stub_call();
+    fn nomina_traced_entry();
     static etext: u8;
 }
 
-/// Whether an instruction pointer is in the shim.
+/// Whether an instruction pointer is in the shim or its stub.
 pub fn in_shim(rip: u64) -> bool {
-    rip >= nomina_abi::SHIM_BASE && rip < &raw const etext as u64
+    rip >= crate::ptrace::STUB && rip < shim_end()
+}
+
+/// Address behind the shim's text.
+pub fn shim_end() -> u64 {
+    &raw const etext as u64
+}
+
+/// Where `nomina_enter_traced` makes its call.
+pub fn traced_entry() -> u64 {
+    nomina_traced_entry as *const () as u64
 }
 
 /// Where to continue after a fault at `rip`, if it is in one of the functions that access guest memory.
@@ -369,10 +439,17 @@ pub fn fault_fixup(rip: u64) -> Option<u64> {
     range.contains(&rip).then_some(nomina_uaccess_fault as *const () as u64)
 }
 
-/// Where to continue after a signal at `rip`, if the system call of the window has not begun or is to be restarted.
-pub fn window_fixup(rip: u64) -> Option<u64> {
-    let range = nomina_window_begin as *const () as u64..=nomina_window_syscall as *const () as u64;
-    range.contains(&rip).then_some(nomina_window_interrupted as *const () as u64)
+/// Where to continue after a signal at `rip`, if the system call of the window has not begun or is to be restarted, and how far
+/// the stack shrinks.
+pub fn window_fixup(rip: u64) -> Option<(u64, u64)> {
+    let window = nomina_window_begin as *const () as u64..=nomina_window_syscall as *const () as u64;
+    let stub = nomina_window_stub_begin as *const () as u64..=nomina_window_stub_call as *const () as u64;
+    let interrupted = nomina_window_interrupted as *const () as u64;
+    match rip {
+        crate::ptrace::STUB => Some((interrupted, 8)),
+        rip if window.contains(&rip) || stub.contains(&rip) => Some((interrupted, 0)),
+        _ => None,
+    }
 }
 
 /// Where the look for the area's mark may fault.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::fork::{CloneFlags, KernelCloneArgs};
+use nomina_kernel::ptrace::PtraceEvents;
 
 use super::super::Server;
 use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
@@ -79,9 +80,11 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let outcome = outcome?;
     let tgid = kernel.task_tgid_vnr(outcome.child, outcome.child);
     let is_init = kernel.signal_of(outcome.child).is_some_and(|signal| signal.is_init()) && !new_thread;
+    let traced = kernel.tracee(outcome.child).is_some();
     drop(kernel);
     let index = image.as_ref().or(borrowed.as_ref()).map_or(nomina_abi::NO_SLOT, |image| image.index());
-    ctx.out = [token, outcome.child_tid as u64, tgid as u64, index.into(), u64::from(is_init), 0, 0];
+    let traced = u64::from(traced) << 8 | event_number(outcome.ptrace_event);
+    ctx.out = [token, outcome.child_tid as u64, tgid as u64, index.into(), u64::from(is_init), traced, 0];
     ctx.thread.harvest();
     let child = Arc::new(GuestThread {
         task: outcome.child,
@@ -109,6 +112,11 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     server.guests.expect(child);
     Ok(outcome.pid.into())
+}
+
+/// `PTRACE_EVENT_*`.
+fn event_number(event: PtraceEvents) -> u64 {
+    if event.is_empty() { 0 } else { event.bits().trailing_zeros().into() }
 }
 
 /// [`nomina_abi::op::CLONE_FAILED`].

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nomina_abi::StartInfo;
 use nomina_gate::region::SlotRef;
@@ -37,6 +38,8 @@ pub struct PreparedExec {
     /// The program.
     pub exe: Exe,
     exe_text: Vec<u8>,
+    /// The thread's number before it takes the leader's.
+    old_tid: i32,
     execfn: Vec<u8>,
     comm: Vec<u8>,
 }
@@ -130,12 +133,21 @@ pub fn prepare(
         .and_then(|task| Some((task.nsproxy()?.mnt_ns().clone(), task.cred().user_ns.clone())));
     let (mnt_ns, user_ns) = caller.ok_or(Errno::ESRCH)?;
     program.file.nosuid = !program.exe.path.mnt.may_suid(mnt_ns.mounts(), &user_ns);
-    let cred = server.kernel.lock().unwrap().prepare_exec(thread.task, &program.file)?;
+    let cred = {
+        let mut kernel = server.kernel.lock().unwrap();
+        let cred = kernel.prepare_exec(thread.task, &program.file)?;
+        thread.process.gains_privilege.store(cred.secure, Ordering::Release);
+        cred
+    };
     // The program of a process that does not run yet is prepared before there is a guest that could mean harm.
     let pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
     let before = match cred.secure && pid != 0 {
         true => Some(fresh::memory_of(pid).ok_or(Errno::EPERM)?),
         false => None,
+    };
+    let old_tid = {
+        let kernel = server.kernel.lock().unwrap();
+        kernel.task_pid_vnr(thread.task, thread.task)
     };
     let own = program.exe.path.dentry.name();
     // By a descriptor alone: since Linux 6.14 the file's own name, where the path made up says nothing.
@@ -148,6 +160,7 @@ pub fn prepare(
         interpreter: program.interpreter,
         secure: cred.secure,
         cred: Some(cred),
+        old_tid,
         exe_text: d_path::d_path(&program.exe.path, &fs.root),
         exe: program.exe,
         execfn: name.to_vec(),
@@ -208,6 +221,7 @@ pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
 /// [`nomina_abi::op::EXEC_FAILED`].
 pub fn failed(ctx: &mut Ctx<'_>) -> Result<Reply> {
     *ctx.thread.process.exec.lock().unwrap() = None;
+    ctx.thread.process.gains_privilege.store(false, Ordering::Release);
     Ok(().into())
 }
 
@@ -270,7 +284,13 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
         _ => Image::first(server.spares.space().map_err(host)?),
     };
     let comm = &prepared.comm[..prepared.comm.len().min(15)];
-    let outcome = server.kernel.lock().unwrap().begin_exec(thread.task, &prepared.exe_text, comm, cred)?;
+    let outcome = {
+        let mut kernel = server.kernel.lock().unwrap();
+        let outcome = kernel.begin_exec(thread.task, &prepared.exe_text, comm, cred)?;
+        thread.process.gains_privilege.store(false, Ordering::Release);
+        outcome
+    };
+    super::super::ptrace::release(server, &outcome.untraced);
     for gone in outcome.vanished.into_iter().filter(|&gone| gone != thread.task) {
         if let Some(gone) = server.guests.by_task(gone) {
             server.guests.remove(&gone);
@@ -290,7 +310,7 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
     fn start_info(&self, server: &Server, ahead: u32) -> Result<Vec<u8>> {
-        let (pid, tid, ids, always) = {
+        let (pid, tid, ids, always, traced) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
             let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred().clone();
@@ -299,6 +319,7 @@ impl PreparedExec {
                 kernel.task_pid_vnr(task, task),
                 ids(&cred),
                 kernel.seccomp(task).always(),
+                kernel.tracee(task).map_or(0, super::super::ptrace::mode_of),
             )
         };
         let mut info = StartInfo {
@@ -308,7 +329,10 @@ impl PreparedExec {
             secure: u32::from(self.secure),
             ids,
             has_interp: u32::from(self.interpreter.is_some()),
-            patch_after: server.patch_after,
+            // A debugger would see the rewritten call sites.
+            patch_after: if traced == 0 { server.patch_after } else { 0 },
+            traced,
+            old_tid: self.old_tid,
             ahead,
             reserved: 0,
             random: server.tokens.next(),

@@ -17,11 +17,13 @@ pub mod namespace;
 pub mod open;
 pub mod poll;
 pub mod process;
+pub mod ptrace;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod stat;
 pub mod statmount;
+pub mod sync;
 pub mod text;
 pub mod uts;
 pub mod written;
@@ -58,6 +60,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         63 => uts::uname(ctx),
         72 => misc::fcntl(ctx),
         73 => dirs::flock(ctx),
+        74 | 75 | 306 => sync::sync(ctx),
         76 => files::truncate(ctx),
         78 | 217 => dirs::getdents(ctx),
         79 => dirs::getcwd(ctx),
@@ -74,6 +77,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         92 | 93 | 94 | 260 => files::chown(ctx),
         95 => misc::umask(ctx),
         97 | 160 | 302 => process::rlimit(ctx),
+        101 => ptrace::ptrace(ctx),
         102 | 104 | 107 | 108 => cred::get_id(ctx),
         105 | 106 | 113 | 114 | 117 | 119 | 122 | 123 => cred::set_id(ctx),
         109 => process::setpgid(ctx),
@@ -110,6 +114,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         272 => namespace::unshare(ctx),
         303 => file_handle::name_to_handle_at(ctx),
         304 => file_handle::open_by_handle_at(ctx),
+        310 | 311 => ptrace::process_vm(ctx),
         308 => namespace::setns(ctx),
         317 => seccomp::get_action_avail(ctx),
         332 => stat::statx(ctx),
@@ -136,6 +141,10 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::TEXT => text::text(ctx),
         op::WRITTEN => written::written(ctx),
         op::MOUNTS_CHANGED => poll::mounts_changed(ctx),
+        op::PTRACE_STOP => ptrace::stopped(ctx),
+        op::PTRACE_POLL => ptrace::poll(ctx),
+        op::PTRACE_WAIT => ptrace::wait(ctx),
+        op::PTRACE_EXIT => ptrace::exiting(ctx),
         op::MARKED => {
             ctx.server.robust.marked(&ctx.thread.process);
             Ok(().into())

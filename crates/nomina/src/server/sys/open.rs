@@ -151,6 +151,12 @@ fn do_open(
 /// The flags of a reopened `/proc/self/fd/N`: what `open(2)` may change.
 pub fn reopen(fd: &OwnedFd, flags: u32) -> Result<OwnedFd> {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    // Opened again, a process's memory would be what the process has by now, with other credentials perhaps.
+    if rustix::fs::fstatfs(fd).is_ok_and(|fs| fs.f_type == libc::PROC_SUPER_MAGIC)
+        && rustix::fs::readlink(&link, Vec::new()).is_ok_and(|name| name.as_bytes().ends_with(b"/mem"))
+    {
+        return Err(Errno::EACCES);
+    }
     let keep = flags & !(O_PATH | libc::O_CREAT as u32 | libc::O_EXCL as u32 | libc::O_NOFOLLOW as u32);
     let flags = rustix::fs::OFlags::from_bits_retain(
         keep | O_CLOEXEC | libc::O_NOCTTY as u32 | libc::O_NONBLOCK as u32,

@@ -263,8 +263,9 @@ pub fn thread_exit(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return Ok(().into());
     }
     let is_leader = kernel.signal_of(task).is_some_and(|signal| signal.leader() == task);
-    kernel.exit_thread(task, status_exited(ctx.int(0)))?;
+    let outcome = kernel.exit_thread(task, status_exited(ctx.int(0)))?;
     drop(kernel);
+    super::super::ptrace::after_exit(server, &outcome);
     if !is_leader {
         server.guests.remove(thread);
     }

@@ -17,7 +17,8 @@ use super::super::request::{Ctx, Reply, host};
 use super::super::robust::Info;
 use super::clone::host_tid;
 
-fn info(signal: i32, code: i32, pid: i32, uid: u32, value: i32) -> Info {
+/// The information that goes with a signal.
+pub fn info(signal: i32, code: i32, pid: i32, uid: u32, value: i32) -> Info {
     let mut info = [0; 128];
     info[..4].copy_from_slice(&signal.to_ne_bytes());
     info[8..12].copy_from_slice(&code.to_ne_bytes());
@@ -40,7 +41,7 @@ fn has_handler(host_pid: i32, signal: i32) -> bool {
 }
 
 /// Sends to a process (or with `thread` to one thread). `Ok(false)`: it has not introduced itself yet.
-fn send(
+pub fn send(
     server: &Arc<Server>,
     sender: TaskId,
     target: &SignalTarget,
@@ -53,6 +54,11 @@ fn send(
     let (Some(pidfd), Some(tid)) = (guest.process.pidfd.get(), host_tid(&guest)) else { return Ok(false) };
     let host_pid = guest.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
     if signal == 0 {
+        return Ok(true);
+    }
+    if matches!(signal, libc::SIGSTOP | libc::SIGCONT)
+        && super::ptrace::intercept(server, target.task, thread, signal, target.si_pid, target.si_uid)
+    {
         return Ok(true);
     }
     let kernel = server.kernel.lock().unwrap();
@@ -151,7 +157,11 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let kernel = server.kernel.lock().unwrap();
     let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
     // Not even the kernel and kill() may be impersonated, except towards oneself.
-    if (code >= 0 || code == abi::SI_TKILL || matches!(code, abi::SI_NOMINA | abi::SI_END)) && pid != own {
+    if (code >= 0
+        || code == abi::SI_TKILL
+        || matches!(code, abi::SI_NOMINA | abi::SI_END | abi::ptrace::SI_KICK))
+        && pid != own
+    {
         return Err(Errno::EPERM);
     }
     let target = if thread {
@@ -194,7 +204,9 @@ pub fn pidfd_send_signal(ctx: &mut Ctx<'_>) -> Result<Reply> {
             if u32_at(&given, 0) as i32 != signal {
                 return Err(Errno::EINVAL);
             }
-            if (code >= 0 || code == abi::SI_TKILL || matches!(code, abi::SI_NOMINA | abi::SI_END))
+            if (code >= 0
+                || code == abi::SI_TKILL
+                || matches!(code, abi::SI_NOMINA | abi::SI_END | abi::ptrace::SI_KICK))
                 && nr != own
             {
                 return Err(Errno::EPERM);
