@@ -1,6 +1,14 @@
 """Whole programs that make and run other systems: debootstrap, and packages installed into what it made; container tools."""
 
-from harness import case
+from harness import case, equal
+
+# A tree of busybox at /srv/t.
+TREE = """
+set -e
+mkdir -p /srv/t; cd /srv/t; mkdir -p bin etc usr/bin usr/lib proc sys dev tmp run var root; cp /bin/busybox bin/
+for a in sh ls cat id ps hostname mount; do ln -s busybox bin/$a; done
+echo ID=t > etc/os-release; cp etc/os-release usr/lib/; echo root:x:0:0:root:/root:/bin/sh > etc/passwd; echo root:x:0: > etc/group; cd /
+"""
 
 
 @case(timeout=240)
@@ -23,6 +31,30 @@ mkdir -p /run/sshd; /usr/sbin/sshd -t && echo sshd
         ["--root", made / "root/srv/tree", "--keep", layer, *mirror],
     ).ok()
     r.has("root:shadow 640 /etc/shadow", "root:_ssh 2755 /usr/bin/ssh-agent", "root:messagebus 4754", "root:crontab 1730", "/usr/bin/ping cap_net_raw=ep", "configured", "messagebus", "sshd")
+
+
+@case()
+def systemd_nspawn_runs_a_command_in_a_tree(t):
+    """Its own pid, mount, UTS, IPC and cgroup namespaces, /proc/kmsg hidden, and a control group with the pids controller below."""
+    r = t.sh(
+        TREE + "mkdir /sys/fs/cgroup/box.service; echo $$ > /sys/fs/cgroup/box.service/cgroup.procs; "
+        "UNIFIED_CGROUP_HIERARCHY=1 systemd-nspawn --quiet --register=no --keep-unit -D /srv/t /bin/sh -c '"
+        "id; hostname; cat /proc/self/cgroup; echo pid $$; ls -d /sys/fs/cgroup/cgroup.procs; mount | grep cgroup2'; ls -d /sys/fs/cgroup/box.service/*/"
+    ).ok()
+    r.has("uid=0(root)", "\nt", "0::/", "pid 1", "/sys/fs/cgroup/cgroup.procs", "on /sys/fs/cgroup type cgroup2", "payload/")
+
+
+@case()
+def a_mount_goes_over_the_name_of_an_open_file(t):
+    """crun makes a file, and mounts over the link of its descriptor in a bound tree and a mount namespace of its own."""
+    r = t.sh(
+        r"""
+mkdir -p /srv/t; echo over > /srv/over
+unshare -m sh -c 'mount --bind /srv/t /srv/t; exec 5> /srv/t/file; mount --bind /srv/over /proc/self/fd/5; cat /srv/t/file; mount --make-private /srv/t/file && findmnt -no TARGET /srv/t/file'
+cat /srv/t/file; findmnt /srv/t/file || echo none
+"""
+    )
+    equal(r.lines(), ["over", "/srv/t/file", "none"], r.describe())
 
 
 @case(timeout=60)
@@ -74,5 +106,5 @@ END
 
 @case(timeout=60)
 def crun_runs_a_bundle_with_the_default_seccomp_profile(t):
-    r = t.sh("set -e; exec 2>&1; mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup; runtime='crun --cgroup-manager=disabled'\n" + BUNDLE + "$runtime run test </dev/null; $runtime list | wc -l").ok()
+    r = t.sh("set -e; exec 2>&1; runtime='crun --cgroup-manager=disabled'\n" + BUNDLE + "$runtime run test </dev/null; $runtime list | wc -l").ok()
     r.has("0\ninside\nCapEff:\t0000000020000420\nNoNewPrivs:\t1\nSeccomp:\t2\nbin\n", "can't create directory '/x': Read-only file system", "\ny\n", "mount: permission denied", "\n7\n1\n")

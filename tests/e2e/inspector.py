@@ -149,6 +149,12 @@ def exec_passes_streams_codes_and_surroundings(t):
     equal(x("-u", "1:3", "x", "sh", "-c", "id -u; id -G").ok().out, "1\n3\n")
     equal(x("-u", "daemon", "x", "sh", "-c", "id -un; echo $HOME").ok().out, "daemon\n/usr/sbin\n")
     x("--clear-env", "-e", "ONLY=1", "x", "/usr/bin/env").ok().has("ONLY=1\n").lacks("FIRST", "PATH")
+    # Nomina keeps no end of a pipe open that the program has closed.
+    p = t.spawn([*Settings.lockdown, Settings.nomina, "exec", "x", "sh", "-c", "exec 1>&-; exec sleep 600"], env=r.env)
+    before = time.monotonic()
+    equal((p.stdout.read(), time.monotonic() - before < 30), (b"", True))
+    p.terminate()
+    equal(p.wait(10), 143)
     # A set-user-ID program, a script, a fork: it is a guest like any other.
     t.write("script", "#!/bin/sh\necho $0 $1 | cat\n", 0o755)
     x("x", "sh", "-c", "printf '#!/bin/sh\\necho script $1 | cat\\n' > /root/s; chmod 755 /root/s").ok()

@@ -187,7 +187,8 @@ pub struct Given {
 pub mod op {
     /// First number of the operations.
     pub const BASE: u32 = 0x8000;
-    /// Before a native clone. args: clone flags, exit signal, `set_tid` (0: none). ret: the new pid as the caller
+    /// Before a native clone. args: clone flags, exit signal, `set_tid` (0: none), the descriptor of a
+    /// control group with `CLONE_INTO_CGROUP`. ret: the new pid as the caller
     /// sees it. out: [0] token, [1] tid in the child's own namespace, [2] tgid in the child's own namespace, [3] index of the
     /// child's slot in the caller's region ([`super::NO_SLOT`]: none), [4] 1 for the init of a pid namespace, [5] the event
     /// ([`super::ptrace::event`]) that the caller has to stop for, and, from bit 8 on, 1 for a child that is traced. In a child that

@@ -5,7 +5,8 @@
 //! | [`overlay`] | overlayfs | a read-only host directory under a private writable one: the root |
 //! | [`overlayfs`] | overlayfs | directories of the sandbox on one another, as guests mount it |
 //! | [`host`] | a bind mount | a host directory as it is, written through |
-//! | [`cgroup2`], [`mqueue`] | the same | one group without controllers, read-only; the queues of an IPC namespace |
+//! | [`cgroup2`] | the same | the model's hierarchy of control groups |
+//! | [`mqueue`] | the same | the queues of an IPC namespace |
 //! | [`tmpfs`] | tmpfs, ramfs | an overlay without a lower directory |
 //! | [`proc`] | proc | one per pid namespace, from the model and the host's files |
 //! | [`sysfs`] | sysfs | a selection of the host's |

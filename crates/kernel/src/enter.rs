@@ -29,11 +29,10 @@ impl Kernel {
         }
         let fs = task.fs.clone().ok_or(Errno::ESRCH)?;
         let foreign = task.cred.user_ns != *self.init_user_ns();
-        let outside = self.init_task();
-        let helper = self.kernel_clone(outside, &KernelCloneArgs::fork(now))?.child;
-        let made = self.enter_by(helper, target, foreign, now);
-        let vanished = self.abort_clone(helper);
-        debug_assert!(vanished.is_ok(), "the helper has no children of its own");
+        // The helper is none of the sandbox's tasks.
+        self.max_threads += 1;
+        let made = self.enter_by_helper(target, foreign, now);
+        self.max_threads -= 1;
         let child = made?;
         self.commit_creds(child, cred);
         // setns(CLONE_NEWNS) goes to the namespace's root; a task in a chroot is entered where it is.
@@ -44,6 +43,15 @@ impl Kernel {
         }
         let _ = self.setsid(child);
         Ok(child)
+    }
+
+    fn enter_by_helper(&mut self, target: TaskId, foreign: bool, now: u64) -> Result<TaskId> {
+        let outside = self.init_task();
+        let helper = self.kernel_clone(outside, &KernelCloneArgs::fork(now))?.child;
+        let made = self.enter_by(helper, target, foreign, now);
+        let vanished = self.abort_clone(helper);
+        debug_assert!(vanished.is_ok(), "the helper has no children of its own");
+        made
     }
 
     fn enter_by(&mut self, helper: TaskId, target: TaskId, foreign: bool, now: u64) -> Result<TaskId> {

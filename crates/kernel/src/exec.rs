@@ -232,6 +232,7 @@ impl Kernel {
             self.tasks.entry(id).and_modify(|t| t.children.extend(children));
             self.exit_ipc(*other);
             self.switch_task_namespaces(*other, None);
+            self.cgroup_exit(*other);
         }
         self.ptrace_vanished(&others, leader);
         for other in &others {

@@ -131,6 +131,7 @@ impl Kernel {
             task.sighand = None;
         }
         self.switch_task_namespaces(id, None);
+        self.cgroup_exit(id);
     }
 
     /// `complete_vfork_done`: the parent that waited, if any.
@@ -307,6 +308,7 @@ impl Kernel {
         self.ptraced.remove(&id);
         debug_assert!(task.nsproxy.is_none(), "{id:?} is released with its namespaces");
         self.ucounts.dec_nproc(&task.cred);
+        task.cgroup.pids_uncharge(1);
         task.pid.detach(PidType::Pid, id);
         let group = self.signals.get_mut(&task.signal);
         let last = group.is_none_or(|group| {

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bitflags::bitflags;
 
 use crate::capability::Cap;
+use crate::cgroup::Cgroup;
 use crate::cred::Cred;
 use crate::errno::{Errno, Result};
 use crate::kernel::{Kernel, SIGCHLD};
 use crate::nsproxy::NsProxy;
-use crate::pid::{Pid, PidType};
+use crate::pid::{Pid, PidType, free_pid_if_unused};
 use crate::pid_namespace::alloc_pid;
 use crate::policy::ForkRequest;
 use crate::ptrace::PtraceEvents;
@@ -98,6 +99,8 @@ pub struct KernelCloneArgs {
     pub set_tid: Vec<i32>,
     /// Whether the pidfd and the parent's copy of the number are to be stored at one address, as `clone(2)` always does.
     pub pidfd_at_parent_tid: bool,
+    /// The control group to start in, with CLONE_INTO_CGROUP.
+    pub cgroup: Option<Arc<Cgroup>>,
     /// The time, for the start time of the child, in any unit.
     pub now: u64,
 }
@@ -142,6 +145,7 @@ impl KernelCloneArgs {
             flags,
             exit_signal: exit_signal as i32,
             set_tid,
+            cgroup: None,
             pidfd_at_parent_tid: false,
             now,
         })
@@ -171,7 +175,7 @@ impl Kernel {
     ///
     /// # Errors
     /// `EINVAL` for combinations of flags that contradict each other (SPEC 1.3, `clone(2)`); `EPERM` without the
-    /// privilege for new namespaces; `EAGAIN` for RLIMIT_NPROC, the thread limit or exhausted numbers; `ENOMEM` in a pid
+    /// privilege for new namespaces; `EAGAIN` for RLIMIT_NPROC, the thread limit or exhausted numbers, and `pids.max` of a control group; `ENOMEM` in a pid
     /// namespace whose init has died; `ENOSPC` for namespaces nested too deep; what the policy says; `ESRCH` for a caller
     /// that is gone.
     pub fn kernel_clone(&mut self, caller: TaskId, args: &KernelCloneArgs) -> Result<CloneOutcome> {
@@ -273,8 +277,9 @@ impl Kernel {
             &args.set_tid,
             &self.task(caller).ok_or(Errno::ESRCH)?.cred,
         )?;
+        let cgroup = self.cgroup_can_fork(caller, args).inspect_err(|_| free_pid_if_unused(&pid))?;
         // Nothing below fails.
-        Ok(self.attach_child(caller, args, NewTask { cred, fs, nsproxy, pid }))
+        Ok(self.attach_child(caller, args, NewTask { cred, fs, nsproxy, pid, cgroup }))
     }
 
     /// `copy_creds`: those of the caller, or a copy in a new user namespace.
@@ -341,6 +346,8 @@ impl Kernel {
             fs: Some(new.fs),
             vfork_parent: share(CloneFlags::VFORK).then_some(caller),
             cred: new.cred,
+            cgroup: new.cgroup.clone(),
+            in_cgroup: true,
             no_new_privs: parent.no_new_privs,
             seccomp: parent.seccomp.clone(),
             exiting: false,
@@ -389,6 +396,7 @@ impl Kernel {
             self.tasks.entry(real_parent).and_modify(|t| t.children.push(id));
         }
         self.switch_task_namespaces(id, Some(new.nsproxy));
+        new.cgroup.add_tasks(1);
         id
     }
 
@@ -406,6 +414,7 @@ impl Kernel {
         }
         self.exit_ipc(child);
         self.switch_task_namespaces(child, None);
+        self.cgroup_exit(child);
         self.unhash(child);
         Ok(())
     }
@@ -417,6 +426,7 @@ struct NewTask {
     fs: Arc<Mutex<FsStruct>>,
     nsproxy: Arc<NsProxy>,
     pid: Arc<Pid>,
+    cgroup: Arc<Cgroup>,
 }
 
 /// `copy_fs_struct`.

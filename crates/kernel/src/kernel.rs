@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
-use crate::cgroup::CgroupNamespace;
+use crate::cgroup::{CgroupNamespace, CgroupRoot};
 use crate::cred::Cred;
 use crate::errno::{Errno, Result};
 use crate::fork::{CloneFlags, KernelCloneArgs};
@@ -54,6 +54,8 @@ pub struct KernelConfig {
     pub fs: FsStruct,
     /// The mounts `fs` is in.
     pub mnt_ns: Arc<MntNamespace>,
+    /// The hierarchy of control groups.
+    pub cgroup_root: Arc<CgroupRoot>,
     /// When the system starts, in the unit of [`KernelCloneArgs::now`].
     pub now: u64,
 }
@@ -71,6 +73,7 @@ pub struct Kernel {
     pub(crate) ucounts: Ucounts,
     pub(crate) max_threads: usize,
     pub(crate) policy: Option<Arc<dyn Policy>>,
+    pub(crate) cgroup_root: Arc<CgroupRoot>,
     pub(crate) suid_dumpable: Dumpable,
     init_task: TaskId,
     init_nsproxy: Arc<NsProxy>,
@@ -101,7 +104,7 @@ impl Kernel {
             MntNs::new(user_ns.clone(), config.mnt_ns),
             pid_ns.clone(),
             NetNamespace::new(inums.alloc(), user_ns.clone()),
-            CgroupNamespace::new(inums.alloc(), user_ns.clone()),
+            CgroupNamespace::initial(inums.alloc(), user_ns.clone(), config.cgroup_root.cgrp().clone()),
             time.clone(),
             time,
         );
@@ -143,6 +146,8 @@ impl Kernel {
             sighand: Some(Sighand::new()),
             vfork_parent: None,
             cred,
+            cgroup: config.cgroup_root.cgrp().clone(),
+            in_cgroup: false,
             no_new_privs: false,
             seccomp: Seccomp::Disabled,
             exiting: false,
@@ -166,6 +171,7 @@ impl Kernel {
             ucounts,
             max_threads: config.max_threads,
             policy: config.policy,
+            cgroup_root: config.cgroup_root,
             suid_dumpable: Dumpable::Disable,
             init_task: id,
             init_nsproxy,
@@ -176,20 +182,16 @@ impl Kernel {
         }
     }
 
-    /// Creates the sandbox's first process: pid 1 of a first pid namespace, with uts, ipc, net and cgroup namespaces of
-    /// its own (the names copied from the initial ones). It keeps the initial mount namespace, which was made for it, and
-    /// the initial user namespace.
+    /// Creates the sandbox's first process: pid 1 of a first pid namespace, with uts, ipc and net namespaces of its own
+    /// (the names copied from the initial ones). It keeps the initial mount namespace, which was made for it, and the initial
+    /// user and cgroup namespaces.
     ///
     /// # Errors
     /// `EBUSY` when called twice; otherwise those of [`Kernel::kernel_clone`].
     pub fn spawn_first(&mut self, comm: &[u8]) -> Result<TaskId> {
         let cred = self.first_cred.clone().ok_or(Errno::EBUSY)?;
         let now = self.task(self.init_task).map_or(0, Task::start_time);
-        let flags = CloneFlags::NEWUTS
-            | CloneFlags::NEWIPC
-            | CloneFlags::NEWPID
-            | CloneFlags::NEWNET
-            | CloneFlags::NEWCGROUP;
+        let flags = CloneFlags::NEWUTS | CloneFlags::NEWIPC | CloneFlags::NEWPID | CloneFlags::NEWNET;
         let args = KernelCloneArgs { flags, exit_signal: SIGCHLD, now, ..KernelCloneArgs::default() };
         let first = self.kernel_clone(self.init_task, &args)?.child;
         self.first_cred = None;
@@ -220,6 +222,10 @@ impl Kernel {
     /// The initial set of namespaces.
     pub fn init_nsproxy(&self) -> &Arc<NsProxy> {
         &self.init_nsproxy
+    }
+    /// The hierarchy of control groups.
+    pub fn cgroup_root(&self) -> &Arc<CgroupRoot> {
+        &self.cgroup_root
     }
     /// The initial user namespace.
     pub fn init_user_ns(&self) -> &Arc<UserNamespace> {

@@ -99,6 +99,11 @@ impl NsProxy {
         &self.cgroup
     }
 
+    /// The time namespace children will be in.
+    pub fn time_ns_for_children(&self) -> &Arc<TimeNamespace> {
+        &self.time_for_children
+    }
+
     /// The network namespace.
     pub fn net_ns(&self) -> &Arc<NetNamespace> {
         &self.net
@@ -139,6 +144,7 @@ impl NsProxy {
     /// `timens_on_fork`: a process that does not share memory enters the time namespace prepared for children.
     pub(crate) fn enter_time_for_children(&mut self) {
         self.time = self.time_for_children.clone();
+        self.time.freeze();
     }
 }
 
@@ -227,7 +233,10 @@ impl Kernel {
             if !cred.ns_capable(user_ns, Cap::SYS_ADMIN) {
                 return Err(Errno::EPERM);
             }
-            new.cgroup = CgroupNamespace::new(self.inums.alloc(), user_ns.clone());
+            new.cgroup = {
+                let root = self.task(caller).ok_or(Errno::ESRCH)?.cgroup.clone();
+                CgroupNamespace::new(self.inums.alloc(), user_ns.clone(), root)
+            };
         }
         if flags.contains(CloneFlags::NEWNET) {
             new.net = NetNamespace::new(self.inums.alloc(), user_ns.clone());

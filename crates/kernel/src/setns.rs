@@ -148,6 +148,7 @@ impl Kernel {
             NsRef::Net(ns) => set.nsproxy.net = ns.clone(),
             NsRef::Uts(ns) => set.nsproxy.uts = ns.clone(),
             NsRef::Time(ns) => {
+                ns.freeze();
                 set.nsproxy.time = ns.clone();
                 set.nsproxy.time_for_children = ns.clone();
             }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::cgroup::Cgroup;
 use crate::cred::Cred;
 use crate::kernel::Kernel;
 use crate::nsproxy::NsProxy;
@@ -119,6 +120,10 @@ pub struct Task {
     /// The parent that waits in `vfork(2)`.
     pub(crate) vfork_parent: Option<TaskId>,
     pub(crate) cred: Arc<Cred>,
+    /// Its control group, kept when it has exited.
+    pub(crate) cgroup: Arc<Cgroup>,
+    /// Whether it has not left that by exiting.
+    pub(crate) in_cgroup: bool,
     pub(crate) no_new_privs: bool,
     pub(crate) seccomp: Seccomp,
     /// `PF_EXITING`.
@@ -177,6 +182,10 @@ impl Task {
     /// Its credentials.
     pub fn cred(&self) -> &Arc<Cred> {
         &self.cred
+    }
+    /// Its control group; after its end the last.
+    pub fn cgroup(&self) -> &Arc<Cgroup> {
+        &self.cgroup
     }
     /// Whether exec gives no privileges (`PR_SET_NO_NEW_PRIVS`).
     pub fn no_new_privs(&self) -> bool {

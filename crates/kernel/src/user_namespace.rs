@@ -327,7 +327,7 @@ impl UserNamespace {
             return Err(Errno::EPERM);
         }
         let mut maps = self.write();
-        match text.trim_ascii_end() {
+        match c_string(text).trim_ascii_end() {
             b"allow" if maps.setgroups_allowed => Ok(()),
             b"allow" => Err(Errno::EPERM),
             b"deny" if maps.gid.0.is_empty() => {
@@ -340,8 +340,13 @@ impl UserNamespace {
     }
 }
 
+/// What the kernel reads of a text: it ends at the first NUL, which runc writes.
+fn c_string(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or(text)
+}
+
 fn parse_map(text: &[u8]) -> Result<Vec<IdExtent>> {
-    let text = std::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
+    let text = std::str::from_utf8(c_string(text)).map_err(|_| Errno::EINVAL)?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let mut extents: Vec<IdExtent> = Vec::new();
     for line in text.split('\n') {
@@ -425,7 +430,15 @@ mod tests {
             ["", "0 0", "0 0 0", "0 0 1 1", "0 0 5\n4 100 1", "0 0 5\n9 3 1", "4294967290 0 10", "a b c"]
         {
             assert_eq!(parse_map(text.as_bytes()), Err(Errno::EINVAL), "{text:?}");
+            assert_eq!(parse_map(&[text.as_bytes(), b"\0"].concat()), Err(Errno::EINVAL), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_map_ends_at_the_first_nul() {
+        let extent = parse_map(b"0 1000 1\n").unwrap();
+        assert_eq!(parse_map(b"0 1000 1\n\0"), Ok(extent.clone()));
+        assert_eq!(parse_map(b"0 1000 1\0 2 2 2"), Ok(extent));
     }
 
     #[test]

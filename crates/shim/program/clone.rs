@@ -30,6 +30,8 @@ const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 const CLONE_CHILD_SETTID: u64 = 0x100_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Size of `struct clone_args` from the version on that has `cgroup`.
+const CLONE_ARGS_SIZE_VER2: u64 = 88;
 /// What the host kernel does: VM, FS, FILES, SIGHAND, PIDFD, VFORK, PARENT, THREAD, SYSVSEM, SETTLS, CHILD_CLEARTID, IO.
 const NATIVE: u64 = 0x100
     | 0x200
@@ -63,6 +65,8 @@ pub struct CloneArgs {
     pub tls: u64,
     /// The pid asked for, 0 if none.
     pub set_tid: u64,
+    /// Descriptor of the control group to start in, with `CLONE_INTO_CGROUP`.
+    pub cgroup: u64,
 }
 
 /// `fork(2)`.
@@ -92,7 +96,7 @@ pub fn clone(area: &'static Area, context: &mut UContext, args: &[u64; 6]) -> Re
         child_tid: args[3],
         pidfd: args[2],
         tls: args[4],
-        set_tid: 0,
+        ..CloneArgs::default()
     };
     clone_process(area, context, &request)
 }
@@ -113,7 +117,7 @@ struct Clone3 {
     cgroup: u64,
 }
 
-/// `clone3(2)`. `EINVAL` and `E2BIG` as Linux; `CLONE_INTO_CGROUP` and a `set_tid` of more than one level are `EINVAL`.
+/// `clone3(2)`. `EINVAL` and `E2BIG` as Linux; a `set_tid` of more than one level is `EINVAL`.
 pub fn clone3(area: &'static Area, context: &mut UContext, at: u64, size: u64) -> Result<i64, i64> {
     const SIZE: usize = size_of::<Clone3>();
     if size > 4096 {
@@ -134,11 +138,12 @@ pub fn clone3(area: &'static Area, context: &mut UContext, at: u64, size: u64) -
     let args: Clone3 = unsafe { core::mem::transmute(bytes) };
     let bad_stack = (args.stack == 0) != (args.stack_size == 0);
     let handlers = args.flags & (CLONE_SIGHAND | CLONE_CLEAR_SIGHAND) == CLONE_SIGHAND | CLONE_CLEAR_SIGHAND;
-    if args.flags & (CLONE_DETACHED | (CSIGNAL & !0x80) | CLONE_INTO_CGROUP) != 0
+    if args.flags & (CLONE_DETACHED | (CSIGNAL & !0x80)) != 0
         || args.flags >> 34 != 0
         || args.exit_signal > 64
         || args.set_tid_size > 1
         || (args.set_tid == 0) != (args.set_tid_size == 0)
+        || args.flags & CLONE_INTO_CGROUP != 0 && (args.cgroup > i32::MAX as u64 || size < CLONE_ARGS_SIZE_VER2)
         || bad_stack
         || handlers
         || (args.flags & CLONE_THREAD != 0 && args.exit_signal != 0)
@@ -155,6 +160,7 @@ pub fn clone3(area: &'static Area, context: &mut UContext, at: u64, size: u64) -
         pidfd: args.pidfd,
         tls: args.tls,
         set_tid,
+        cgroup: args.cgroup,
     };
     clone_process(area, context, &request)
 }
@@ -180,7 +186,7 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
     if shared && args.flags & CLONE_VFORK == 0 {
         THREADED.store(true, Ordering::Relaxed);
     }
-    let ask = [args.flags, args.exit_signal, args.set_tid, 0, 0, 0];
+    let ask = [args.flags, args.exit_signal, args.set_tid, args.cgroup, 0, 0];
     let (pid, _) = exchange(area, op::CLONE, &ask);
     if pid < 0 {
         return Err(pid);

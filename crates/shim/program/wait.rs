@@ -124,6 +124,17 @@ fn for_tracees(area: &Area, ret: i64, has_tracees: bool, options: u64) -> i64 {
     }
 }
 
+/// For a traced caller: what a wait gives without waiting. It often stops while its child ends, and the kernel looks for children before it
+/// looks for signals.
+fn at_once(area: &Area, number: u64, mut call: [u64; 6], options: usize) -> i64 {
+    if area.trace.get() == 0 {
+        return 0;
+    }
+    call[options] |= WNOHANG;
+    // SAFETY: the caller's own structures, which live through the call.
+    unsafe { crate::sys::syscall(number, call) }
+}
+
 /// Whether nothing but the supervisor's call to a tracer has ended a wait.
 fn is_only_woken(area: &Area) -> bool {
     area.woken.get() && !area.pending.get() && !area.kicked.get()
@@ -178,7 +189,10 @@ pub fn wait4(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
         let ret = match find() {
             Ok(host) => {
                 let call = [host as u64, &raw mut status as u64, options, usage_pointer, 0, 0];
-                window(area, area.guest_mask(), nr::WAIT4, call)
+                match at_once(area, nr::WAIT4, call, 2) {
+                    0 => window(area, area.guest_mask(), nr::WAIT4, call),
+                    done => done,
+                }
             }
             Err(error) => error,
         };
@@ -223,7 +237,10 @@ pub fn waitid(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
         let ret = match find() {
             Ok(host) => {
                 let call = [kind, host, &raw mut info as u64, options, usage_pointer, 0];
-                window(area, area.guest_mask(), nr::WAITID, call)
+                match at_once(area, nr::WAITID, call, 3) {
+                    0 if info.pid() == 0 => window(area, area.guest_mask(), nr::WAITID, call),
+                    done => done,
+                }
             }
             Err(error) => error,
         };

@@ -56,7 +56,7 @@ const fn only(scope: Scope, entry: Entry) -> Entry {
 
 static ENTRIES: [Entry; 38] = [
     guarded("auxv", 0o400, |f| f.fs.source.auxv(f.task).map_or_else(|| f.host("auxv"), Ok)),
-    file("cgroup", 0o444, |f| Ok([b"0::", &f.fs.source.cgroup(f.task)[..], b"\n"].concat())),
+    file("cgroup", 0o444, |f| Ok([b"0::", &f.fs.source.cgroup(f.task, current())?[..], b"\n"].concat())),
     only(Scope::Thread, file("children", 0o444, children)),
     file("cmdline", 0o444, |f| f.fs.source.cmdline(f.task).map_or_else(|| f.host("cmdline"), Ok)),
     writable("comm", 0o644, comm, set_comm),
@@ -94,7 +94,7 @@ static ENTRIES: [Entry; 38] = [
     file("stat", 0o444, array::stat),
     file("statm", 0o444, |f| f.host("statm")),
     file("status", 0o444, array::status),
-    only(Scope::Group, file("timens_offsets", 0o444, timens_offsets)),
+    only(Scope::Group, writable("timens_offsets", 0o644, timens_offsets, set_timens_offsets)),
     only(Scope::Group, file("timerslack_ns", 0o444, |f| f.host("timerslack_ns"))),
     writable("uid_map", 0o644, |f| id_map(f, IdMapKind::Uid), |f, t| set_id_map(f, IdMapKind::Uid, t)),
     file("wchan", 0o444, |_| Ok(b"0".to_vec())),
@@ -543,6 +543,10 @@ fn set_setgroups(file: &TaskFile, text: &[u8]) -> Result<()> {
 
 fn timens_offsets(_file: &TaskFile) -> Result<Vec<u8>> {
     Ok(b"monotonic           0         0\nboottime            0         0\n".to_vec())
+}
+
+fn set_timens_offsets(file: &TaskFile, text: &[u8]) -> Result<()> {
+    file.fs.source.set_timens_offsets(file.task, text, current())
 }
 
 /// `OOM_SCORE_ADJ_MAX`.

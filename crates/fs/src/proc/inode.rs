@@ -19,6 +19,8 @@ pub(crate) enum Content {
     Live,
     /// A copy of the host's file of the same path.
     Host,
+    /// There, but not to be opened (`EPERM`), whoever asks.
+    Closed,
     /// Always the same.
     Fixed(&'static str),
     /// Made at open.
@@ -171,6 +173,7 @@ impl FileInode {
         match self.file.content {
             Content::Live | Content::Host => read_host(&format!("/proc/{}", self.file.path)),
             Content::Fixed(text) => Ok(text.into()),
+            Content::Closed => Err(Errno::EPERM),
             Content::Made(make) | Content::Control(make, _) => make(&self.fs, current()),
             Content::Ipc => self.fs.source.ipc_sysctl(current(), self.file.path).ok_or(Errno::ENOENT),
         }

@@ -21,14 +21,17 @@ const fn file(path: &'static str, content: Content) -> StaticFile {
 }
 
 /// Names of nothing in the host: block devices and swap areas are not the sandbox's, so their lists are empty.
-static FILES: [StaticFile; 27] = [
+static FILES: [StaticFile; 29] = [
     file("buddyinfo", Content::Live),
+    file("cgroups", Content::Made(cgroups)),
     file("cmdline", Content::Host),
     file("cpuinfo", Content::Live),
     file("devices", Content::Host),
     file("diskstats", Content::Fixed("")),
     file("filesystems", Content::Made(filesystems)),
     file("interrupts", Content::Live),
+    // The host's kernel log: only who has CAP_SYSLOG there may read it. Programs hide it by mounting on it.
+    StaticFile { path: "kmsg", mode: 0o400, content: Content::Closed },
     file("loadavg", Content::Made(loadavg)),
     file("meminfo", Content::Live),
     file("misc", Content::Host),
@@ -69,6 +72,12 @@ pub(crate) fn static_tree() -> Arc<StaticDir> {
         &links,
     );
     Arc::new(tree)
+}
+
+/// The controllers that there are, in the hierarchy without a number.
+fn cgroups(fs: &ProcInfo, _viewer: Option<TaskKey>) -> Result<Vec<u8>> {
+    let groups = fs.source.nr_cgroups();
+    Ok(format!("#subsys_name\thierarchy\tnum_cgroups\tenabled\npids\t0\t{groups}\t1\n").into_bytes())
 }
 
 fn filesystems(fs: &ProcInfo, _viewer: Option<TaskKey>) -> Result<Vec<u8>> {

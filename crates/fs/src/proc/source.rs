@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::os::fd::OwnedFd;
 
 use nomina_kernel::mount::ProcMounts;
+pub use nomina_kernel::net::NetSysctl;
 pub use nomina_kernel::nsfs::NsLink;
 use nomina_kernel::vfs::Path;
 use nomina_kernel::{Errno, Result};
@@ -278,6 +279,18 @@ pub trait ProcSource: Send + Sync {
     }
     /// Allows or denies it. `EPERM` as `user_namespaces(7)` says.
     fn set_setgroups(&self, task: TaskKey, allow: bool, viewer: Option<TaskKey>) -> Result<()>;
+    /// Writes the offsets of the time namespace for the task's children. Errors as `time_namespaces(7)` says.
+    fn set_timens_offsets(&self, _task: TaskKey, _text: &[u8], _viewer: Option<TaskKey>) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+    /// A setting of the viewer's network namespace.
+    fn net_sysctl(&self, _viewer: Option<TaskKey>, _which: NetSysctl) -> Result<Vec<u8>> {
+        Err(Errno::ESRCH)
+    }
+    /// Writes it.
+    fn set_net_sysctl(&self, _viewer: Option<TaskKey>, _which: NetSysctl, _text: &[u8]) -> Result<()> {
+        Err(Errno::EPERM)
+    }
     /// `oom_score_adj` when the model keeps it; `None` shows the host's.
     fn oom_score_adj(&self, _task: TaskKey) -> Option<i32> {
         None
@@ -299,9 +312,13 @@ pub trait ProcSource: Send + Sync {
     fn set_loginuid(&self, _task: TaskKey, _uid: u32, _viewer: Option<TaskKey>) -> Result<()> {
         Err(Errno::EPERM)
     }
-    /// Path of the task's cgroup as `/proc/PID/cgroup` shows it.
-    fn cgroup(&self, _task: TaskKey) -> Vec<u8> {
-        b"/".to_vec()
+    /// Path of the task's control group as `/proc/PID/cgroup` shows it to the viewer.
+    fn cgroup(&self, _task: TaskKey, _viewer: Option<TaskKey>) -> Result<Vec<u8>> {
+        Ok(b"/".to_vec())
+    }
+    /// How many control groups there are.
+    fn nr_cgroups(&self) -> usize {
+        1
     }
 
     /// Text of `/proc/PID/net/NAME` for the task's network namespace; `None` shows a namespace with nothing in it.

@@ -10,7 +10,7 @@ use nomina_kernel::{Errno, Result};
 use super::ProcInfo;
 use super::generic::parse_int;
 use super::inode::{Content, StaticFile};
-use super::source::{TaskKey, UtsField};
+use super::source::{NetSysctl, TaskKey, UtsField};
 
 /// `__NEW_UTS_LEN`.
 const NEW_UTS_LEN: usize = 64;
@@ -104,8 +104,22 @@ pub(crate) static SYSCTLS: [StaticFile; 121] = [
     sysctl("sys/net/core/wmem_max", 0o444, Content::Host),
     sysctl("sys/net/ipv4/ip_forward", 0o444, Content::Fixed("0\n")),
     sysctl("sys/net/ipv4/ip_local_port_range", 0o444, Content::Fixed("32768\t60999\n")),
-    sysctl("sys/net/ipv4/ip_unprivileged_port_start", 0o444, Content::Fixed("1024\n")),
-    sysctl("sys/net/ipv4/ping_group_range", 0o444, Content::Fixed("1\t0\n")),
+    sysctl(
+        "sys/net/ipv4/ip_unprivileged_port_start",
+        0o644,
+        Content::Control(
+            |fs, viewer| fs.source.net_sysctl(viewer, NetSysctl::UnprivilegedPortStart),
+            |fs, viewer, text, _| fs.source.set_net_sysctl(viewer, NetSysctl::UnprivilegedPortStart, text),
+        ),
+    ),
+    sysctl(
+        "sys/net/ipv4/ping_group_range",
+        0o644,
+        Content::Control(
+            |fs, viewer| fs.source.net_sysctl(viewer, NetSysctl::PingGroupRange),
+            |fs, viewer, text, _| fs.source.set_net_sysctl(viewer, NetSysctl::PingGroupRange, text),
+        ),
+    ),
     sysctl("sys/net/ipv4/tcp_fin_timeout", 0o444, Content::Host),
     sysctl("sys/net/ipv4/tcp_keepalive_time", 0o444, Content::Host),
     sysctl("sys/net/ipv4/tcp_max_syn_backlog", 0o444, Content::Host),

@@ -538,11 +538,18 @@ fn nothing_is_shown_of_a_process_that_took_over_the_hosts_number() {
 }
 
 #[test]
+fn the_hosts_kernel_log_can_be_mounted_on_and_not_opened() {
+    let (fs, _model) = proc();
+    let kmsg = walk(&fs, "kmsg").unwrap();
+    for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR] {
+        assert_eq!(kmsg.open(flags as u32).err(), Some(Errno::EPERM));
+    }
+}
+
+#[test]
 fn hostile_names_do_not_exist() {
     let (fs, _model) = proc();
-    for name in
-        [&b"01"[..], b"-1", b"1/..", b"../1", b"", b"2", b"4294967297", b"1\0", b"\xff", b"kcore", b"kmsg"]
-    {
+    for name in [&b"01"[..], b"-1", b"1/..", b"../1", b"", b"2", b"4294967297", b"1\0", b"\xff", b"kcore"] {
         assert_eq!(fs.root().lookup(name).err(), Some(Errno::ENOENT), "{name:?}");
     }
     let task = walk(&fs, "1").unwrap();

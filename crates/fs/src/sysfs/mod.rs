@@ -31,7 +31,7 @@ const HOST: [&str; 5] = [
 ];
 
 /// Directories of our own. Each one's parent is here too.
-const DIRS: [&str; 22] = [
+const DIRS: [&str; 23] = [
     "block",
     "bus",
     "class",
@@ -51,13 +51,14 @@ const DIRS: [&str; 22] = [
     "fs",
     "fs/cgroup",
     "kernel",
+    "kernel/cgroup",
     "kernel/mm",
     "module",
     "power",
 ];
 
-/// Files of our own: the loopback device as a new network namespace has it.
-const FILES: [(&str, &str); 22] = [
+/// Files of our own: the loopback device as a new network namespace has it, and what control groups can do.
+const FILES: [(&str, &str); 24] = [
     ("devices/virtual/net/lo/addr_len", "6\n"),
     ("devices/virtual/net/lo/address", "00:00:00:00:00:00\n"),
     ("devices/virtual/net/lo/broadcast", "00:00:00:00:00:00\n"),
@@ -80,6 +81,11 @@ const FILES: [(&str, &str); 22] = [
     ("devices/virtual/net/lo/tx_queue_len", "1000\n"),
     ("devices/virtual/net/lo/type", "772\n"),
     ("devices/virtual/net/lo/uevent", "INTERFACE=lo\nIFINDEX=1\n"),
+    ("kernel/cgroup/delegate", "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n"),
+    (
+        "kernel/cgroup/features",
+        "nsdelegate\nfavordynmods\nmemory_localevents\nmemory_recursiveprot\npids_localevents\n",
+    ),
 ];
 
 /// Symbolic links of our own.

@@ -61,9 +61,10 @@ pub(super) fn fs_options(mount: &Mount) -> String {
 
 /// The root of a mount in its file system: `show_path`.
 pub(super) fn show_path(mount: &Mount) -> Vec<u8> {
-    match mount.root().inode().namespace() {
+    let root = mount.root().inode();
+    match root.namespace() {
         Some(ns) => ns.link_text().into_bytes(),
-        None => dentry_path(mount.root()),
+        None => mount.sb().ops().show_path(&**root).unwrap_or_else(|| dentry_path(mount.root())),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod dev;
 mod rtnetlink;
+mod sysctl;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use dev::{InterfaceAddress, NetDevice, iff};
 pub use rtnetlink::{Answer, rtmgrp, rtnetlink_rcv};
+pub use sysctl::NetSysctl;
 
 use crate::ns_common::{NsCommon, NsKind, impl_ns};
 use crate::user_namespace::UserNamespace;
@@ -21,6 +23,7 @@ use crate::vfs::lock::Mutex;
 pub struct NetNamespace {
     common: NsCommon,
     devices: Mutex<Vec<NetDevice>>,
+    sysctls: Mutex<sysctl::NetSysctls>,
 }
 impl_ns!(NetNamespace);
 
@@ -29,6 +32,7 @@ impl NetNamespace {
         Arc::new(NetNamespace {
             common: NsCommon::new(NsKind::Net, inum, Some(owner)),
             devices: Mutex::new(vec![NetDevice::loopback()]),
+            sysctls: Mutex::default(),
         })
     }
 

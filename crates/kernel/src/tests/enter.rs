@@ -59,3 +59,13 @@ fn the_target_must_live_and_the_credentials_be_of_its_user_namespace() {
     k.exit_group(inner, 0).unwrap();
     assert_eq!(enter(&mut k, inner), Err(Errno::ESRCH));
 }
+
+#[test]
+fn who_enters_counts_as_one_task() {
+    let mut config = config(Cred::root(UserNamespace::initial()));
+    // The swapper, init, and one more.
+    config.max_threads = 3;
+    let (mut k, init) = boot_with(config);
+    assert!(enter(&mut k, init).is_ok());
+    assert_eq!(enter(&mut k, init), Err(Errno::EAGAIN));
+}

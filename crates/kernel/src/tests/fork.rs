@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::errno::Errno;
+use crate::ns_common::NsKind;
 use crate::policy::{ForkRequest, Policy};
 use crate::ptrace::PtraceEvents;
 use crate::rlimit::Resource;
@@ -23,7 +24,7 @@ fn the_first_process_is_pid_1_with_namespaces_of_its_own() {
     assert_eq!(k.getsid(init, 0), Ok(1));
     let (first, initial) = (k.task(init).unwrap().nsproxy().unwrap(), k.init_nsproxy());
     for (a, b) in first.namespaces().iter().zip(initial.namespaces()) {
-        let shared = matches!(a.kind(), crate::ns_common::NsKind::Mnt | crate::ns_common::NsKind::Time);
+        let shared = matches!(a.kind(), NsKind::Mnt | NsKind::Cgroup | NsKind::Time);
         assert_eq!(a.inum() == b.inum(), shared, "{a:?}");
     }
     assert_eq!(k.utsname(init).unwrap().nodename, b"box");

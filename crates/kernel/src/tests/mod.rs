@@ -90,6 +90,7 @@ fn config(init_cred: Cred) -> KernelConfig {
         max_threads: 1000,
         pid_max: 32768,
         policy: None,
+        cgroup_root: crate::cgroup::CgroupRoot::new(crate::vfs::Timespec::default()),
         fs,
         mnt_ns,
         now: 0,
@@ -97,7 +98,7 @@ fn config(init_cred: Cred) -> KernelConfig {
 }
 
 /// A kernel with root as its first process.
-fn boot() -> (Kernel, TaskId) {
+pub(crate) fn boot() -> (Kernel, TaskId) {
     boot_with(config(Cred::root(UserNamespace::initial())))
 }
 
@@ -114,7 +115,7 @@ fn clone(k: &mut Kernel, caller: TaskId, flags: CloneFlags) -> Result<TaskId> {
     result
 }
 
-fn fork(k: &mut Kernel, caller: TaskId) -> TaskId {
+pub(crate) fn fork(k: &mut Kernel, caller: TaskId) -> TaskId {
     clone(k, caller, CloneFlags::empty()).unwrap()
 }
 

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
 
+use super::dcache::Dentry;
 use super::lock::RwLock;
 use super::namei::path_lookup;
 use super::{ActiveSuper, FsStruct, LookupFlags, Path, SuperFlags};
@@ -178,6 +179,8 @@ pub struct FsContext {
     pub phase: FsPhase,
     /// The instance: the one to change, or the one made.
     pub root: Option<Arc<ActiveSuper>>,
+    /// Where a mount of the instance starts, where that is not its root.
+    pub root_dentry: Option<Arc<Dentry>>,
     /// `source`: device or other origin, as mountinfo shows it.
     pub source: Option<Vec<u8>>,
     /// `SB_*` flags asked for.
@@ -247,6 +250,7 @@ impl FsContext {
             purpose,
             phase,
             root,
+            root_dentry: None,
             source: None,
             sb_flags,
             sb_flags_mask,
@@ -436,7 +440,7 @@ pub fn vfs_create_mount(
     flags: crate::mount::MountFlags,
 ) -> Result<Arc<Mount>> {
     let sb = fc.root.clone().ok_or(Errno::EINVAL)?;
-    let root = sb.root().clone();
+    let root = fc.root_dentry.clone().unwrap_or_else(|| sb.root().clone());
     let mount = Mount::new(table, sb, root, flags);
     if let Some(source) = &fc.source {
         mount.set_devname(source);

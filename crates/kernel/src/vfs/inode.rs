@@ -181,6 +181,10 @@ pub trait SuperBlock: Send + Sync {
     fn show_options(&self) -> String {
         String::new()
     }
+    /// The place in the file system that mountinfo shows for a mount whose root is `_root`; `None`: its path.
+    fn show_path(&self, _root: &dyn Inode) -> Option<Vec<u8>> {
+        None
+    }
     /// `st_dev` that mountinfo shows.
     fn dev(&self) -> u64;
     /// The root of the file system.

@@ -8,9 +8,10 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::dcache::{Dentry, DentryLru};
+use super::dcache::{Dentry, DentryLru, Found, Keep};
 use super::inode::SuperBlock;
 use super::lock::Mutex;
+use crate::errno::{Errno, Result};
 use crate::mount::Mount;
 use crate::user_namespace::UserNamespace;
 
@@ -142,6 +143,18 @@ impl ActiveSuper {
     /// `s_root`
     pub fn root(&self) -> &Arc<Dentry> {
         &self.root
+    }
+
+    /// The directory at `path` from the root on, whoever may search on the way. `ENOENT`.
+    pub fn dentry_at(&self, path: &[u8]) -> Result<Arc<Dentry>> {
+        let mut at = self.root.clone();
+        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+            at = match at.lookup(name, self, Keep::All)? {
+                Found::Dentry(dentry) => dentry,
+                Found::Inode(_) => return Err(Errno::ENOENT),
+            };
+        }
+        Ok(at)
     }
 
     /// Whether names looked up once may be trusted.

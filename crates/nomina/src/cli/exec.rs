@@ -29,9 +29,9 @@ Examples:
       In the namespaces and as the user of process 17 (its number inside), which may be in nested ones.
   nomina exec -u www-data -e DEBUG=1 web ./check
 
-The program gets the variables that the sandbox's first program was given, and starts in the working directory of the process
-whose namespaces it enters. It has no parent inside (number 0) and ends with the sandbox at the latest. Killing `nomina exec`
-does not end it; if it has a terminal, that hangs up (SIGHUP).
+The program gets the variables that the sandbox's first program was given, and starts in the working directory of \
+the process whose namespaces it enters. It has no parent inside (number 0) and ends with the sandbox at the latest. \
+Killing `nomina exec` does not end it; if it has a terminal, that hangs up (SIGHUP).
 
 Exit code: the program's; 125 Nomina's own error, 126 not executable, 127 not found, 128+N ended by signal N.";
 
@@ -157,6 +157,9 @@ pub fn exec(args: ExecArgs) -> Result<u8, Failure> {
         // A closed one has nothing to pass.
         let stdio = own.map(|fd| if rustix::fs::fstat(fd).is_ok() { fd } else { null.as_fd() });
         let process = sandbox.exec(&request, stdio)?;
+        // They are the program's: who has the other end of a pipe must see it closed when the program closes it.
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
         attend(&process, &signals)
     };
     match event {

@@ -15,7 +15,8 @@ use super::table::{Table, plain};
 const EXAMPLES: &str = "\
 Examples:
   nomina ns
-      For every sandbox: its sets of namespaces with the processes that hold each, and its namespaces with what counts them.
+For every sandbox: its sets of namespaces with the processes that hold each, and its namespaces with what counts \
+them.
   nomina ns web --mounts
       The tree of mounts of each mount namespace, and how mounts propagate.
   nomina ns web --svg web.svg
@@ -23,8 +24,7 @@ Examples:
   nomina ns --json | jq '.[].namespaces[] | select(.kind == \"uts\")'
       The same facts for scripts.
 
-How to read it: a task holds one nsproxy, which points to one namespace of each kind. An nsproxy counts the tasks that hold it, a
-namespace the nsproxies that point to it. Nsproxy 0 is that of Nomina itself (the kernel's init_nsproxy), held by task 0.";
+How to read it: a task holds one nsproxy, which points to one namespace of each kind. An nsproxy counts the tasks that hold it, a namespace the nsproxies that point to it. Nsproxy 0 is that of Nomina itself (the kernel's init_nsproxy), held by task 0.";
 
 /// Show namespaces: who shares which, who owns them, what they count
 #[derive(Args, Debug)]

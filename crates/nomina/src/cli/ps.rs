@@ -24,7 +24,7 @@ Examples:
   nomina ps --json | jq '.[] | select(.uid == 0) | .host_pid'
       One JSON object for each process.
 
-Sandboxes of other users are not shown.";
+Sandboxes are found in $XDG_RUNTIME_DIR/nomina, /run/user/UID/nomina and /tmp/nomina-UID, or in $NOMINA_RUNTIME_DIR only when that is set. Those of other users are not shown.";
 
 /// List running sandboxes and their processes
 #[derive(Args, Debug)]

@@ -51,7 +51,7 @@ pub struct ProcessView {
     pub started: u64,
     /// `comm`.
     pub comm: String,
-    /// Arguments; empty for zombies.
+    /// Arguments, of which the first 4 KiB are told; empty for zombies.
     pub command: Vec<String>,
     /// Threads, the leader first.
     pub threads: Vec<ThreadView>,

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use nomina_fs::IdMap;
+use nomina_fs::cgroup2::CgroupFs;
 use nomina_fs::dev::DevTmpfs;
 use nomina_fs::devpts::DevPts;
 use nomina_fs::host::HostSb;
@@ -24,6 +25,7 @@ use nomina_gate::landlock::Ruleset;
 use nomina_gate::launch::{Control, Launch, LaunchError, shim_memfd};
 use nomina_gate::listener::Listener;
 use nomina_gate::sock;
+use nomina_kernel::cgroup::CgroupRoot;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::Errno;
 use nomina_kernel::kernel::{Kernel, KernelConfig};
@@ -31,7 +33,7 @@ use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
 use nomina_kernel::user_namespace::{Kgid, UserNamespace};
 use nomina_kernel::vfs::{
-    ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, WalkContext, WalkCred, namei,
+    ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, Timespec, WalkContext, WalkCred, namei,
 };
 
 use rustix::fs::FlockOperation;
@@ -42,6 +44,7 @@ use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
 use crate::inspector::runtime_dir::Entry;
+use crate::server::cgroup::CgroupView;
 use crate::server::datagram::Datagrams;
 use crate::server::filesystems::{self, REVEALING};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
@@ -60,6 +63,7 @@ const PROC_DEV: u64 = 0x16;
 const SYSFS_DEV: u64 = 0x17;
 const DEV_DEV: u64 = 0x6;
 const DEVPTS_DEV: u64 = 0x18;
+const CGROUP_DEV: u64 = 0x19;
 
 /// A running sandbox. Dropping it ends all of its programs.
 pub struct Running {
@@ -182,6 +186,9 @@ struct Mounted {
     devtmpfs: Option<Arc<DevTmpfs>>,
     terminals: Arc<Terminals>,
     proc: Arc<PidNsView>,
+    cgroup_root: Arc<CgroupRoot>,
+    cgroup_view: Arc<CgroupView>,
+    cgroup_sb: Arc<ActiveSuper>,
 }
 
 fn overlay(plan: &OverlayPlan, ids: IdMap, durable: bool) -> Result<Arc<OverlaySb>, SpawnError> {
@@ -260,6 +267,11 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let devpts = DevPts::new(DEVPTS_DEV, terminals.clone(), nomina_fs::devpts::Options::STANDARD);
     let _ = terminals.devpts.set(Arc::downgrade(&devpts));
     let proc = PidNsView::new();
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let cgroup_root = CgroupRoot::new(Timespec { sec: now.tv_sec, nsec: now.tv_nsec as u32 });
+    let cgroup_view = Arc::new(CgroupView::default());
+    let cgroup_fs = CgroupFs::new(CGROUP_DEV, cgroup_root.clone(), cgroup_view.clone());
+    let cgroup_sb = active(cgroup_fs.clone());
     let mut devtmpfs = None;
     let private_dirs = PrivateDirs::new(&plan.layer.dir);
     let private = |name: &str| -> Result<(Arc<OverlaySb>, PrivateDir), SpawnError> {
@@ -291,6 +303,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         let (sb, flags): (Arc<dyn SuperBlock>, MountFlags) = match &mount.kind {
             MountKind::Proc => (ProcFs::new(PROC_DEV, proc.clone()), standard),
             MountKind::Sysfs => (SysFs::new(SYSFS_DEV), standard | MountFlags::READONLY),
+            MountKind::Cgroup2 => (cgroup_fs.clone(), standard),
             MountKind::Dev => {
                 let (backing, dir) = private("dev")?;
                 kept = Some(dir);
@@ -315,7 +328,11 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
             }
         };
         let is_tmpfs = matches!(mount.kind, MountKind::Tmpfs);
-        let sb = active(sb);
+        let sb = match mount.kind {
+            // All mounts of it show one instance.
+            MountKind::Cgroup2 => cgroup_sb.clone(),
+            _ => active(sb),
+        };
         if matches!(mount.kind, MountKind::Proc | MountKind::Sysfs) {
             sb.add_iflags(REVEALING);
         }
@@ -332,7 +349,20 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
                 .map_err(errno_error("setting the mode of a tmpfs"))?;
         }
     }
-    Ok(Mounted { table, ns, root, instances, private_dirs, devpts, devtmpfs, terminals, proc })
+    Ok(Mounted {
+        table,
+        ns,
+        root,
+        instances,
+        private_dirs,
+        devpts,
+        devtmpfs,
+        terminals,
+        proc,
+        cgroup_root,
+        cgroup_view,
+        cgroup_sb,
+    })
 }
 
 /// Where memory has names.
@@ -423,6 +453,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         policy: builder.policy.clone(),
         fs: fs.clone(),
         mnt_ns: mounted.ns.clone(),
+        cgroup_root: mounted.cgroup_root,
         now: 0,
     });
     kernel.set_wall_clock(|| rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec);
@@ -456,6 +487,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         private_dirs: mounted.private_dirs,
         fs_contexts: Default::default(),
         filesystems: Default::default(),
+        cgroup_sb: mounted.cgroup_sb,
         ns_mnt,
         devpts: mounted.devpts,
         devtmpfs: mounted.devtmpfs,
@@ -492,6 +524,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
+    let _ = mounted.cgroup_view.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.ns.set(first_pid_ns);
     let watching = Arc::downgrade(&server);
     mounted.table.set_on_change(move |ns| {

@@ -10,12 +10,14 @@ mod memory;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use nomina_fs::cgroup2::{self, CgroupFs};
 use nomina_fs::devpts;
 use nomina_fs::proc::{self, ProcFs};
 use nomina_fs::sysfs::SysFs;
+use nomina_kernel::cgroup::CgroupRootFlags;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::fs_context::{FileSystemType, FsContext, FsFlags, FsParameter, FsValue};
-use nomina_kernel::vfs::{ActiveSuper, SuperBlock, SuperFlags, SuperIflags};
+use nomina_kernel::vfs::{ActiveSuper, SuperBlock, SuperIflags};
 
 use super::Server;
 use super::overlayfs::Overlay;
@@ -150,7 +152,7 @@ impl FileSystemType for DevTmpfs {
     }
 }
 
-/// cgroup2: read-only, whatever is asked for.
+/// cgroup2: one instance, which all mounts show, from the root of the cgroup namespace on.
 struct Cgroup2 {
     server: Weak<Server>,
 }
@@ -168,19 +170,39 @@ impl FileSystemType for Cgroup2 {
         }
         Ok(())
     }
-    fn parse_param(&self, _fc: &mut FsContext, param: &FsParameter) -> Result<bool> {
-        let known =
-            ["nsdelegate", "favordynmods", "memory_localevents", "memory_recursiveprot", "pids_localevents"];
-        Ok(known.contains(&param.key()) && matches!(param.value, FsValue::Flag))
+    fn parse_param(&self, fc: &mut FsContext, param: &FsParameter) -> Result<bool> {
+        let Some((flag, _)) = cgroup2::OPTIONS.iter().find(|(_, name)| *name == param.key()) else {
+            return Ok(false);
+        };
+        if !matches!(param.value, FsValue::Flag) {
+            return Err(fc.invalf(format_args!("Unexpected value for '{}'", param.key())));
+        }
+        *fc.private::<CgroupRootFlags>() |= *flag;
+        Ok(true)
     }
     fn get_tree(&self, fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
-        let view = PidNsView {
-            server: OnceLock::from(self.server.clone()),
-            ns: OnceLock::from(fc.caller.pid_ns.clone()),
-        };
-        let sb = fill_super(fc, nomina_fs::cgroup2::new(anon_dev(), Arc::new(view)), SuperIflags::empty());
-        sb.set_flags(sb.flags() | SuperFlags::RDONLY);
+        if fc.exclusive {
+            return Err(Errno::EBUSY);
+        }
+        let sb = upgrade(&self.server)?.cgroup_sb.clone();
+        apply_root_flags(fc, &sb);
+        let path = fc.caller.nsproxy.cgroup_ns().root().path();
+        // Nothing is left of a namespace whose root was removed.
+        fc.root_dentry = Some(sb.dentry_at(&path)?);
         Ok(sb)
+    }
+    fn reconfigure(&self, fc: &mut FsContext, sb: &Arc<ActiveSuper>) -> Result<()> {
+        apply_root_flags(fc, sb);
+        Ok(())
+    }
+}
+
+/// The options of the hierarchy are its own: they count only from the initial cgroup namespace (`apply_cgroup_root_flags`).
+fn apply_root_flags(fc: &mut FsContext, sb: &ActiveSuper) {
+    let flags = *fc.private::<CgroupRootFlags>();
+    let initial = fc.caller.nsproxy.cgroup_ns().is_initial();
+    if let (true, Some(fs)) = (initial, sb.ops().as_any().downcast_ref::<CgroupFs>()) {
+        fs.hierarchy().set_flags(flags);
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod ahead;
 pub mod arch;
 pub mod auxv;
+pub mod cgroup;
 pub mod context;
 pub mod controls;
 pub mod datagram;
@@ -64,7 +65,7 @@ use nomina_kernel::mount::Mount;
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::fs_context::FileSystems;
-use nomina_kernel::vfs::{Attr, FsStruct};
+use nomina_kernel::vfs::{ActiveSuper, Attr, FsStruct};
 
 use guest::{GuestThread, Guests};
 use lock::Mutex;
@@ -107,6 +108,8 @@ pub struct Server {
     pub fs_contexts: fs_contexts::FsContexts,
     /// What can be mounted.
     pub filesystems: FileSystems,
+    /// The hierarchy of control groups, mounted.
+    pub cgroup_sb: Arc<ActiveSuper>,
     /// Where namespaces are files.
     pub ns_mnt: Arc<Mount>,
     /// Threads whose name was written to their `comm`.

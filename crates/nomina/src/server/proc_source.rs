@@ -6,13 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_fs::proc::{
-    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, ProcSource, TaskInfo, TaskKey, TaskOwner, UtsField,
+    FdMode, IdMapExtent, IdMapKind, MagicLink, MountTable, NetSysctl, ProcSource, TaskInfo, TaskKey,
+    TaskOwner, UtsField,
 };
 use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::ipc::{IpcCaller, IpcNamespace};
 use nomina_kernel::kernel::Kernel;
-use nomina_kernel::mount::{Mount, ProcMounts, show_mountinfo, show_mounts, show_mountstats};
+use nomina_kernel::mount::{MntNamespace, Mount, ProcMounts, show_mountinfo, show_mounts, show_mountstats};
 use nomina_kernel::nsfs::NsRef;
 use nomina_kernel::pid::{Pid, PidType};
 use nomina_kernel::pid_namespace::PidNamespace;
@@ -32,7 +33,7 @@ use super::guest::GuestThread;
 use super::instances::first_mount;
 use super::ipc;
 use super::request::host;
-use super::sys::files::HandleInode;
+use super::sys::files::{HandleInode, handle_of};
 use super::sys::seccomp::look_for_killed_threads;
 
 /// A namespace as a file: what `/proc/PID/ns/*` leads to (nsfs).
@@ -481,6 +482,44 @@ impl ProcSource for PidNsView {
         Ok(FdMode { read: !path && access != OFlags::WRONLY, write: !path && access != OFlags::RDONLY })
     }
 
+    fn cgroup(&self, task: TaskKey, viewer: Option<TaskKey>) -> Result<Vec<u8>> {
+        self.need(|_, kernel, _| {
+            let cgrp = kernel.task(TaskId(task.0))?.cgroup();
+            let viewer = viewer.and_then(|viewer| kernel.task(TaskId(viewer.0))?.nsproxy());
+            let ns = viewer.unwrap_or(kernel.init_nsproxy()).cgroup_ns();
+            let mut path = cgrp.path_from(ns.root());
+            if cgrp.is_dead() {
+                path.extend_from_slice(b" (deleted)");
+            }
+            Some(path)
+        })
+    }
+
+    fn set_timens_offsets(&self, task: TaskKey, text: &[u8], viewer: Option<TaskKey>) -> Result<()> {
+        self.need(|_, kernel, _| {
+            let ns = kernel.task(TaskId(task.0))?.nsproxy()?.time_ns_for_children();
+            Some(ns.write_offsets(text, kernel.task(TaskId(viewer?.0))?.cred()))
+        })?
+    }
+
+    fn net_sysctl(&self, viewer: Option<TaskKey>, which: NetSysctl) -> Result<Vec<u8>> {
+        self.need(|_, kernel, _| {
+            let viewer = kernel.task(TaskId(viewer?.0))?;
+            Some(viewer.nsproxy()?.net_ns().show_sysctl(which, viewer.cred()).into_bytes())
+        })
+    }
+
+    fn set_net_sysctl(&self, viewer: Option<TaskKey>, which: NetSysctl, text: &[u8]) -> Result<()> {
+        self.need(|_, kernel, _| {
+            let viewer = kernel.task(TaskId(viewer?.0))?;
+            Some(viewer.nsproxy()?.net_ns().write_sysctl(which, text, viewer.cred()))
+        })?
+    }
+
+    fn nr_cgroups(&self) -> usize {
+        self.with(|_, kernel, _| Some(kernel.cgroup_root().nr_cgrps())).unwrap_or(1)
+    }
+
     fn set_comm(&self, task_key: TaskKey, comm: &[u8], viewer: Option<TaskKey>) -> Result<()> {
         let server = self.server().ok_or(Errno::ESRCH)?;
         let mut kernel = server.kernel.lock().unwrap();
@@ -725,6 +764,23 @@ impl Server {
         Ok(Path::anonymous(&self.first_fs.root.mnt, inode))
     }
 
+    /// The named place of an open file that is known only by its handle (`/proc/self/fd/N` leads to such), for calls on mounts:
+    /// by the mount it was opened by, or else another one in `ns` that shows it. Any other place is itself.
+    pub fn named_place(&self, path: Path, ns: &MntNamespace) -> Path {
+        let find = || {
+            let inode = path.inode();
+            let handle = handle_of(inode)?;
+            let name = host_link(&handle).ok()?;
+            let stat = rustix::fs::fstat(&handle).ok()?;
+            let all = self.instances.all();
+            let (sb, below) = all.iter().find_map(|sb| Some((sb, sb.ops().path_of_host(&name)?)))?;
+            let noted = self.mount_of_open(sb, (stat.st_dev, stat.st_ino));
+            let mounts = noted.into_iter().chain(sb.mounts()).filter(|mount| mount.is_in(ns));
+            mounts.filter_map(|mount| self.place_at(&mount, &below_mount(&mount, &below)?, inode)).next()
+        };
+        find().unwrap_or(path)
+    }
+
     /// The place `below` the root of a mount, if it is the object `inode`.
     fn place_at(&self, mount: &Arc<Mount>, below: &[u8], inode: &Arc<dyn Inode>) -> Option<Path> {
         let root = Path::mount_root(mount);
@@ -748,21 +804,26 @@ impl Server {
     }
 }
 
+/// The path below the root of a mount of what is at `below` in its file system, if this mount shows it.
+fn below_mount(mount: &Mount, below: &[u8]) -> Option<Vec<u8>> {
+    let top = d_path::dentry_path(mount.root());
+    match below.strip_prefix(&top[..]) {
+        _ if top == b"/" => Some(below.to_vec()),
+        Some(b"") => Some(b"/".to_vec()),
+        Some(rest) if rest.starts_with(b"/") => Some(rest.to_vec()),
+        _ => None,
+    }
+}
+
 /// The path, below `root`, of what is at `below` in a file system, if this mount shows it.
 fn path_in_mount(mount: &Arc<Mount>, below: &[u8], root: &Path) -> Option<Vec<u8>> {
-    let top = d_path::dentry_path(mount.root());
-    let below = match below.strip_prefix(&top[..]) {
-        _ if top == b"/" => below,
-        Some(b"") => b"/",
-        Some(rest) if rest.starts_with(b"/") => rest,
-        _ => return None,
-    };
+    let below = below_mount(mount, below)?;
     let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
     if text == b"/" {
         text.clear();
     }
     if below != b"/" || text.is_empty() {
-        text.extend_from_slice(below);
+        text.extend_from_slice(&below);
     }
     Some(text)
 }

@@ -97,6 +97,8 @@ pub enum MountKind {
     Proc,
     /// `sysfs(5)`.
     Sysfs,
+    /// The hierarchy of control groups.
+    Cgroup2,
     /// Device nodes.
     Dev,
     /// Terminals.
@@ -282,6 +284,7 @@ fn own_mounts() -> Vec<MountPlan> {
         ("/dev", MountKind::Dev),
         ("/dev/pts", MountKind::Devpts),
         ("/dev/shm", MountKind::Tmpfs),
+        ("/sys/fs/cgroup", MountKind::Cgroup2),
     ]
     .map(|(dst, kind)| MountPlan { dst: dst.into(), kind })
     .into()

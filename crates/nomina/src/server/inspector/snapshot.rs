@@ -1,6 +1,7 @@
 //! The model as a [`View`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +19,9 @@ use nomina_kernel::vfs::Path;
 use super::super::Server;
 use super::{Identity, enter};
 use crate::inspector::view::{MountView, NamespaceView, NsProxyView, ProcessView, ThreadView, View};
+
+/// How much of a command line is told: many guests may have very long ones.
+const COMMAND_MAX: u64 = 4096;
 
 /// Namespaces met so far, and where the mounts of mount namespaces are.
 #[derive(Default)]
@@ -89,7 +93,10 @@ fn describe(server: &Arc<Server>, process: &mut ProcessView, task: TaskId) {
     if let Some(state) = host_state(host_pid) {
         process.state = state.to_string();
     }
-    let cmdline = std::fs::read(format!("/proc/{host_pid}/cmdline")).unwrap_or_default();
+    let mut cmdline = Vec::new();
+    if let Ok(file) = std::fs::File::open(format!("/proc/{host_pid}/cmdline")) {
+        let _ = file.take(COMMAND_MAX).read_to_end(&mut cmdline);
+    }
     let cmdline = cmdline.strip_suffix(b"\0").unwrap_or(&cmdline);
     if !cmdline.is_empty() {
         process.command =

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use nomina_fs::cgroup2::cgroup_of;
 use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::fork::{CloneFlags, KernelCloneArgs};
@@ -45,10 +46,19 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         0 => Vec::new(),
         nr => vec![nr],
     };
+    let cgroup = match flags.contains(CloneFlags::INTO_CGROUP) {
+        // A directory of the hierarchy, nothing else (`cgroup_get_from_file`).
+        true => {
+            let path = ctx.fd_path(ctx.int(3))?;
+            Some(cgroup_of(&**path.path().inode()).ok_or(Errno::EBADF)?.clone())
+        }
+        false => None,
+    };
     let args = KernelCloneArgs {
         flags,
         exit_signal: ctx.int(1),
         set_tid,
+        cgroup,
         pidfd_at_parent_tid: false,
         now: server.now(),
     };

@@ -85,9 +85,12 @@ impl Ctx<'_> {
     /// `EBADF`; those of path walk.
     pub fn mount_path(&self, dirfd: i32, name: &[u8], lookup: LookupFlags) -> Result<Path> {
         if name.is_empty() && lookup.contains(LookupFlags::EMPTY) {
-            return Ok(self.fd_path(dirfd)?.path().clone());
+            let path = self.fd_path(dirfd)?.path().clone();
+            return Ok(self.server.named_place(path, self.mount_caller()?.ns()));
         }
-        self.with_walk(dirfd, name, |walk| nomina_kernel::vfs::namei::path_lookup(walk, name, lookup))
+        let path =
+            self.with_walk(dirfd, name, |walk| nomina_kernel::vfs::namei::path_lookup(walk, name, lookup))?;
+        Ok(self.server.named_place(path, self.mount_caller()?.ns()))
     }
 
     fn fs_context(&self, fd: i32) -> Result<Arc<OpenContext>> {

@@ -19,6 +19,7 @@ use nomina_kernel::vfs::fs_context::{
 };
 use nomina_kernel::vfs::{ActiveSuper, FsStruct, LookupFlags, Path, SuperFlags, namei};
 
+use super::super::Server;
 use super::super::request::{Ctx, Reply};
 
 /// Flags of `mount(2)`: `MS_*`.
@@ -52,6 +53,7 @@ pub struct Caller {
     pub fs_caller: FsCaller,
     /// Its mount namespace.
     pub mnt_ns: Arc<MntNs>,
+    server: Arc<Server>,
 }
 
 impl Caller {
@@ -88,7 +90,8 @@ impl Caller {
     /// Finds a place as the caller does.
     pub fn lookup(&self, name: &[u8], flags: LookupFlags) -> Result<Path> {
         let fs: &FsStruct = &self.fs_caller.fs;
-        self.cred().with_walk_cred(|cred| namei::path_lookup(&fs.walk(cred), name, flags))
+        let found = self.cred().with_walk_cred(|cred| namei::path_lookup(&fs.walk(cred), name, flags))?;
+        Ok(self.server.named_place(found, self.ns()))
     }
 
     /// `ns_capable(sb->s_user_ns, CAP_SYS_ADMIN)`
@@ -114,7 +117,8 @@ impl Ctx<'_> {
         drop(kernel);
         let fs = fs.lock().unwrap().clone();
         let mnt_ns = nsproxy.mnt_ns().clone();
-        Ok(Caller { fs_caller: FsCaller { cred, nsproxy, pid_ns, fs }, mnt_ns })
+        let fs_caller = FsCaller { cred, nsproxy, pid_ns, fs };
+        Ok(Caller { fs_caller, mnt_ns, server: self.server.clone() })
     }
 }
 
@@ -324,6 +328,10 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     // The snapshot's working directory is a reference that does not count.
     let root = caller.root().clone();
     caller.fs_caller.fs.pwd = root.clone();
+    if !flags.contains(UmountFlags::DETACH) {
+        // Who is gone, and perhaps waited for already, stands nowhere any more.
+        ctx.server.look_for_the_dead();
+    }
     // What native handles hold is a reference like every other, as long as the model counts.
     let held = match flags.contains(UmountFlags::DETACH) {
         true => Vec::new(),
