@@ -23,7 +23,6 @@ pub mod cgroup2;
 pub mod dev;
 pub mod devpts;
 mod fifo;
-pub mod flat;
 pub mod fuse;
 pub mod handle;
 pub mod host;
