@@ -75,7 +75,7 @@ pub const NOTES_SIZE: usize = 256;
 /// Entries of [`Notes::born`].
 pub const NOTES_BORN: usize = 16;
 /// Entries of [`Notes::reaped`].
-pub const NOTES_REAPED: usize = 14;
+pub const NOTES_REAPED: usize = 13;
 /// Slots of a region, and so the limit of threads in an address space.
 pub const REGION_SLOTS: usize = 1023;
 /// Where the slots of a region begin. Before them stands what was sent [`ahead`].
@@ -138,6 +138,11 @@ pub struct Notes {
     pub resumed: AtomicU32,
     /// Set, and woken as a futex, by the supervisor for a thread that sleeps ([`reply::SLEEP`]).
     pub wake: AtomicU32,
+    /// Not 0 while the thread waits for its tracees and may be called ([`ptrace::SI_KICK`]). Elsewhere the call could take the place of
+    /// a `SIGSYS` of the filter's: the host keeps one signal of a number, and drops the next.
+    pub waits: AtomicU32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 const _: () = assert!(core::mem::size_of::<Notes>() == NOTES_SIZE);

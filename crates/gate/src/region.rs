@@ -268,6 +268,12 @@ impl SlotRef {
         }
     }
 
+    /// Whether the guest says that it waits for its tracees (`abi::Notes::waits`).
+    pub fn waits(&self) -> bool {
+        // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
+        unsafe { &(*self.slot()).notes.waits }.load(Ordering::Acquire) != 0
+    }
+
     /// Wakes a tracee that waits in this slot (`abi::Notes::resumed`).
     pub fn resume(&self) {
         // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.

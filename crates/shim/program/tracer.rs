@@ -1,6 +1,6 @@
 //! The tracer's side of `ptrace(2)`, `process_vm_readv(2)`, and waiting for tracees.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use nomina_abi::ptrace::mode;
 use nomina_abi::{SLOT_DATA, SPAN_NULL, op, span};
@@ -22,6 +22,7 @@ const PTRACE_SETREGSET: u64 = 0x4205;
 const PTRACE_SEIZE: u64 = 0x4206;
 const PTRACE_SETSIGMASK: u64 = 0x420b;
 
+const WNOHANG: u64 = 1;
 /// Most ranges of `process_vm_readv(2)` (`UIO_MAXIOV`).
 const UIO_MAXIOV: u64 = 1024;
 /// Most bytes of one request.
@@ -79,10 +80,27 @@ pub fn wait(area: &Area, kind: u64, id: u64, options: u64) -> Result<Option<News
     if !TRACER.load(Ordering::Relaxed) {
         return Err(err::ECHILD);
     }
+    crate::slot::ready(area);
+    if options & WNOHANG == 0 {
+        waits(area).store(1, Ordering::Release);
+    }
     match request(area, op::PTRACE_WAIT, &[kind, id, options, 0, 0, 0]) {
         0 => Ok(None),
         error @ ..0 => Err(error),
         pid => Ok(Some(News { pid: pid as i32, uid: out(area, 1) as i32, status: out(area, 0) as i32 })),
+    }
+}
+
+/// What tells the supervisor that the thread may be called.
+fn waits(area: &Area) -> &AtomicU32 {
+    // SAFETY: the slot is mapped as long as the process lives; the word is only used atomically.
+    unsafe { AtomicU32::from_ptr((&raw mut (*area.slot.get()).notes.waits).cast()) }
+}
+
+/// After [`wait`], and what was waited for natively: the thread must not be called any more.
+pub fn waited(area: &Area) {
+    if TRACER.load(Ordering::Relaxed) && !area.slot.get().is_null() {
+        waits(area).store(0, Ordering::Release);
     }
 }
 

@@ -183,6 +183,7 @@ pub fn wait4(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
         area.woken.set(false);
         let traced = tracer::wait(area, kind, id, options | WEXITED);
         if let Ok(Some(news)) = &traced {
+            tracer::waited(area);
             status = news.status;
             break i64::from(news.pid);
         }
@@ -197,6 +198,7 @@ pub fn wait4(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
             Err(error) => error,
         };
         let ret = restartable(for_tracees(area, ret, traced.is_ok(), options));
+        tracer::waited(area);
         if ret == err::ERESTARTSYS && is_only_woken(area) {
             continue;
         }
@@ -231,6 +233,7 @@ pub fn waitid(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
         area.woken.set(false);
         let traced = tracer::wait(area, kind, id, options);
         if let Ok(Some(news)) = &traced {
+            tracer::waited(area);
             info = child_info(news);
             break 0;
         }
@@ -245,6 +248,7 @@ pub fn waitid(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
             Err(error) => error,
         };
         let ret = restartable(for_tracees(area, ret, traced.is_ok(), options));
+        tracer::waited(area);
         if ret == err::ERESTARTSYS && is_only_woken(area) {
             continue;
         }

@@ -198,7 +198,10 @@ impl News {
     /// Tells the tracer: whoever of its threads waits is called, and it gets a SIGCHLD.
     pub fn tell(self, server: &Arc<Server>) {
         for waiter in &self.waiters {
-            kick(server, waiter, abi::KICK_TRACER);
+            // One that has come back for another reason asks again by itself.
+            if waiter.image().is_some_and(|image| image.slot.waits()) {
+                kick(server, waiter, abi::KICK_TRACER);
+            }
         }
         let Some(pidfd) = self.tracer.as_ref().and_then(|tracer| tracer.process.pidfd.get()) else { return };
         let mut info = [0u8; 128];

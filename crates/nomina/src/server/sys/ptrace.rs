@@ -505,6 +505,9 @@ pub fn wait(ctx: &mut Ctx<'_>) -> Result<Reply> {
             Ok(waited.pid.into())
         }
         None => {
+            if options.contains(nomina_kernel::wait::WaitOptions::NOHANG) {
+                return Ok(0.into());
+            }
             server.tracees.wait(ctx.thread);
             Ok(0.into())
         }
