@@ -492,6 +492,26 @@ static void interrupted_sleep(void)
 	await(pid, "end");
 }
 
+/* Attaching without a stop must not be noticed. */
+static void seized_pause(void)
+{
+	for (int i = 0; i < 20; i++) {
+		pid_t pid = fork();
+		if (!pid) {
+			pause();
+			_exit(1);
+		}
+		usleep(i % 4 * 1000);
+		long seized = P(PTRACE_SEIZE, pid, 0, 0);
+		usleep(2000);
+		kill(pid, SIGKILL);
+		int status;
+		waitpid(pid, &status, 0);
+		if (seized || !WIFSIGNALED(status))
+			printf("seized %s: status %x\n", err(seized), status);
+	}
+}
+
 static void tracer_ends(void)
 {
 	int pipes[2];
@@ -532,6 +552,7 @@ int main(void)
 	attaching();
 	threads();
 	interrupted_sleep();
+	seized_pause();
 	tracer_ends();
 	return 0;
 }

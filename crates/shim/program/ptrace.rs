@@ -590,6 +590,12 @@ pub fn kicked(info: &SigInfo, context: &mut UContext) {
 /// Goes on with a native sleep that the supervisor's call has interrupted: only a handler of the guest's may. The host kernel still knows
 /// the sleep, if it was one, as long as no signal frame has been returned from.
 fn sleep_on(area: &'static Area, context: &mut UContext) {
+    if let Some(number @ (nr::PAUSE | nr::SELECT | nr::PSELECT6 | nr::PPOLL)) = number_at_site(context) {
+        // Only a handler ends these (`ERESTARTNOHAND`), and the host kernel has forgotten them.
+        context.mcontext.rax = number;
+        context.mcontext.rip -= 2;
+        return;
+    }
     let ret = window(area, area.guest_mask(), nr::RESTART_SYSCALL, [0; 6]);
     if ret != err::ERESTARTSYS {
         context.mcontext.rax = ret as u64;
@@ -599,6 +605,12 @@ fn sleep_on(area: &'static Area, context: &mut UContext) {
     } else {
         signal::leave(area, context);
     }
+}
+
+/// The number that the instruction before the `syscall` has loaded, if it is `mov $NR,%eax`, as in nearly all libraries.
+fn number_at_site(context: &UContext) -> Option<u64> {
+    let site: [u8; 5] = get_user(context.mcontext.rip.wrapping_sub(7)).ok()?;
+    (site[0] == 0xb8).then(|| u64::from(u32::from_le_bytes([site[1], site[2], site[3], site[4]])))
 }
 
 /// The first stops of an image that is traced, in the state in which its first instruction will find the processor.
