@@ -37,6 +37,13 @@ impl Default for SemLimits {
     }
 }
 
+impl SemLimits {
+    /// How many operations a call may have.
+    pub fn most_ops(&self) -> usize {
+        usize::try_from(self.semopm).unwrap_or(0)
+    }
+}
+
 /// One operation (`struct sembuf`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sembuf {
@@ -351,7 +358,7 @@ impl IpcNamespace {
         if sops.is_empty() || semid < 0 {
             return Err(Errno::EINVAL);
         }
-        if sops.len() > usize::try_from(sem.limits.semopm).unwrap_or(0) {
+        if sops.len() > sem.limits.most_ops() {
             return Err(Errno::E2BIG);
         }
         let array = sem.ids.find_mut(semid)?;

@@ -40,6 +40,14 @@ pub fn semop(ctx: &mut Ctx<'_>) -> Result<Reply> {
         .map(|op| Sembuf { num: half(op, 0) as u16, op: half(op, 2), flg: half(op, 4) })
         .collect();
     let call = IpcCall::new(ctx)?;
+    if sops.len() != ctx.uint(2) as usize {
+        // The caller could not read them.
+        return Err(if ctx.uint(2) as usize > call.ns.sem_limits().most_ops() {
+            Errno::E2BIG
+        } else {
+            Errno::EFAULT
+        });
+    }
     let undo = ctx.server.kernel.lock().unwrap().sem_undo_list(ctx.task())?;
     match call.ns.semtimedop(&call.caller, &undo, ctx.int(0), &sops, &waker(ctx))? {
         None => Ok(().into()),
