@@ -217,6 +217,19 @@ impl Assembler {
         self.code.push((instruction, None));
     }
 
+    /// Goes on at `inside` if the call is made from the shim's text, which lies in one window of 4 GiB.
+    fn in_shim_text(&mut self, text: &Range<u64>, inside: Label, outside: Label) {
+        let [same_window, not_below] = [(); 2].map(|()| self.label());
+        self.emit(load(OFFSET_IP_HIGH));
+        self.jump(JUMP_EQUAL, (text.start >> 32) as u32, same_window, outside);
+        self.place(same_window);
+        self.emit(load(OFFSET_IP_LOW));
+        self.jump(JUMP_AT_LEAST, text.start as u32, not_below, outside);
+        self.place(not_below);
+        // Above the last address rather than at least the end, whose low word may have wrapped around to 0.
+        self.jump(JUMP_ABOVE, (text.end - 1) as u32, outside, inside);
+    }
+
     fn jump(&mut self, code: u16, k: u32, yes: Label, no: Label) {
         self.code.push((Instruction { code, jt: 0, jf: 0, k }, Some((yes, no))));
     }
@@ -332,16 +345,8 @@ fn body(options: &BuildOptions, cases: &[Case]) -> Option<Vec<Instruction>> {
     for (verdict, label) in verdicts {
         asm.place(label);
         if verdict == Verdict::ShimOnly {
-            let [same_window, not_below, allow, trap] = [(); 4].map(|()| asm.label());
-            let Range { start, end } = options.shim_text;
-            asm.emit(load(OFFSET_IP_HIGH));
-            asm.jump(JUMP_EQUAL, (start >> 32) as u32, same_window, trap);
-            asm.place(same_window);
-            asm.emit(load(OFFSET_IP_LOW));
-            asm.jump(JUMP_AT_LEAST, start as u32, not_below, trap);
-            asm.place(not_below);
-            // Above the last address rather than at least the end, whose low word may have wrapped around to 0.
-            asm.jump(JUMP_ABOVE, (end - 1) as u32, trap, allow);
+            let [allow, trap] = [(); 2].map(|()| asm.label());
+            asm.in_shim_text(&options.shim_text, allow, trap);
             asm.place(allow);
             asm.emit(ret(action(Verdict::Native)));
             asm.place(trap);

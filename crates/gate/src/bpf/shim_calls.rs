@@ -8,10 +8,7 @@
 //! A guest that jumps into the shim gets around its own filter for what is listed here, and for nothing else. So the list has
 //! only calls on own memory, own signals, own children and descriptors that the caller holds; none of them carries a name.
 
-use super::{
-    Assembler, BuildOptions, Instruction, JUMP, JUMP_ABOVE, JUMP_AT_LEAST, JUMP_EQUAL, OFFSET_IP_HIGH,
-    OFFSET_IP_LOW, OFFSET_NR, Range, Verdict, action, load, ret,
-};
+use super::{Assembler, BuildOptions, Instruction, JUMP, JUMP_EQUAL, OFFSET_NR, Verdict, action, load, ret};
 use crate::table::Test;
 
 const LOAD_IMMEDIATE: u16 = (libc::BPF_LD | libc::BPF_IMM) as u16;
@@ -80,15 +77,8 @@ const CALLS: &[(i64, &[Test])] = &[
 /// Never: the list is short enough for jumps.
 pub fn before_a_guests_filter(options: &BuildOptions) -> Vec<Instruction> {
     let mut asm = Assembler::default();
-    let [same_window, not_below, in_shim, allow, guests] = [(); 5].map(|()| asm.label());
-    let Range { start, end } = options.shim_text;
-    asm.emit(load(OFFSET_IP_HIGH));
-    asm.jump(JUMP_EQUAL, (start >> 32) as u32, same_window, guests);
-    asm.place(same_window);
-    asm.emit(load(OFFSET_IP_LOW));
-    asm.jump(JUMP_AT_LEAST, start as u32, not_below, guests);
-    asm.place(not_below);
-    asm.jump(JUMP_ABOVE, (end - 1) as u32, guests, in_shim);
+    let [in_shim, allow, guests] = [(); 3].map(|()| asm.label());
+    asm.in_shim_text(&options.shim_text, in_shim, guests);
     asm.place(in_shim);
     asm.emit(load(OFFSET_NR));
     for (nr, when) in CALLS {
@@ -119,6 +109,7 @@ mod tests {
     use nomina_kernel::seccomp::bpf::{Data, Instruction as KernelInstruction, Program};
     use nomina_kernel::seccomp::{AUDIT_ARCH_X86_64, RET_ALLOW, RET_ERRNO};
 
+    use super::super::Range;
     use super::*;
     use crate::table;
 
