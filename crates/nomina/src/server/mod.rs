@@ -34,6 +34,7 @@ pub mod netlink;
 pub mod opens;
 pub mod overlayfs;
 pub mod pids;
+pub mod places;
 pub mod privs;
 pub mod proc_source;
 pub mod ptrace;

@@ -96,7 +96,7 @@ impl Server {
 
     /// The file system that a host file is of, and the mount by which it was opened.
     pub fn instance_of_open(&self, fd: &OwnedFd) -> Option<(Arc<ActiveSuper>, Option<Arc<Mount>>)> {
-        let name = super::proc_source::host_link(fd).ok().filter(|name| name.first() == Some(&b'/'))?;
+        let name = super::places::host_link(fd).ok().filter(|name| name.first() == Some(&b'/'))?;
         let sb = self.instances.all().into_iter().find(|sb| sb.ops().path_of_host(&name).is_some())?;
         let stat = rustix::fs::fstat(fd).ok()?;
         let mount = self.mount_of_open(&sb, (stat.st_dev, stat.st_ino));

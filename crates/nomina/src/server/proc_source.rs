@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_fs::proc::{
@@ -13,7 +12,7 @@ use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::ipc::{IpcCaller, IpcNamespace};
 use nomina_kernel::kernel::Kernel;
-use nomina_kernel::mount::{MntNamespace, Mount, ProcMounts, show_mountinfo, show_mounts, show_mountstats};
+use nomina_kernel::mount::{ProcMounts, show_mountinfo, show_mounts, show_mountstats};
 use nomina_kernel::nsfs::NsRef;
 use nomina_kernel::pid::{Pid, PidType};
 use nomina_kernel::pid_namespace::PidNamespace;
@@ -21,19 +20,16 @@ use nomina_kernel::ptrace::PtraceCreds;
 use nomina_kernel::rlimit::Resource;
 use nomina_kernel::task::{Dumpable, TaskId};
 use nomina_kernel::user_namespace::MapKind;
-use nomina_kernel::vfs::{
-    Attr, Inode, LookupFlags, Opened, Path, S_IFREG, StatFs, SuperBlock, WalkContext, WalkCred, d_path, namei,
-};
+use nomina_kernel::vfs::{Attr, Inode, Opened, Path, S_IFREG, StatFs, SuperBlock, d_path};
 use rustix::fs::OFlags;
 
 use super::Server;
-use super::context::walk_cred;
 use super::given;
 use super::guest::GuestThread;
-use super::instances::first_mount;
 use super::ipc;
+use super::places::host_link;
 use super::request::host;
-use super::sys::files::{HandleInode, handle_of};
+use super::sys::files::HandleInode;
 use super::sys::seccomp::look_for_killed_threads;
 
 /// A namespace as a file: what `/proc/PID/ns/*` leads to (nsfs).
@@ -722,13 +718,6 @@ fn host_comm(thread: &GuestThread) -> Option<Vec<u8>> {
     std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()
 }
 
-/// What the host calls a descriptor.
-pub fn host_link(fd: &OwnedFd) -> Result<Vec<u8>> {
-    use std::os::fd::AsRawFd;
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(host)?;
-    Ok(link.as_os_str().as_bytes().to_vec())
-}
-
 impl Server {
     /// The name that was written to a thread's `comm`, if it still holds.
     fn renamed_comm(&self, thread: &GuestThread) -> Option<Vec<u8>> {
@@ -745,85 +734,4 @@ impl Server {
     pub fn ns_path(&self, ns: NsRef) -> Path {
         Path::anonymous(&self.ns_mnt, Arc::new(NsInode { ns }))
     }
-
-    /// A place for an open file, under its name if it still has one.
-    ///
-    /// # Errors
-    /// Those of `fstat(2)`.
-    pub fn place_of_handle(self: &Arc<Self>, fd: OwnedFd) -> Result<Path> {
-        let name = host_link(&fd)?;
-        let inode: Arc<dyn Inode> = Arc::new(HandleInode::new(self, fd)?);
-        for sb in self.instances.all() {
-            let Some(below) = sb.ops().path_of_host(&name) else { continue };
-            if let Some(mount) = first_mount(&sb)
-                && let Some(place) = self.place_at(&mount, &below, &inode)
-            {
-                return Ok(place);
-            }
-        }
-        Ok(Path::anonymous(&self.first_fs.root.mnt, inode))
-    }
-
-    /// The named place of an open file that is known only by its handle (`/proc/self/fd/N` leads to such), for calls on mounts:
-    /// by the mount it was opened by, or else another one in `ns` that shows it. Any other place is itself.
-    pub fn named_place(&self, path: Path, ns: &MntNamespace) -> Path {
-        let find = || {
-            let inode = path.inode();
-            let handle = handle_of(inode)?;
-            let name = host_link(&handle).ok()?;
-            let stat = rustix::fs::fstat(&handle).ok()?;
-            let all = self.instances.all();
-            let (sb, below) = all.iter().find_map(|sb| Some((sb, sb.ops().path_of_host(&name)?)))?;
-            let noted = self.mount_of_open(sb, (stat.st_dev, stat.st_ino));
-            let mounts = noted.into_iter().chain(sb.mounts()).filter(|mount| mount.is_in(ns));
-            mounts.filter_map(|mount| self.place_at(&mount, &below_mount(&mount, &below)?, inode)).next()
-        };
-        find().unwrap_or(path)
-    }
-
-    /// The place `below` the root of a mount, if it is the object `inode`.
-    fn place_at(&self, mount: &Arc<Mount>, below: &[u8], inode: &Arc<dyn Inode>) -> Option<Path> {
-        let root = Path::mount_root(mount);
-        let found = walk_cred(&self.nobody, false, |cred| {
-            // The kernel's own walk: nobody's permissions count.
-            let cred = WalkCred { dac_override: true, dac_read_search: true, ..*cred };
-            let walk = WalkContext { root: &root, pwd: &root, cred: &cred, umask: 0 };
-            namei::path_lookup(&walk, below, LookupFlags::NO_SYMLINKS)
-        });
-        let found = found.ok()?;
-        let (named, open) = (found.inode().getattr().ok()?, inode.getattr().ok()?);
-        ((named.dev, named.ino) == (open.dev, open.ino)).then_some(found)
-    }
-
-    /// The path, below `root`, of a host file that one of the mounts made at the start shows.
-    pub fn guest_path(&self, path: &[u8], root: &Path) -> Option<Vec<u8>> {
-        self.instances.all().iter().find_map(|sb| {
-            let below = sb.ops().path_of_host(path)?;
-            sb.mounts().iter().find_map(|mount| path_in_mount(mount, &below, root))
-        })
-    }
-}
-
-/// The path below the root of a mount of what is at `below` in its file system, if this mount shows it.
-fn below_mount(mount: &Mount, below: &[u8]) -> Option<Vec<u8>> {
-    let top = d_path::dentry_path(mount.root());
-    match below.strip_prefix(&top[..]) {
-        _ if top == b"/" => Some(below.to_vec()),
-        Some(b"") => Some(b"/".to_vec()),
-        Some(rest) if rest.starts_with(b"/") => Some(rest.to_vec()),
-        _ => None,
-    }
-}
-
-/// The path, below `root`, of what is at `below` in a file system, if this mount shows it.
-fn path_in_mount(mount: &Arc<Mount>, below: &[u8], root: &Path) -> Option<Vec<u8>> {
-    let below = below_mount(mount, below)?;
-    let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
-    if text == b"/" {
-        text.clear();
-    }
-    if below != b"/" || text.is_empty() {
-        text.extend_from_slice(&below);
-    }
-    Some(text)
 }
