@@ -32,9 +32,61 @@ pub struct InterfaceAddress {
 /// `RT_SCOPE_HOST`
 pub const SCOPE_HOST: u8 = 254;
 
-/// A device.
+/// Which device of a sandbox, whatever namespace it is in and whatever its index there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DevId(pub u32);
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddr(pub [u8; 6]);
+
+/// What a device is: `rtnl_link_ops`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// `lo`
+    Loopback,
+}
+
+/// Counters of a device: `struct rtnl_link_stats64`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceStats {
+    /// Packets and bytes received.
+    pub rx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Received and thrown away.
+    pub rx_dropped: u64,
+    /// Received and malformed.
+    pub rx_errors: u64,
+    /// Received for a group.
+    pub multicast: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Not sent for want of room.
+    pub tx_dropped: u64,
+    /// Not sent for an error.
+    pub tx_errors: u64,
+}
+
+/// A device: `struct net_device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetDevice {
+    /// Its number in the sandbox.
+    pub id: DevId,
+    /// Inode number of the namespace it is in.
+    pub net: u64,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Link-layer address.
+    pub dev_addr: MacAddr,
+    /// Link-layer broadcast address.
+    pub broadcast: MacAddr,
+    /// The bridge it is a port of.
+    pub master: Option<DevId>,
+    /// Counters.
+    pub stats: DeviceStats,
     /// Index, from 1.
     pub ifindex: u32,
     /// Name.
@@ -50,7 +102,20 @@ pub struct NetDevice {
 impl NetDevice {
     /// `lo`: down, without addresses (`loopback_net_init`).
     pub fn loopback() -> NetDevice {
-        NetDevice { ifindex: 1, name: "lo".into(), flags: iff::LOOPBACK, mtu: 65536, addresses: Vec::new() }
+        NetDevice {
+            id: DevId::default(),
+            net: 0,
+            kind: DeviceKind::Loopback,
+            dev_addr: MacAddr::default(),
+            broadcast: MacAddr::default(),
+            master: None,
+            stats: DeviceStats::default(),
+            ifindex: 1,
+            name: "lo".into(),
+            flags: iff::LOOPBACK,
+            mtu: 65536,
+            addresses: Vec::new(),
+        }
     }
 
     /// Sets the flags that `change` has to those of `flags`: `dev_change_flags`. Only `IFF_UP` changes anything here. A

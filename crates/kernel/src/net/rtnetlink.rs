@@ -197,8 +197,9 @@ fn rcv_msg(
 
 impl NetNamespace {
     fn with_device<T>(&self, ifindex: u32, with: impl FnOnce(&mut NetDevice) -> T) -> Result<T> {
-        let mut devices = self.devices.lock();
-        devices.iter_mut().find(|dev| dev.ifindex == ifindex).map(with).ok_or(Errno::ENODEV)
+        let mut stack = self.stack.lock();
+        let id = stack.dev_get_by_index(self.common.inum(), ifindex).ok_or(Errno::ENODEV)?.id;
+        stack.dev_mut(id).map(with).ok_or(Errno::ENODEV)
     }
 
     /// `dev_change_flags`: the device and the addresses it has got, where something has changed.
