@@ -2,6 +2,7 @@
 //!
 //! [`sandbox::Sandbox::builder`] is the way in; the command line has no other.
 
+pub mod egress;
 pub mod inspector;
 pub mod sandbox;
 pub mod server;

@@ -1,0 +1,100 @@
+//! Ports of the sandbox that are reachable from the host.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use super::EgressError;
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP
+    #[default]
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+/// A published port: `-p [ADDRESS:]HOSTPORT:GUESTPORT[/PROTOCOL]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Where the host listens. Default: its loopback, so that other machines do not reach the sandbox unasked.
+    pub address: IpAddr,
+    /// The host's port; 0 takes any that is free.
+    pub host_port: u16,
+    /// The port inside.
+    pub guest_port: u16,
+    /// TCP unless said otherwise.
+    pub protocol: Protocol,
+}
+
+impl FromStr for Publish {
+    type Err = EgressError;
+
+    fn from_str(text: &str) -> Result<Self, EgressError> {
+        let wrong = || EgressError::Publish(text.into());
+        let (rest, protocol) = match text.split_once('/') {
+            None => (text, Protocol::Tcp),
+            Some((rest, "tcp")) => (rest, Protocol::Tcp),
+            Some((rest, "udp")) => (rest, Protocol::Udp),
+            Some(_) => return Err(wrong()),
+        };
+        let (rest, guest) = rest.rsplit_once(':').ok_or_else(wrong)?;
+        let (address, host) = match rest.rsplit_once(':') {
+            None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
+            Some((address, host)) => {
+                let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                let parsed = match bare {
+                    Some(v6) => v6.parse().map(IpAddr::V6).ok(),
+                    None => address.parse().map(IpAddr::V4).ok(),
+                };
+                (parsed.ok_or_else(wrong)?, host)
+            }
+        };
+        let port = |text: &str| text.parse::<u16>().map_err(|_| EgressError::Port(text.into()));
+        let guest_port = port(guest)?;
+        if guest_port == 0 {
+            return Err(EgressError::Port(guest.into()));
+        }
+        Ok(Publish { address, host_port: port(host)?, guest_port, protocol })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_published_on_loopback_unless_an_address_is_given() {
+        let parse = |text: &str| text.parse::<Publish>().unwrap();
+        let plain = parse("8080:80");
+        assert_eq!(
+            (plain.address, plain.host_port, plain.guest_port),
+            (Ipv4Addr::LOCALHOST.into(), 8080, 80)
+        );
+        assert_eq!(plain.protocol, Protocol::Tcp);
+        let other = parse("[::]:5353:53/udp");
+        assert_eq!((other.address, other.protocol), ("::".parse().unwrap(), Protocol::Udp));
+        assert_eq!(parse("0.0.0.0:0:80").host_port, 0);
+    }
+
+    #[test]
+    fn what_is_no_pair_of_ports_is_refused() {
+        for text in ["80", "", "a:80:80", "::80:80", "8080:80/sctp", "[::1:80:80"] {
+            assert!(matches!(text.parse::<Publish>(), Err(EgressError::Publish(_))), "{text}");
+        }
+        for text in ["8080:0", "8080:x", "99999:80", ":80"] {
+            assert!(matches!(text.parse::<Publish>(), Err(EgressError::Port(_))), "{text}");
+        }
+    }
+}
