@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anstream::eprintln;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Args, ValueHint};
-use nomina::sandbox::{Bind, EnvChange, Root, Sandbox, SandboxBuilder, Upper, User};
+use nomina::egress::{HostRule, Publish};
+use nomina::sandbox::{Bind, EnvChange, Net, Root, Sandbox, SandboxBuilder, Upper, User};
 
 use super::{Failure, adapter, stats};
 
@@ -24,6 +25,10 @@ Examples:
       Build in the current directory, for real; everything else is private.
   nomina run --root ./debian --hostname box /bin/bash
       Another system, from `debootstrap stable debian` or an unpacked image.
+  nomina run --net user --allow deb.debian.org:80 apt-get update
+      Reach one service and nothing else; --net-log - shows what is refused.
+  nomina run --net user -p 8080:80 nginx -g 'daemon off;'
+      A server that this machine finds at http://localhost:8080.
   nomina run --user 1000 --clear-env -e LANG --tmpfs /tmp ./untrusted
       As an ordinary user inside, with none of the variables but LANG.
 
@@ -87,6 +92,32 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Program")]
     hostname: Option<OsString>,
 
+    /// What is behind the network: `none` (loopback only) or `user` (other hosts, as --allow and --deny say; not this machine)
+    #[arg(
+        long,
+        value_name = "NETWORK",
+        default_value = "none",
+        hide_default_value = true,
+        help_heading = "Network"
+    )]
+    net: Net,
+
+    /// Reach only HOST (a name, *.NAME, an address, 10.0.0.0/8 or *); may be repeated
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Network")]
+    allow: Vec<HostRule>,
+
+    /// Do not reach HOST, whatever is allowed; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Network")]
+    deny: Vec<HostRule>,
+
+    /// Let this machine reach GUESTPORT of the sandbox at HOSTPORT of its loopback, or of ADDRESS
+    #[arg(short, long, value_name = "[ADDRESS:]HOSTPORT:GUESTPORT[/udp]", help_heading = "Network")]
+    publish: Vec<Publish>,
+
+    /// Append a line to FILE (`-`: standard error) for each host that is asked for, allowed or refused
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Network")]
+    net_log: Option<PathBuf>,
+
     /// Call the sandbox NAME in `nomina ps`, `ns`, `exec` and `kill`; no two that run have one name
     #[arg(long, value_name = "NAME", help_heading = "Program")]
     name: Option<String>,
@@ -122,8 +153,11 @@ fn env_parser() -> ValueParser {
 
 impl RunArgs {
     fn builder(self) -> SandboxBuilder {
-        let mut builder =
-            Sandbox::builder().user(self.user.unwrap_or_default()).stats(self.stats).command(self.command);
+        let mut builder = Sandbox::builder()
+            .user(self.user.unwrap_or_default())
+            .stats(self.stats)
+            .command(self.command)
+            .net(self.net);
         if let Some(dir) = self.root {
             builder = builder.root(Root::Dir(dir));
         }
@@ -151,6 +185,12 @@ impl RunArgs {
         if let Some(traps) = self.patch_after {
             builder = builder.patch_after(traps);
         }
+        if let Some(file) = self.net_log {
+            builder = builder.net_log(file);
+        }
+        builder = self.allow.into_iter().fold(builder, SandboxBuilder::allow);
+        builder = self.deny.into_iter().fold(builder, SandboxBuilder::deny);
+        builder = self.publish.into_iter().fold(builder, SandboxBuilder::publish);
         builder = self.bind.into_iter().fold(builder, SandboxBuilder::bind);
         builder = self.rw.into_iter().fold(builder, SandboxBuilder::rw);
         builder = self.tmpfs.into_iter().fold(builder, SandboxBuilder::tmpfs);
@@ -228,6 +268,9 @@ mod tests {
             &["--bind", "a:b:c:d"],
             &["-e", "=x"],
             &["--pids", "-1"],
+            &["--net", "bridge"],
+            &["--allow", "a:http"],
+            &["-p", "80"],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }

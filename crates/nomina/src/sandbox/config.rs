@@ -19,9 +19,11 @@ use nomina_kernel::policy::Policy;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::egress::{HostRule, Publish};
+
 pub use identity::Identity;
 pub use places::{HIDDEN_PLACES, Hidden, HiddenPlace};
-pub use plan::{DirPlan, Disposal, HostFacts, Layer, MountKind, MountPlan, OverlayPlan, Plan};
+pub use plan::{DirPlan, Disposal, HostFacts, Layer, MountKind, MountPlan, NetworkPlan, OverlayPlan, Plan};
 pub use stdio::Stdio;
 
 /// The longest host name: `__NEW_UTS_LEN` (`sethostname(2)`).
@@ -141,12 +143,28 @@ impl EnvChange {
     }
 }
 
-/// What the network is, inside.
+/// What is behind the network of a sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Net {
-    /// None: sockets other than `AF_UNIX` are refused.
+    /// Nothing: there is the loopback device, and what programs make themselves.
     #[default]
     None,
+    /// The hosts that the rules allow, through sockets of the host's: a device `eth0` with an address of its own, a gateway and
+    /// a resolver.
+    User,
+}
+
+impl FromStr for Net {
+    type Err = ConfigError;
+
+    /// Reads `none` or `user`.
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text {
+            "none" => Ok(Net::None),
+            "user" => Ok(Net::User),
+            _ => Err(ConfigError::NetSyntax(text.to_owned())),
+        }
+    }
 }
 
 /// Description of a sandbox. Start with [`super::Sandbox::builder`].
@@ -166,6 +184,10 @@ pub struct SandboxBuilder {
     pub(crate) stats: bool,
     pub(crate) patch_after: Option<u32>,
     pub(crate) net: Net,
+    pub(crate) allow: Vec<HostRule>,
+    pub(crate) deny: Vec<HostRule>,
+    pub(crate) publish: Vec<Publish>,
+    pub(crate) net_log: Option<PathBuf>,
     pub(crate) stdin: Stdio,
     pub(crate) stdout: Stdio,
     pub(crate) stderr: Stdio,
@@ -266,9 +288,33 @@ impl SandboxBuilder {
         self
     }
 
-    /// The network. Default, and all there is: [`Net::None`].
+    /// What is behind the network. Default: [`Net::None`].
     pub fn net(mut self, net: Net) -> Self {
         self.net = net;
+        self
+    }
+
+    /// Allows these destinations and, with at least one such rule, no others ([`crate::egress::EgressPolicy`]).
+    pub fn allow(mut self, rule: HostRule) -> Self {
+        self.allow.push(rule);
+        self
+    }
+
+    /// Refuses these destinations, whatever else is allowed.
+    pub fn deny(mut self, rule: HostRule) -> Self {
+        self.deny.push(rule);
+        self
+    }
+
+    /// Lets the host, or other machines, reach a port of the sandbox.
+    pub fn publish(mut self, publish: Publish) -> Self {
+        self.publish.push(publish);
+        self
+    }
+
+    /// Appends a line to this file for every destination that is asked for: `-` is standard error.
+    pub fn net_log(mut self, file: impl Into<PathBuf>) -> Self {
+        self.net_log = Some(file.into());
         self
     }
 
@@ -333,6 +379,14 @@ pub enum ConfigError {
     /// A variable without a name.
     #[error("env {}: no name before `=`; write NAME=VALUE, or NAME to pass the value it has outside", .0.display())]
     EnvSyntax(OsString),
+    /// A network there is not.
+    #[error(
+        "net {0}: not a network; write none (loopback only) or user (the hosts that --allow and --deny leave)"
+    )]
+    NetSyntax(String),
+    /// A rule about a network that is not there.
+    #[error("{0}: there is no way out of the sandbox that it could be about; add --net user")]
+    NeedsNet(&'static str),
     /// A host path that cannot be used.
     #[error("{option} {}: {}; check the path and its permissions", path.display(), reason(error))]
     HostPath {

@@ -14,6 +14,7 @@ use super::environ::environment;
 use super::identity::host_home;
 use super::places::hidden_below;
 use super::{ConfigError, EnvChange, HOST_NAME_MAX, Hidden, Identity, Net, Root, SandboxBuilder, Upper};
+use crate::egress::{HostRule, Publish};
 
 /// After how many traps a call site is rewritten. Rewriting costs about as much as ten traps, and memory besides; most
 /// processes are short.
@@ -169,13 +170,29 @@ pub struct Plan {
     /// Whether requests are counted.
     pub stats: bool,
     /// Network.
-    pub net: Net,
+    pub network: NetworkPlan,
     /// One-line remarks for the person who asked.
     pub notes: Vec<String>,
 }
 
+/// What is behind the network, and which part of it may be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkPlan {
+    /// What there is.
+    pub net: Net,
+    /// `--allow`
+    pub allow: Vec<HostRule>,
+    /// `--deny`
+    pub deny: Vec<HostRule>,
+    /// Ports that the host listens on for the sandbox.
+    pub publish: Vec<Publish>,
+    /// Where decisions are logged; `-` is standard error.
+    pub log: Option<PathBuf>,
+}
+
 pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan, ConfigError> {
     check_strings(builder)?;
+    let network = network(builder, &host.cwd)?;
     let on_host = builder.root == Root::Host;
     let lower = match &builder.root {
         Root::Host => PathBuf::from("/"),
@@ -237,8 +254,29 @@ pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan
         pids: builder.pids,
         patch_after: builder.patch_after.unwrap_or(PATCH_AFTER),
         stats: builder.stats,
-        net: builder.net,
+        network,
         notes,
+    })
+}
+
+fn network(builder: &SandboxBuilder, cwd: &Path) -> Result<NetworkPlan, ConfigError> {
+    if builder.net == Net::None {
+        let given = [
+            ("allow", !builder.allow.is_empty()),
+            ("deny", !builder.deny.is_empty()),
+            ("publish", !builder.publish.is_empty()),
+            ("net-log", builder.net_log.is_some()),
+        ];
+        if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
+            return Err(ConfigError::NeedsNet(option));
+        }
+    }
+    Ok(NetworkPlan {
+        net: builder.net,
+        allow: builder.allow.clone(),
+        deny: builder.deny.clone(),
+        publish: builder.publish.clone(),
+        log: builder.net_log.as_ref().map(|file| if file == "-" { file.clone() } else { cwd.join(file) }),
     })
 }
 

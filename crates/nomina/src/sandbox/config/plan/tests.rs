@@ -291,3 +291,17 @@ fn a_path_becomes_one_name_and_different_paths_different_names() {
     assert!(long("a").len() <= 200);
     assert_ne!(long("a"), long("b"));
 }
+
+#[test]
+fn rules_about_a_network_need_one() {
+    let place = place();
+    let error = place.plan(Sandbox::builder().allow("example.com".parse().unwrap())).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "allow: there is no way out of the sandbox that it could be about; add --net user"
+    );
+    let builder = Sandbox::builder().net(Net::User).publish("8080:80".parse().unwrap()).net_log("log");
+    let network = place.plan(builder).unwrap().network;
+    assert_eq!(network.publish.len(), 1);
+    assert!(network.log.unwrap().ends_with("log"));
+}
