@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::HostRule;
 use super::pattern::unmapped;
+use super::{HostPattern, HostRule};
 
 /// The rules of `--allow` and `--deny`.
 ///
@@ -18,8 +18,6 @@ pub struct EgressPolicy {
     pub allow: Vec<HostRule>,
     /// `--deny`
     pub deny: Vec<HostRule>,
-    /// Addresses of the machine itself, at which its own services listen.
-    pub own: Vec<IpAddr>,
 }
 
 /// What is decided.
@@ -60,14 +58,14 @@ const METADATA: [IpAddr; 3] = [
 ];
 
 impl EgressPolicy {
-    /// Decides about `to`, whose address the sandbox has resolved from `names`.
-    pub fn decide(&self, to: SocketAddr, names: &[String]) -> Verdict {
+    /// Decides about `to`, whose address the sandbox has resolved from `names`; `own`: it is an address of this machine.
+    pub fn decide(&self, to: SocketAddr, names: &[String], own: bool) -> Verdict {
         let to = SocketAddr::new(unmapped(to.ip()), to.port());
         if let Some(rule) = self.deny.iter().find(|rule| rule.matches(to, names)) {
             return Verdict::Refused(Reason::Deny(rule.clone()));
         }
         let mut allow = self.allow.iter().filter(|rule| rule.matches(to, names));
-        let special = self.special(to.ip());
+        let special = special(to.ip()).or(own.then_some(Reason::HostItself));
         if let Some(reason) = special {
             return match allow.find(|rule| rule.host.is_explicit(to.ip())) {
                 Some(rule) if reason != Reason::NoHost => Verdict::Allowed(Reason::Allow(rule.clone())),
@@ -81,38 +79,56 @@ impl EgressPolicy {
         }
     }
 
-    /// Why `address` is not reached by default.
-    fn special(&self, address: IpAddr) -> Option<Reason> {
-        let (nowhere, loopback, link_local) = match address {
-            IpAddr::V4(v4) => (
-                v4.is_broadcast() || v4.is_multicast() || v4.octets()[0] >= 240,
-                v4.is_loopback() || v4.octets()[0] == 0,
-                v4.is_link_local(),
-            ),
-            IpAddr::V6(v6) => {
-                // An IPv4 address in the oldest of IPv6's clothes, `::a.b.c.d`, in NAT64's and in 6to4's is judged as itself.
-                let embedded = embedded_v4(v6).and_then(|v4| self.special(v4.into()));
-                if embedded.is_some() {
-                    return embedded;
-                }
-                (
-                    v6.is_multicast(),
-                    v6.is_loopback() || v6.is_unspecified(),
-                    v6.segments()[0] & 0xffc0 == 0xfe80,
-                )
-            }
+    /// Whether a query for `name` may be answered: a query tells its name to whoever runs the domain. With rules that name hosts
+    /// or single addresses only, no others are asked for; a network may be meant by any name.
+    pub fn may_resolve(&self, name: &str) -> Verdict {
+        let names = [name.to_owned()];
+        let about = |rule: &&HostRule| match &rule.host {
+            HostPattern::Net(_) => false,
+            host => rule.ports.is_none() && host.matches(IpAddr::V4(Ipv4Addr::UNSPECIFIED), &names),
         };
-        if nowhere {
-            Some(Reason::NoHost)
-        } else if loopback || self.own.iter().any(|&own| unmapped(own) == address) {
-            Some(Reason::HostItself)
-        } else if link_local {
-            Some(Reason::LinkLocal)
-        } else if METADATA.contains(&address) {
-            Some(Reason::Metadata)
-        } else {
-            None
+        if let Some(rule) = self.deny.iter().find(about) {
+            return Verdict::Refused(Reason::Deny(rule.clone()));
         }
+        let may = |rule: &&HostRule| match &rule.host {
+            HostPattern::Net(net) => net.prefix_len() < net.max_prefix_len(),
+            host => host.matches(IpAddr::V4(Ipv4Addr::UNSPECIFIED), &names),
+        };
+        match self.allow.iter().find(may) {
+            Some(rule) => Verdict::Allowed(Reason::Allow(rule.clone())),
+            None if self.allow.is_empty() => Verdict::Allowed(Reason::Open),
+            None => Verdict::Refused(Reason::NoAllow),
+        }
+    }
+}
+
+/// Why `address` is not reached by default.
+fn special(address: IpAddr) -> Option<Reason> {
+    let (nowhere, loopback, link_local) = match address {
+        IpAddr::V4(v4) => (
+            v4.is_broadcast() || v4.is_multicast() || v4.octets()[0] >= 240,
+            v4.is_loopback() || v4.octets()[0] == 0,
+            v4.is_link_local(),
+        ),
+        IpAddr::V6(v6) => {
+            // An IPv4 address in the oldest of IPv6's clothes, `::a.b.c.d`, in NAT64's and in 6to4's is judged as itself.
+            let embedded = embedded_v4(v6).and_then(|v4| special(v4.into()));
+            if embedded.is_some() {
+                return embedded;
+            }
+            (v6.is_multicast(), v6.is_loopback() || v6.is_unspecified(), v6.segments()[0] & 0xffc0 == 0xfe80)
+        }
+    };
+    if nowhere {
+        Some(Reason::NoHost)
+    } else if loopback {
+        Some(Reason::HostItself)
+    } else if link_local {
+        Some(Reason::LinkLocal)
+    } else if METADATA.contains(&address) {
+        Some(Reason::Metadata)
+    } else {
+        None
     }
 }
 
@@ -150,12 +166,14 @@ mod tests {
 
     fn policy(allow: &[&str], deny: &[&str]) -> EgressPolicy {
         let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        EgressPolicy { allow: rules(allow), deny: rules(deny), own: vec!["198.51.100.7".parse().unwrap()] }
+        EgressPolicy { allow: rules(allow), deny: rules(deny) }
     }
 
     fn allowed(policy: &EgressPolicy, to: &str, names: &[&str]) -> bool {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        matches!(policy.decide(to.parse().unwrap(), &names), Verdict::Allowed(_))
+        let to: SocketAddr = to.parse().unwrap();
+        let own = to.ip().to_canonical() == IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+        matches!(policy.decide(to, &names, own), Verdict::Allowed(_))
     }
 
     #[test]
@@ -211,5 +229,17 @@ mod tests {
         assert!(!allowed(&policy(&["198.51.100.0/24"], &[]), "198.51.100.7:22", &[]));
         assert!(allowed(&policy(&["198.51.100.7"], &[]), "198.51.100.7:22", &[]));
         assert!(!allowed(&policy(&["255.255.255.255"], &[]), "255.255.255.255:9", &[]));
+    }
+
+    #[test]
+    fn names_are_asked_for_where_a_rule_could_be_about_them() {
+        let may = |policy: &EgressPolicy, name: &str| matches!(policy.may_resolve(name), Verdict::Allowed(_));
+        assert!(may(&policy(&[], &[]), "a.example"));
+        assert!(!may(&policy(&[], &["*.example"]), "a.example"));
+        assert!(may(&policy(&[], &["a.example:25"]), "a.example"));
+        assert!(may(&policy(&["a.example:443"], &[]), "A.example."));
+        assert!(!may(&policy(&["a.example:443"], &[]), "secret.b.example"));
+        assert!(may(&policy(&["10.0.0.0/8"], &[]), "b.example"));
+        assert!(!may(&policy(&["10.1.2.3", "a.example"], &[]), "b.example"));
     }
 }

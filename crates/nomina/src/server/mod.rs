@@ -48,6 +48,7 @@ pub mod sys;
 pub mod tether;
 pub mod tty;
 pub mod turns;
+pub mod uplink;
 pub mod watcher;
 pub mod whose;
 pub mod worker;

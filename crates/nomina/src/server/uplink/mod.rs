@@ -1,0 +1,381 @@
+//! The way out of a sandbox with `--net user`: flows between guests' sockets and sockets of the host.
+//!
+//! Guests hold no socket of the host's network. What they send to the outside comes here, is decided upon ([`EgressPolicy`]), and
+//! goes out of a socket of the supervisor's: TCP connections are copied between two stream sockets ([`pump`]), datagrams go
+//! through a socket for each of the guest's ([`datagrams`]), queries of names through a resolver that notes the answers ([`dns`]).
+//! One thread does all of it and never waits for one of them.
+//!
+//! Locks: the table of flows is held for single steps; a flow that is being served is not in it.
+
+mod datagrams;
+mod dns;
+mod log;
+mod pump;
+mod resolver;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nomina_fs::wait::descriptor_share;
+use nomina_kernel::errno::{Errno, Result};
+use rustix::event::{EventfdFlags, Timespec, epoll};
+use rustix::io::Errno as HostErrno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::lock::Mutex;
+use super::request::host;
+use crate::egress::{EgressPolicy, NameCache, Protocol, Publish, Verdict};
+
+pub use datagrams::Deliver;
+pub use log::{Log, Who};
+pub use resolver::host_resolvers;
+
+/// What happens when a connection has been made or has failed: gives our end of the guest's socket, which is pumped from then on.
+pub type Done = Box<dyn FnOnce(Result<()>) -> Option<OwnedFd> + Send>;
+
+/// Makes the guest's end of a connection that comes in on a published port, from the address given: our end of it.
+pub type Incoming = Box<dyn Fn(SocketAddr) -> Option<OwnedFd> + Send>;
+
+/// The way out.
+pub struct Uplink(Arc<Shared>);
+
+struct Shared {
+    policy: EgressPolicy,
+    names: Mutex<NameCache>,
+    log: Log,
+    /// The host's resolvers.
+    resolvers: Vec<SocketAddr>,
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    serial: AtomicU64,
+    flows: Mutex<HashMap<u64, Flow>>,
+    /// The host's sides of guests' datagram sockets, which are used by guests and by the thread at a time.
+    datagrams: Mutex<HashMap<u64, Arc<datagrams::Datagrams>>>,
+    stop: AtomicBool,
+}
+
+/// What the thread serves.
+enum Flow {
+    /// A connection that the host makes.
+    Connecting { socket: OwnedFd, done: Done },
+    /// Two ends that are copied to each other.
+    Pump(pump::Pump),
+    /// A query that waits for its answer.
+    Query(dns::Query),
+    /// A connection to the resolver.
+    DnsStream(dns::Stream),
+    /// A published port.
+    Listener { socket: OwnedFd, incoming: Incoming },
+}
+
+/// What becomes of a flow that has been served.
+enum After {
+    Stays(Flow),
+    /// It stays and has more to do, when others had their turn.
+    Again(Flow),
+    Ends,
+}
+
+/// Not the number of a flow.
+const WAKE: u64 = 0;
+
+impl Uplink {
+    /// A way out under `policy`, with these resolvers ([`host_resolvers`]), and its thread.
+    ///
+    /// # Errors
+    /// Those of `epoll_create1(2)`, `eventfd(2)`, and of starting a thread.
+    pub fn start(policy: EgressPolicy, log: Log, resolvers: Vec<SocketAddr>) -> io::Result<Uplink> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let shared = Arc::new(Shared {
+            policy,
+            names: Mutex::default(),
+            log,
+            resolvers,
+            epoll,
+            wake,
+            serial: AtomicU64::new(WAKE + 1),
+            flows: Mutex::default(),
+            datagrams: Mutex::default(),
+            stop: AtomicBool::new(false),
+        });
+        let thread = shared.clone();
+        std::thread::Builder::new().name("nomina-uplink".into()).spawn(move || run(&thread))?;
+        Ok(Uplink(shared))
+    }
+
+    /// Asks whether `to` may be reached, and says so in the log.
+    ///
+    /// # Errors
+    /// `EACCES`: it may not.
+    pub fn permit(&self, protocol: Protocol, to: SocketAddr, who: &Who) -> Result<()> {
+        self.0.permit(protocol, to, who)
+    }
+
+    /// Connects to `to`. `done` is called later, by the thread.
+    ///
+    /// # Errors
+    /// `EACCES`: it may not be reached. `EMFILE`, `ENFILE`, and those of `connect(2)` that come at once.
+    pub fn connect(&self, to: SocketAddr, who: &Who, done: Done) -> Result<()> {
+        self.0.permit(Protocol::Tcp, to, who)?;
+        let socket = host_socket(to.ip(), SocketType::STREAM)?;
+        match rustix::net::connect(&socket, &to) {
+            Ok(()) | Err(HostErrno::INPROGRESS) => {}
+            Err(error) => return Err(host(error)),
+        }
+        self.0.add(Flow::Connecting { socket, done })
+    }
+
+    /// Serves a stream connection of a guest to the resolver; `ours` is our end.
+    ///
+    /// # Errors
+    /// `ENFILE`: there are too many flows.
+    pub fn dns_stream(&self, ours: OwnedFd, who: &Who) -> Result<()> {
+        self.0.add(Flow::DnsStream(dns::Stream::new(&self.0, ours, who.clone())?))
+    }
+
+    /// Asks the host's resolver what the guest asks in `query`; the answer is delivered later.
+    ///
+    /// # Errors
+    /// `EINVAL`: it is no query. `ENFILE`, and those of `socket(2)`.
+    pub fn dns_query(&self, query: &[u8], who: &Who, deliver: Deliver, from: SocketAddr) -> Result<()> {
+        dns::ask(&self.0, query, who, dns::Asker { deliver, from })
+    }
+
+    /// Opens the host's side of a guest's datagram socket. It is closed with [`Uplink::close_datagrams`].
+    ///
+    /// # Errors
+    /// `ENFILE`: there are too many.
+    pub fn open_datagrams(&self, deliver: Deliver) -> Result<u64> {
+        let mut all = self.0.datagrams.lock().unwrap();
+        if all.len() >= descriptor_share() {
+            return Err(Errno::ENFILE);
+        }
+        let id = self.0.serial.fetch_add(1, Ordering::Relaxed);
+        all.insert(id, Arc::new(datagrams::Datagrams::new(deliver)));
+        Ok(id)
+    }
+
+    /// Sends a datagram from it.
+    ///
+    /// # Errors
+    /// `EACCES`: `to` may not be reached. `EBADF`: it is closed. Those of `sendto(2)`.
+    pub fn send_datagram(&self, flow: u64, to: SocketAddr, data: &[u8], who: &Who) -> Result<()> {
+        datagrams::send(&self.0, flow, to, data, who)
+    }
+
+    /// Closes it.
+    pub fn close_datagrams(&self, flow: u64) {
+        self.0.datagrams.lock().unwrap().remove(&flow);
+    }
+
+    /// Listens on the host for a published TCP port; gives the port, which the host chose if it was 0.
+    ///
+    /// # Errors
+    /// Those of `bind(2)`.
+    pub fn listen(&self, publish: &Publish, incoming: Incoming) -> io::Result<u16> {
+        let socket = host_socket(publish.address, SocketType::STREAM)
+            .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &SocketAddr::new(publish.address, publish.host_port))?;
+        rustix::net::listen(&socket, 128)?;
+        let port = SocketAddr::try_from(rustix::net::getsockname(&socket)?)
+            .map_or(publish.host_port, |at| at.port());
+        self.0
+            .add(Flow::Listener { socket, incoming })
+            .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        Ok(port)
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Release);
+        self.0.poke();
+    }
+}
+
+/// A socket of the host that waits for nothing.
+fn host_socket(address: IpAddr, kind: SocketType) -> Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, kind, flags, None).map_err(host)?;
+    if kind == SocketType::STREAM {
+        // What guests write together travels together; what they write alone shall not wait here.
+        let _ = sockopt::set_tcp_nodelay(&socket, true);
+    }
+    Ok(socket)
+}
+
+/// Whether `address` is this machine's: a socket connected there would have it as its own. Nothing is sent.
+fn is_own(address: IpAddr) -> bool {
+    let Ok(socket) = host_socket(address, SocketType::DGRAM) else { return false };
+    if rustix::net::connect(&socket, &SocketAddr::new(address, 9)).is_err() {
+        return false;
+    }
+    let name = rustix::net::getsockname(&socket).ok().and_then(|name| SocketAddr::try_from(name).ok());
+    name.is_some_and(|name| name.ip() == address)
+}
+
+impl Shared {
+    fn permit(&self, protocol: Protocol, to: SocketAddr, who: &Who) -> Result<()> {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        let names = self.names.lock().unwrap().names_of(to.ip(), Instant::now());
+        let verdict = self.policy.decide(to, &names, is_own(to.ip()));
+        self.log.destination(protocol, to, &names, who, &verdict);
+        match verdict {
+            Verdict::Allowed(_) => Ok(()),
+            Verdict::Refused(_) => Err(Errno::EACCES),
+        }
+    }
+
+    fn poke(&self) {
+        // A full counter wakes as well.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Watches a descriptor of a flow for everything, told of once.
+    fn watch(&self, id: u64, fd: BorrowedFd<'_>) -> Result<()> {
+        let all =
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(id), all).map_err(host)
+    }
+
+    /// Adds a flow and watches its descriptors.
+    fn add(&self, flow: Flow) -> Result<()> {
+        // The table is held, so that the thread finds the flow when it is told of the first event.
+        let mut flows = self.flows.lock().unwrap();
+        if flows.len() >= descriptor_share() {
+            return Err(Errno::ENFILE);
+        }
+        let id = self.serial.fetch_add(1, Ordering::Relaxed);
+        for fd in flow.descriptors() {
+            self.watch(id, fd)?;
+        }
+        flows.insert(id, flow);
+        drop(flows);
+        // The thread looks when the next query is due.
+        self.poke();
+        Ok(())
+    }
+}
+
+impl Flow {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Flow::Connecting { socket, .. } | Flow::Listener { socket, .. } => vec![socket.as_fd()],
+            Flow::Pump(pump) => pump.descriptors().to_vec(),
+            Flow::Query(query) => vec![query.descriptor()],
+            Flow::DnsStream(stream) => stream.descriptors().to_vec(),
+        }
+    }
+
+    /// Does what can be done now.
+    fn serve(self, shared: &Arc<Shared>, id: u64, buffer: &mut [u8]) -> After {
+        match self {
+            Flow::Connecting { socket, done } => connecting(shared, id, socket, done),
+            Flow::Pump(pump) => pump.serve(buffer),
+            Flow::Query(query) => query.serve(shared, id, buffer),
+            Flow::DnsStream(stream) => stream.serve(shared, buffer),
+            Flow::Listener { socket, incoming } => {
+                accept(shared, &socket, &incoming);
+                After::Stays(Flow::Listener { socket, incoming })
+            }
+        }
+    }
+}
+
+fn connecting(shared: &Arc<Shared>, id: u64, socket: OwnedFd, done: Done) -> After {
+    let error = match sockopt::socket_error(&socket) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) | Err(error) => Some(error),
+    };
+    if let Some(error) = error {
+        done(Err(host(error)));
+        return After::Ends;
+    }
+    if rustix::net::getpeername(&socket).is_err() {
+        // Not yet.
+        return After::Stays(Flow::Connecting { socket, done });
+    }
+    let Some(ours) = done(Ok(())) else { return After::Ends };
+    if shared.watch(id, ours.as_fd()).is_err() {
+        return After::Ends;
+    }
+    After::Again(Flow::Pump(pump::Pump::new(ours, socket)))
+}
+
+fn accept(shared: &Arc<Shared>, socket: &OwnedFd, incoming: &Incoming) {
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match rustix::net::acceptfrom_with(socket, flags) {
+            Ok((theirs, from)) => {
+                let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) else { continue };
+                let _ = sockopt::set_tcp_nodelay(&theirs, true);
+                // Nobody listens inside: the connection is closed, as a host without the service would reset it.
+                let Some(ours) = incoming(from) else { continue };
+                let _ = shared.add(Flow::Pump(pump::Pump::new(ours, theirs)));
+            }
+            Err(HostErrno::INTR | HostErrno::CONNABORTED) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The thread.
+fn run(shared: &Arc<Shared>) {
+    let mut events = Vec::with_capacity(64);
+    let mut buffer = vec![0; 256 << 10];
+    let mut again: Vec<u64> = Vec::new();
+    while !shared.stop.load(Ordering::Acquire) {
+        events.clear();
+        let timeout = if again.is_empty() { dns::until_next(shared) } else { Some(Duration::ZERO) };
+        let timeout = timeout
+            .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match epoll::wait(&shared.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            Ok(_) | Err(HostErrno::INTR) => {}
+            Err(_) => return,
+        }
+        let mut turns = std::mem::take(&mut again);
+        for event in &events {
+            match event.data.u64() {
+                WAKE => {
+                    let mut count = [0; 8];
+                    let _ = rustix::io::read(&shared.wake, &mut count);
+                }
+                id if !turns.contains(&id) => turns.push(id),
+                _ => {}
+            }
+        }
+        turns.extend(dns::due(shared));
+        for id in turns {
+            let Some(flow) = shared.flows.lock().unwrap().remove(&id) else {
+                let datagrams = shared.datagrams.lock().unwrap().get(&id).cloned();
+                if datagrams.is_some_and(|datagrams| datagrams.serve(&mut buffer)) {
+                    again.push(id);
+                }
+                continue;
+            };
+            // A panic is our bug, not the guest's to exploit: the flow ends, the sandbox lives.
+            match catch_unwind(AssertUnwindSafe(|| flow.serve(shared, id, &mut buffer))) {
+                Ok(After::Stays(flow)) => {
+                    shared.flows.lock().unwrap().insert(id, flow);
+                }
+                Ok(After::Again(flow)) => {
+                    shared.flows.lock().unwrap().insert(id, flow);
+                    again.push(id);
+                }
+                Ok(After::Ends) | Err(_) => {}
+            }
+        }
+    }
+}
