@@ -416,16 +416,7 @@ impl ProcSource for PidNsView {
                 if !text.starts_with(b"/") || text.starts_with(b"/memfd:") || is_device {
                     return Ok(text);
                 }
-                let (path, deleted) = match text.strip_suffix(b" (deleted)") {
-                    Some(path) => (path, true),
-                    None => (&text[..], false),
-                };
-                let mut shown =
-                    server.guest_path(path, &self.root_of(viewer)?).unwrap_or_else(|| path.to_vec());
-                if deleted {
-                    shown.extend_from_slice(b" (deleted)");
-                }
-                Ok(shown)
+                Ok(server.path_of_open(&copy, &self.root_of(viewer)?).unwrap_or(text))
             }
             _ => Ok(d_path::d_path(&self.link_target(task, link)?, &self.root_of(viewer)?)),
         }
