@@ -5,6 +5,7 @@
 
 mod dev;
 mod fib;
+pub mod inet;
 mod neighbour;
 mod rtnetlink;
 mod stack;
