@@ -8,6 +8,7 @@ pub mod devconf;
 mod fib;
 mod fib_rules;
 mod inetdev;
+pub mod inet;
 mod neighbour;
 mod rtnetlink;
 mod stack;
