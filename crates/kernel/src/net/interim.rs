@@ -5,7 +5,10 @@ use super::stack::Stack;
 use crate::errno::Result;
 
 impl Stack {
-    pub(super) fn unregister_netdevice(&mut self, _dev: DevId) {}
+    pub(super) fn unregister_netdevice(&mut self, dev: DevId) {
+        self.forget_packets(dev);
+        self.forget_device(dev);
+    }
     pub(super) fn netif_carrier(&mut self, dev: DevId, carrier: bool) {
         if let Some(dev) = self.dev_mut(dev) {
             dev.carrier = carrier;

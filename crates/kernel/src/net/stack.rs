@@ -109,9 +109,21 @@ impl Stack {
 
     /// Removes a namespace and the devices in it: `cleanup_net`.
     pub(super) fn cleanup_net(&mut self, inum: u64) {
-        let Some(net) = self.nets.remove(&inum) else { return };
-        for id in net.devices.into_values() {
-            self.devices.remove(&id);
+        let ids: Vec<DevId> =
+            self.nets.get(&inum).map(|net| net.devices.values().copied().collect()).unwrap_or_default();
+        for id in ids {
+            self.forget_packets(id);
+            self.forget_device(id);
+        }
+        self.frags.forget(inum);
+        self.nets.remove(&inum);
+    }
+
+    /// Takes a device out.
+    pub(super) fn forget_device(&mut self, id: DevId) {
+        let Some(dev) = self.devices.remove(&id) else { return };
+        if let Some(net) = self.nets.get_mut(&dev.net) {
+            net.devices.remove(&dev.ifindex);
         }
     }
 

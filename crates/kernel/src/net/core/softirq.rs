@@ -242,10 +242,14 @@ impl Stack {
         }
     }
 
-    /// Takes out what waits for a device that goes away.
-    pub(crate) fn flush_backlog(&mut self, dev: DevId) {
+    /// A device goes away: what waits for it and what the packet path knows of it is forgotten.
+    pub(crate) fn forget_packets(&mut self, dev: DevId) {
         self.softirq.queue.retain(|work| match work {
             Work::Receive(skb) | Work::Xmit(skb) => skb.dev != dev,
         });
+        self.dad.retain(|(on, _), _| *on != dev);
+        self.router_solicitations.remove(&dev);
+        self.neigh_ifdown(dev, true);
+        self.tun_detach_all(dev);
     }
 }
