@@ -53,7 +53,8 @@ impl Stack {
         if !matches!(master.kind, DeviceKind::Bridge(_)) {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let is_ether = dev.dev_type == arphrd::ETHER && dev.flags & iff::LOOPBACK == 0 && dev.dev_addr.is_valid();
+        let is_ether =
+            dev.dev_type == arphrd::ETHER && dev.flags & iff::LOOPBACK == 0 && dev.dev_addr.is_valid();
         if !is_ether {
             return Err(Errno::EINVAL.into());
         }
@@ -63,7 +64,8 @@ impl Stack {
         if matches!(dev.kind, DeviceKind::Vlan { real, .. } if real == bridge) {
             return Err(Errno::ELOOP.into());
         }
-        let taken: Vec<u16> = self.ports_of(bridge).filter_map(|dev| dev.port).map(|port| port.port_no).collect();
+        let taken: Vec<u16> =
+            self.ports_of(bridge).filter_map(|dev| dev.port).map(|port| port.port_no).collect();
         let port_no = (1..MAX_PORTS).find(|number| !taken.contains(number)).ok_or(Errno(54))?;
         let dev = self.dev_mut(id).ok_or(Errno::ENODEV)?;
         dev.master = Some(bridge);
@@ -177,7 +179,14 @@ impl Stack {
     ///
     /// # Errors
     /// `EEXIST`, `ENOENT` by the mode of the message; `EINVAL`: neither bridge nor port.
-    pub fn br_fdb_add(&mut self, port: DevId, address: MacAddr, entry: FdbEntry, create: bool, exclusive: bool) -> Result<()> {
+    pub fn br_fdb_add(
+        &mut self,
+        port: DevId,
+        address: MacAddr,
+        entry: FdbEntry,
+        create: bool,
+        exclusive: bool,
+    ) -> Result<()> {
         let bridge = self.bridge_of(port)?;
         let Some(DeviceKind::Bridge(state)) = self.dev_mut(bridge).map(|dev| &mut dev.kind) else {
             return Err(Errno::EINVAL);

@@ -75,6 +75,16 @@ impl Stack {
         Ok(id)
     }
 
+    /// A device of `/dev/net/tun` (`tun_set_iff`), told of.
+    ///
+    /// # Errors
+    /// Those of [`Stack::register_netdevice`].
+    pub(super) fn tun_register(&mut self, inum: u64, dev: NetDevice) -> Result<DevId> {
+        let id = self.register_netdevice(inum, dev)?;
+        self.rtmsg_ifinfo(RTM_NEWLINK, id, u32::MAX);
+        Ok(id)
+    }
+
     fn take_ifindex(&mut self, inum: u64, dev: &mut NetDevice) -> Result<()> {
         let net = self.net_mut(inum).ok_or(Errno::ENODEV)?;
         if dev.ifindex == 0 {
@@ -119,7 +129,8 @@ impl Stack {
             doomed.push(*peer);
         }
         let on_it = |stack: &Stack, real: DevId| -> Vec<DevId> {
-            let is_on = |dev: &&NetDevice| matches!(dev.kind, DeviceKind::Vlan { real: on, .. } if on == real);
+            let is_on =
+                |dev: &&NetDevice| matches!(dev.kind, DeviceKind::Vlan { real: on, .. } if on == real);
             stack.all_devices().filter(is_on).map(|dev| dev.id).collect()
         };
         let mut at = 0;
@@ -147,6 +158,7 @@ impl Stack {
         self.inetdev_destroy(id);
         self.addrconf_ifdown(id, true);
         self.rtmsg_ifinfo(RTM_DELLINK, id, 0);
+        self.forget_packets(id);
         let Some((inum, ifindex)) = self.dev(id).map(|dev| (dev.net, dev.ifindex)) else { return };
         if let Some(net) = self.net_mut(inum) {
             net.devices.remove(&ifindex);

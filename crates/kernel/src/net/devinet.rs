@@ -20,7 +20,9 @@ const MAX_ADDRESSES: usize = 1024;
 
 /// The routes that an address makes: `fib_add_ifaddr`. The metric of the route to its network is that of the address.
 fn routes_of(dev: &NetDevice, known: &InterfaceAddress) -> Vec<Route> {
-    let (IpAddr::V4(address), IpAddr::V4(prefix)) = (known.address, known.prefix_address()) else { return Vec::new() };
+    let (IpAddr::V4(address), IpAddr::V4(prefix)) = (known.address, known.prefix_address()) else {
+        return Vec::new();
+    };
     // The routes of a secondary address are from the first of its network.
     let source = match known.flags & ifa_f::SECONDARY {
         0 => known.address,
@@ -112,7 +114,8 @@ impl Stack {
     /// The kernel adds a route of its own: `fib_magic`.
     fn fib_magic_add(&mut self, dev: DevId, route: Route) {
         let Some(net) = self.dev(dev).map(|dev| dev.net) else { return };
-        let added = self.net_mut(net).is_some_and(|net| net.fib.insert(route.clone(), AddMode::KERNEL).is_ok());
+        let added =
+            self.net_mut(net).is_some_and(|net| net.fib.insert(route.clone(), AddMode::KERNEL).is_ok());
         if added {
             self.rtmsg_route(RTM_NEWROUTE, net, &route, 0);
         }
@@ -145,7 +148,9 @@ impl Stack {
                 dev.addresses.retain(|known| !is_it(known) && known.address != first.address);
                 let primary = InterfaceAddress { flags: first.flags & !ifa_f::SECONDARY, ..first.clone() };
                 let last = dev.addresses.iter().rposition(|known| {
-                    known.address.is_ipv4() && known.flags & ifa_f::SECONDARY == 0 && primary.scope <= known.scope
+                    known.address.is_ipv4()
+                        && known.flags & ifa_f::SECONDARY == 0
+                        && primary.scope <= known.scope
                 });
                 dev.addresses.insert(last.map_or(0, |at| at + 1), primary.clone());
                 promoted = Some(primary);
@@ -239,7 +244,8 @@ impl Stack {
     /// `inetdev_destroy`: the device leaves its namespace.
     pub(super) fn inetdev_destroy(&mut self, id: DevId) {
         let Some(dev) = self.dev_mut(id) else { return };
-        let (gone, rest) = std::mem::take(&mut dev.addresses).into_iter().partition(|known| known.address.is_ipv4());
+        let (gone, rest) =
+            std::mem::take(&mut dev.addresses).into_iter().partition(|known| known.address.is_ipv4());
         dev.addresses = rest;
         dev.groups.leave(ALL_HOSTS.into());
         let inum = dev.net;

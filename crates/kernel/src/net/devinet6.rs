@@ -82,7 +82,8 @@ impl Stack {
         if dev.inet6_ready || !ready || self.ipv6_is_disabled(dev) {
             return;
         }
-        let (loopback, link_address, mac) = (dev.flags & iff::LOOPBACK != 0, dev.has_link_address(), dev.dev_addr);
+        let (loopback, link_address, mac) =
+            (dev.flags & iff::LOOPBACK != 0, dev.has_link_address(), dev.dev_addr);
         let (mode, multicast) = (dev.ipv6.0[ipv6::ADDR_GEN_MODE], dev.flags & iff::MULTICAST != 0);
         let waiting: Vec<Ipv6Addr> = dev
             .addresses
@@ -163,7 +164,11 @@ impl Stack {
             && dev.ipv6.is_on(ipv6::ACCEPT_DAD)
             && dev.ipv6.is_on(ipv6::DAD_TRANSMITS)
             && new.flags & ifa_f::NODAD == 0;
-        new.flags = if asks || !dev.inet6_ready { new.flags | ifa_f::TENTATIVE } else { new.flags & !ifa_f::TENTATIVE };
+        new.flags = if asks || !dev.inet6_ready {
+            new.flags | ifa_f::TENTATIVE
+        } else {
+            new.flags & !ifa_f::TENTATIVE
+        };
         let ready = dev.inet6_ready;
         let dev = self.dev_mut(id).ok_or(Errno::ENODEV)?;
         let at = dev.addresses.iter().position(|known| order(new.address) >= order(known.address));
@@ -186,7 +191,9 @@ impl Stack {
     /// Nobody else has the address, or nobody was asked: it is used from now on (`addrconf_dad_completed`).
     pub fn addrconf_dad_completed(&mut self, id: DevId, address: Ipv6Addr) {
         let Some(dev) = self.dev_mut(id) else { return };
-        let Some(known) = dev.addresses.iter_mut().find(|known| known.address == IpAddr::V6(address)) else { return };
+        let Some(known) = dev.addresses.iter_mut().find(|known| known.address == IpAddr::V6(address)) else {
+            return;
+        };
         known.flags &= !(ifa_f::TENTATIVE | ifa_f::OPTIMISTIC | ifa_f::DADFAILED);
         let known = known.clone();
         let own = Route {
@@ -204,7 +211,8 @@ impl Stack {
             return;
         }
         let metric = if known.metric == 0 { IP6_RT_PRIO_ADDRCONF } else { known.metric };
-        let route = Route { metric, ..Route::new(RT_TABLE_MAIN, known.prefix_address(), known.prefix_len, id) };
+        let route =
+            Route { metric, ..Route::new(RT_TABLE_MAIN, known.prefix_address(), known.prefix_len, id) };
         self.ip6_insert(id, route);
     }
 
@@ -267,7 +275,10 @@ impl Stack {
         let keep = !unregister && dev.ipv6.0[ipv6::KEEP_ADDR_ON_DOWN] > 0;
         let stays = |known: &InterfaceAddress| {
             known.address.is_ipv4()
-                || keep && known.flags & ifa_f::PERMANENT != 0 && known.scope != scope::LINK && known.scope != scope::HOST
+                || keep
+                    && known.flags & ifa_f::PERMANENT != 0
+                    && known.scope != scope::LINK
+                    && known.scope != scope::HOST
         };
         let (mut rest, gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut dev.addresses).into_iter().partition(|known| stays(known));
@@ -282,7 +293,8 @@ impl Stack {
             }
         }
         if unregister {
-            let all: Vec<IpAddr> = dev.groups.inet.iter().map(|(group, _)| *group).filter(|g| is_v6(*g)).collect();
+            let all: Vec<IpAddr> =
+                dev.groups.inet.iter().map(|(group, _)| *group).filter(|g| is_v6(*g)).collect();
             for group in all {
                 while dev.groups.has(group) {
                     dev.groups.leave(group);
@@ -319,4 +331,3 @@ impl Stack {
         }
     }
 }
-

@@ -3,7 +3,10 @@
 //! A namespace has its loopback device `lo`, which starts down, as in Linux. `rtnetlink`, `ioctl.rs` and `sysctl.rs` are how programs
 //! look at it and set it up.
 
+pub mod af_packet;
 mod br_if;
+mod bridge;
+pub mod core;
 mod dev;
 mod dev_core;
 pub mod devconf;
@@ -11,14 +14,21 @@ mod devinet;
 mod devinet6;
 mod fib;
 mod fib_rules;
+pub mod filter;
 mod inetdev;
+pub mod ipv4;
+mod ipv6;
 mod neighbour;
 pub mod nlattr;
+#[cfg(test)]
+mod packet_tests;
+pub mod raw;
 pub mod rtnetlink;
 mod stack;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+pub mod tun;
 
 use std::sync::Arc;
 

@@ -7,14 +7,21 @@
 //! The lock is taken after the kernel model's and never the other way round; nothing under it waits.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::sync::MutexGuard;
 
+use super::af_packet::PacketSocket;
+use super::core::NeighState;
+use super::core::softirq::SoftIrq;
 use super::dev::{DevId, NetDevice};
 use super::devconf::{Ipv4Devconf, Ipv6Devconf};
 use super::fib::Fib;
+use super::ipv4::{Frags, IcmpLimits};
 use super::neighbour::NeighTable;
+use super::raw::RawSocket;
 use super::rtnetlink::Notification;
 use super::sysctl::NetSysctls;
+use super::tun::Tuns;
 use crate::vfs::lock::Mutex;
 
 /// The network of a sandbox.
@@ -37,6 +44,24 @@ pub struct Stack {
     last_dev: u32,
     /// What members of groups are to be told.
     pub(super) pending: Vec<Notification>,
+    /// Packets that wait, timers, and what is to be handed out.
+    pub(super) softirq: SoftIrq,
+    /// What the state machine of neighbours knows beyond [`NeighTable`].
+    pub(super) neigh: NeighState,
+    /// Fragments that wait for others.
+    pub(super) frags: Frags,
+    /// How many errors hosts may be told of.
+    pub(super) icmp_limits: IcmpLimits,
+    /// Addresses that may be somebody else's, with how often that is to be asked.
+    pub(super) dad: BTreeMap<(DevId, Ipv6Addr), u32>,
+    /// Devices on which routers are asked for, with how often.
+    pub(super) router_solicitations: BTreeMap<DevId, u8>,
+    /// Packet sockets, by the number their keeper gave them.
+    pub packet_sockets: BTreeMap<u64, PacketSocket>,
+    /// Raw and ping sockets, likewise.
+    pub raw_sockets: BTreeMap<u64, RawSocket>,
+    /// Files of `/dev/net/tun`.
+    pub(super) tuns: Tuns,
 }
 
 /// One network namespace: `struct net`.
@@ -112,6 +137,15 @@ impl Stack {
         for net in self.nets.values_mut() {
             net.nsids.retain(|_, known| *known != inum);
         }
+        self.frags.forget(inum);
+    }
+
+    /// Takes a device out.
+    pub(super) fn forget_device(&mut self, id: DevId) {
+        let Some(dev) = self.devices.remove(&id) else { return };
+        if let Some(net) = self.nets.get_mut(&dev.net) {
+            net.devices.remove(&dev.ifindex);
+        }
     }
 
     /// A namespace, by inode number.
@@ -166,10 +200,5 @@ impl Stack {
         dev.id = id;
         self.devices.insert(id, dev);
         id
-    }
-
-    /// Removes a device that is in no namespace any more.
-    pub(super) fn forget_device(&mut self, id: DevId) {
-        self.devices.remove(&id);
     }
 }

@@ -65,12 +65,8 @@ fn parse(stack: &Stack, request: &Request<'_>, new: bool) -> NlResult<(DevId, In
         };
     } else {
         /// What a program may ask for: `inet6_rtm_newaddr`.
-        const ALLOWED: u32 = ifa_f::NODAD
-            | 0x10
-            | ifa_f::MANAGETEMPADDR
-            | ifa_f::NOPREFIXROUTE
-            | 0x400
-            | ifa_f::OPTIMISTIC;
+        const ALLOWED: u32 =
+            ifa_f::NODAD | 0x10 | ifa_f::MANAGETEMPADDR | ifa_f::NOPREFIXROUTE | 0x400 | ifa_f::OPTIMISTIC;
         known.flags &= ALLOWED;
         if let IpAddr::V6(address) = own {
             known.scope = ipv6_scope(address);
@@ -124,7 +120,8 @@ pub(super) fn newaddr(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> 
             "address already assigned"
         }));
     }
-    let mut changed = InterfaceAddress { updated: now, metric: new.metric, proto: new.proto, ..found.clone() };
+    let mut changed =
+        InterfaceAddress { updated: now, metric: new.metric, proto: new.proto, ..found.clone() };
     set_lifetime(&mut changed, new.valid_lft, new.preferred_lft);
     if let Some(dev) = stack.dev_mut(id)
         && let Some(known) = dev.addresses.iter_mut().find(|known| **known == found)
@@ -153,7 +150,11 @@ pub(super) fn deladdr(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> 
     };
     let found = stack.dev(id).and_then(|dev| dev.addresses.iter().find(is_it)).cloned();
     let Some(found) = found else {
-        return Err(Errno::EADDRNOTAVAIL.with(if is_v4 { "ipv4: Address not found" } else { "address not found" }));
+        return Err(Errno::EADDRNOTAVAIL.with(if is_v4 {
+            "ipv4: Address not found"
+        } else {
+            "address not found"
+        }));
     };
     if is_v4 {
         stack.inet_del_ifa(id, found.address, found.prefix_len);
@@ -221,12 +222,16 @@ fn header(dev: &NetDevice, known: &InterfaceAddress) -> [u8; 8] {
 /// `inet_fill_ifaddr`, `inet6_fill_ifaddr`
 fn fill(known: &InterfaceAddress, now: u64, message: &mut Message) {
     let age = (now.saturating_sub(known.updated) / SECOND) as u32;
-    let left = |lifetime: u32| if lifetime == INFINITY_LIFE_TIME { lifetime } else { lifetime.saturating_sub(age) };
+    let left =
+        |lifetime: u32| if lifetime == INFINITY_LIFE_TIME { lifetime } else { lifetime.saturating_sub(age) };
     let hundredths = |time: u64| (time / HUNDREDTH) as u32;
     let mut info = Vec::new();
-    for word in
-        [left(known.preferred_lft), left(known.valid_lft), hundredths(known.created), hundredths(known.updated)]
-    {
+    for word in [
+        left(known.preferred_lft),
+        left(known.valid_lft),
+        hundredths(known.created),
+        hundredths(known.updated),
+    ] {
         info.extend(word.to_ne_bytes());
     }
     if known.address.is_ipv4() {
@@ -266,7 +271,8 @@ impl Stack {
     /// Tells of an address: `rtmsg_ifa`, `inet6_ifa_notify`.
     pub(in super::super) fn rtmsg_ifa(&mut self, kind: u16, id: DevId, known: &InterfaceAddress) {
         let Some(dev) = self.dev(id) else { return };
-        let (net, group) = (dev.net, if known.address.is_ipv4() { rtnlgrp::IPV4_IFADDR } else { rtnlgrp::IPV6_IFADDR });
+        let (net, group) =
+            (dev.net, if known.address.is_ipv4() { rtnlgrp::IPV4_IFADDR } else { rtnlgrp::IPV6_IFADDR });
         let mut message = Message::new(kind, 0, 0, 0, &header(dev, known));
         fill(known, self.now(), &mut message);
         self.rtnl_notify(net, group, message);

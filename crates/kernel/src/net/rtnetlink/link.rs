@@ -128,7 +128,8 @@ pub(super) fn newlink(stack: &NetStack, request: &Request<'_>, _replies: &mut Re
         return setlink(&mut stack, dev, &info, attrs, target);
     }
     if request.kind != RTM_NEWLINK || !request.has(nlm_f::CREATE) {
-        if request.kind == RTM_NEWLINK && !names_one(&info, attrs)
+        if request.kind == RTM_NEWLINK
+            && !names_one(&info, attrs)
             && let Some(group) = attrs.u32(IFLA_GROUP)?
         {
             return group_changelink(&mut stack, request.net, group, &info, attrs);
@@ -274,7 +275,9 @@ fn configure_new(dev: &mut NetDevice, attrs: Attrs<'_>) -> NlResult<()> {
     if let Some(group) = attrs.u32(IFLA_GROUP)? {
         dev.group = group;
     }
-    for (which, queues) in [(IFLA_NUM_TX_QUEUES, &mut dev.num_queues.0), (IFLA_NUM_RX_QUEUES, &mut dev.num_queues.1)] {
+    for (which, queues) in
+        [(IFLA_NUM_TX_QUEUES, &mut dev.num_queues.0), (IFLA_NUM_RX_QUEUES, &mut dev.num_queues.1)]
+    {
         if let Some(number) = attrs.u32(which)? {
             if !(1..=4096).contains(&number) {
                 return Err(Errno::EINVAL.with("Invalid number of transmit queues"));
@@ -295,7 +298,13 @@ fn enslave(stack: &mut Stack, dev: DevId, master: u32) -> NlResult<()> {
 }
 
 /// `do_setlink`
-fn setlink(stack: &mut Stack, id: DevId, info: &IfInfo, attrs: Attrs<'_>, target: Option<NetRef>) -> NlResult<()> {
+fn setlink(
+    stack: &mut Stack,
+    id: DevId,
+    info: &IfInfo,
+    attrs: Attrs<'_>,
+    target: Option<NetRef>,
+) -> NlResult<()> {
     let ifname = attrs.string(IFLA_IFNAME, IF_NAME_MAX)?.filter(|name| !name.is_empty());
     let by_index = info.index > 0;
     if let Some(target) = target {
@@ -375,7 +384,13 @@ fn change_carrier(stack: &mut Stack, id: DevId, carrier: bool) -> Result<()> {
 }
 
 /// `rtnl_group_changelink`
-fn group_changelink(stack: &mut Stack, net: u64, group: u32, info: &IfInfo, attrs: Attrs<'_>) -> NlResult<()> {
+fn group_changelink(
+    stack: &mut Stack,
+    net: u64,
+    group: u32,
+    info: &IfInfo,
+    attrs: Attrs<'_>,
+) -> NlResult<()> {
     let members: Vec<DevId> =
         stack.devices_of(net).filter(|dev| dev.group == group).map(|dev| dev.id).collect();
     for dev in members {
@@ -400,7 +415,10 @@ fn change_data(stack: &mut Stack, id: DevId, data: Attrs<'_>) -> NlResult<()> {
             3 if (600..=4000).contains(&word?) => bridge.max_age = word?,
             1..=3 => return Err(Errno::ERANGE.into()),
             4 => bridge.ageing_time = word?,
-            6 => bridge.priority = payload.first_chunk().copied().map(u16::from_ne_bytes).ok_or(Errno::ERANGE)?,
+            6 => {
+                bridge.priority =
+                    payload.first_chunk().copied().map(u16::from_ne_bytes).ok_or(Errno::ERANGE)?
+            }
             23 => bridge.mcast_snooping = byte? != 0,
             // Spanning tree, filtering by tags, statistics of tags: to turn off what is off changes nothing.
             5 | 7 | 36 | 37 | 38 | 41 | 42 | 24 | 25 if byte? == 0 => {}
@@ -418,7 +436,10 @@ fn set_port(stack: &mut Stack, id: DevId, data: Attrs<'_>) -> NlResult<()> {
     for (which, payload) in data.iter() {
         let byte = payload.first().copied().ok_or(Errno::ERANGE)?;
         match which {
-            2 => port.priority = payload.first_chunk().copied().map(u16::from_ne_bytes).ok_or(Errno::ERANGE)? as u8,
+            2 => {
+                port.priority =
+                    payload.first_chunk().copied().map(u16::from_ne_bytes).ok_or(Errno::ERANGE)? as u8
+            }
             3 => {
                 let cost = payload.first_chunk().copied().map(u32::from_ne_bytes).ok_or(Errno::ERANGE)?;
                 if !(1..=65535).contains(&cost) {

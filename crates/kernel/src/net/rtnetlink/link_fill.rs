@@ -1,13 +1,15 @@
 //! How a link is shown: `rtnl_fill_ifinfo`, the `fill_info` of each kind, `br_fill_ifinfo`.
 
-use super::super::dev::{Bridge, BridgePort, DevId, DeviceKind, DeviceStats, MacAddr, NetDevice, if_oper, iff};
+use super::super::dev::{
+    Bridge, BridgePort, DevId, DeviceKind, DeviceStats, MacAddr, NetDevice, if_oper, iff,
+};
 use super::super::devconf::ipv6;
 use super::super::nlattr::Message;
 use super::super::stack::Stack;
 use super::link::{
-    IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_BROADCAST, IFLA_CARRIER, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA,
-    IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO,
-    IFLA_MASTER, IFLA_MTU, IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_PROTINFO, IFLA_TXQLEN,
+    IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_BROADCAST, IFLA_CARRIER, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME,
+    IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID,
+    IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_PROTINFO, IFLA_TXQLEN,
 };
 use super::{AF_BRIDGE, AF_INET, AF_INET6, RTM_NEWLINK, Request};
 
@@ -153,7 +155,9 @@ fn fill_linkinfo(stack: &Stack, dev: &NetDevice, message: &mut Message) {
         message.put_string(IFLA_INFO_KIND, kind);
     }
     match &dev.kind {
-        DeviceKind::Bridge(bridge) => message.nest(IFLA_INFO_DATA, |message| fill_bridge(dev, bridge, message)),
+        DeviceKind::Bridge(bridge) => {
+            message.nest(IFLA_INFO_DATA, |message| fill_bridge(dev, bridge, message))
+        }
         DeviceKind::Vlan { id, .. } => message.nest(IFLA_INFO_DATA, |message| {
             /// `IFLA_VLAN_*`; the protocol is in network order.
             const PROTOCOL: u16 = 5;
@@ -208,13 +212,20 @@ fn bridge_id(priority: u16, address: MacAddr) -> [u8; 8] {
 
 /// `br_fill_info`
 fn fill_bridge(dev: &NetDevice, bridge: &Bridge, message: &mut Message) {
-    let own_id = bridge_id(bridge.priority, if dev.promiscuity == 0 { bridge_address(dev, bridge) } else { dev.dev_addr });
+    let own_id = bridge_id(
+        bridge.priority,
+        if dev.promiscuity == 0 { bridge_address(dev, bridge) } else { dev.dev_addr },
+    );
     for timer in 16..=19 {
         message.put_u64(timer, 0);
     }
-    for (which, value) in
-        [(1, bridge.forward_delay), (2, bridge.hello_time), (3, bridge.max_age), (4, bridge.ageing_time), (5, 0)]
-    {
+    for (which, value) in [
+        (1, bridge.forward_delay),
+        (2, bridge.hello_time),
+        (3, bridge.max_age),
+        (4, bridge.ageing_time),
+        (5, 0),
+    ] {
         message.put_u32(which, value);
     }
     message.put_u16(6, bridge.priority);
@@ -250,7 +261,8 @@ fn fill_bridge(dev: &NetDevice, bridge: &Bridge, message: &mut Message) {
 
 /// The address in the bridge's id: none while it has no port and none has been set.
 fn bridge_address(dev: &NetDevice, bridge: &Bridge) -> MacAddr {
-    let is_own = bridge.has_own_address || bridge.fdb.values().any(|entry| entry.is_local && entry.dev != dev.id);
+    let is_own =
+        bridge.has_own_address || bridge.fdb.values().any(|entry| entry.is_local && entry.dev != dev.id);
     if is_own { dev.dev_addr } else { MacAddr::default() }
 }
 

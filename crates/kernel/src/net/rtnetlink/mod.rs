@@ -159,7 +159,9 @@ impl<'a> Request<'a> {
     /// The fixed structure and the attributes behind it. `EINVAL`: too short; a dump may come with the family alone.
     fn split<const N: usize>(&self) -> NlResult<([u8; N], Attrs<'a>)> {
         match self.payload.first_chunk() {
-            Some(fixed) => Ok((*fixed, Attrs::new(&self.payload[N.next_multiple_of(4).min(self.payload.len())..]))),
+            Some(fixed) => {
+                Ok((*fixed, Attrs::new(&self.payload[N.next_multiple_of(4).min(self.payload.len())..])))
+            }
             None if self.is_dump() && !self.payload.is_empty() => {
                 let mut fixed = [0; N];
                 fixed[0] = self.payload[0];
@@ -192,17 +194,10 @@ const DUMP_SIZE: usize = 8192 - 320;
 
 /// Serves a datagram of a program: `rtnetlink_rcv`. The datagrams that answer it, in order.
 pub fn rtnetlink_rcv(ns: &NetNamespace, sender: &Sender<'_>, datagram: &[u8]) -> Vec<Vec<u8>> {
-    use crate::ns_common::Namespace as _;
     let net = ns.common().inum();
     netlink_rcv(sender.port, sender.cap_ack, sender.ext_ack, datagram, |header, payload| {
-        let request = Request {
-            net,
-            sender,
-            kind: header.kind,
-            flags: header.flags,
-            seq: header.seq,
-            payload,
-        };
+        let request =
+            Request { net, sender, kind: header.kind, flags: header.flags, seq: header.seq, payload };
         let mut replies = Replies::new();
         let result = rcv_msg(ns, &request, &mut replies);
         let dump = request.is_dump();
@@ -263,7 +258,14 @@ pub fn netlink_rcv(
 }
 
 /// `netlink_ack`: the error, or 0, and the message it is about.
-fn ack(port: u32, cap_ack: bool, ext_ack: bool, header: Header, message: &[u8], result: NlResult<()>) -> Vec<u8> {
+fn ack(
+    port: u32,
+    cap_ack: bool,
+    ext_ack: bool,
+    header: Header,
+    message: &[u8],
+    result: NlResult<()>,
+) -> Vec<u8> {
     /// `NLMSGERR_ATTR_MSG`
     const ATTR_MSG: u16 = 1;
     let failed = result.is_err();

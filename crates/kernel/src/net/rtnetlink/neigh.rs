@@ -101,7 +101,13 @@ pub(super) fn newneigh(stack: &mut Stack, request: &Request<'_>) -> NlResult<()>
     Ok(())
 }
 
-fn fdb_add(stack: &mut Stack, request: &Request<'_>, ndm: &NdMsg, id: DevId, address: MacAddr) -> NlResult<()> {
+fn fdb_add(
+    stack: &mut Stack,
+    request: &Request<'_>,
+    ndm: &NdMsg,
+    id: DevId,
+    address: MacAddr,
+) -> NlResult<()> {
     let now = stack.now();
     let is_bridge = stack.dev(id).is_some_and(|dev| matches!(dev.kind, DeviceKind::Bridge(_)));
     let has_master = stack.dev(id).is_some_and(|dev| dev.master.is_some());
@@ -161,7 +167,8 @@ pub(super) fn getneigh(stack: &Stack, request: &Request<'_>, replies: &mut Repli
     for ((id, address), known) in &net.neighbours.entries {
         let Some(dev) = stack.dev(*id) else { continue };
         let family = if address.is_ipv4() { AF_INET } else { AF_INET6 };
-        let of_master = |index| dev.master.and_then(|id| stack.dev(id)).is_some_and(|dev| dev.ifindex == index);
+        let of_master =
+            |index| dev.master.and_then(|id| stack.dev(id)).is_some_and(|dev| dev.ifindex == index);
         let wanted = (ndm.family == AF_UNSPEC || ndm.family == family)
             && one.is_none_or(|one| one == *address)
             && (index == 0 || dev.ifindex == index)
@@ -303,9 +310,7 @@ fn fill_parms(family: u8, index: u32, message: &mut Message) {
     if index != 0 {
         message.put_u32(1, index);
     }
-    for (which, value) in
-        [(2, 1), (16, 212_992), (8, 101), (14, 64), (9, 0), (10, 3), (11, 3), (17, 0)]
-    {
+    for (which, value) in [(2, 1), (16, 212_992), (8, 101), (14, 64), (9, 0), (10, 3), (11, 3), (17, 0)] {
         message.put_u32(which, value);
     }
     let locktime = if family == AF_INET { 1000 } else { 0 };

@@ -4,9 +4,7 @@
 use std::net::IpAddr;
 
 use super::super::dev::DevId;
-use super::super::fib::{
-    AddMode, Flow, NextHop, RT_TABLE_MAIN, RTPROT_BOOT, Route, RouteType, rtnh_f,
-};
+use super::super::fib::{AddMode, Flow, NextHop, RT_TABLE_MAIN, RTPROT_BOOT, Route, RouteType, rtnh_f};
 use super::super::inetdev::{network, scope};
 use super::super::nlattr::{Attrs, NlResult, nlm_f};
 use super::super::stack::Stack;
@@ -48,7 +46,17 @@ pub(super) struct RtMsg {
 impl RtMsg {
     pub(super) fn parse(fixed: [u8; 12]) -> RtMsg {
         let [family, dst_len, src_len, tos, table, protocol, scope, kind, flags @ ..] = fixed;
-        RtMsg { family, dst_len, src_len, tos, table, protocol, scope, kind, flags: u32::from_ne_bytes(flags) }
+        RtMsg {
+            family,
+            dst_len,
+            src_len,
+            tos,
+            table,
+            protocol,
+            scope,
+            kind,
+            flags: u32::from_ne_bytes(flags),
+        }
     }
 }
 
@@ -77,7 +85,11 @@ fn parse(stack: &Stack, request: &Request<'_>) -> NlResult<Config> {
         _ => return Err(Errno::EOPNOTSUPP.into()),
     };
     if rtm.dst_len > if is_v4 { 32 } else { 128 } {
-        return Err(Errno::EINVAL.with(if is_v4 { "Invalid prefix length" } else { "Invalid destination address length" }));
+        return Err(Errno::EINVAL.with(if is_v4 {
+            "Invalid prefix length"
+        } else {
+            "Invalid destination address length"
+        }));
     }
     if rtm.src_len != 0 {
         return Err(Errno::EINVAL.with("Specifying source address requires IPV6_SUBTREES to be enabled"));
@@ -109,7 +121,9 @@ fn parse(stack: &Stack, request: &Request<'_>) -> NlResult<Config> {
     };
     match attrs.get(RTA_MULTIPATH) {
         Some(several) if !several.is_empty() => nexthops = multipath(stack, request.net, several)?,
-        _ if oif.is_some() || gateway.is_some() => nexthops.push(NextHop { dev: oif, gateway, weight: 1, flags }),
+        _ if oif.is_some() || gateway.is_some() => {
+            nexthops.push(NextHop { dev: oif, gateway, weight: 1, flags })
+        }
         _ => {}
     }
     let metrics = attrs.nested(RTA_METRICS).map(parse_metrics).transpose()?.unwrap_or_default();
@@ -154,7 +168,12 @@ fn multipath(stack: &Stack, net: u64, mut rest: &[u8]) -> NlResult<Vec<NextHop>>
             None => attrs.ip(RTA_GATEWAY)?,
         };
         let weight = u16::from(rest[3]) + 1;
-        hops.push(NextHop { dev: index_of(stack, net, index)?, gateway, weight, flags: rest[2] & rtnh_f::ONLINK });
+        hops.push(NextHop {
+            dev: index_of(stack, net, index)?,
+            gateway,
+            weight,
+            flags: rest[2] & rtnh_f::ONLINK,
+        });
         rest = &rest[len.next_multiple_of(4).min(rest.len())..];
     }
     if hops.len() > 64 {
@@ -228,7 +247,9 @@ fn check_v4(stack: &Stack, net: u64, config: &mut Config) -> NlResult<()> {
     }
     if route.kind.error().is_some() {
         if !config.nexthops.is_empty() {
-            return Err(Errno::EINVAL.with("Gateway, device and nexthop can not be specified for this route type"));
+            return Err(
+                Errno::EINVAL.with("Gateway, device and nexthop can not be specified for this route type")
+            );
         }
         return Ok(());
     }
@@ -366,7 +387,8 @@ fn check_v6(stack: &Stack, net: u64, config: &mut Config) -> NlResult<()> {
 fn check_gateway_v6(stack: &Stack, net: u64, gateway: IpAddr, hop: &mut NextHop) -> NlResult<()> {
     let IpAddr::V6(address) = gateway else { return Err(Errno::EINVAL.into()) };
     if stack.devices_of(net).any(|dev| {
-        dev.has_address(gateway) && (hop.dev.is_none() || !address.is_unicast_link_local() || hop.dev == Some(dev.id))
+        dev.has_address(gateway)
+            && (hop.dev.is_none() || !address.is_unicast_link_local() || hop.dev == Some(dev.id))
     }) {
         return Err(Errno::EINVAL.with("Gateway can not be a local address"));
     }
@@ -406,7 +428,8 @@ pub(super) fn delroute(stack: &mut Stack, request: &Request<'_>) -> NlResult<()>
                 })
     };
     let is_it = |route: &Route| {
-        (route.table, route.destination, route.prefix_len) == (wanted.table, wanted.destination, wanted.prefix_len)
+        (route.table, route.destination, route.prefix_len)
+            == (wanted.table, wanted.destination, wanted.prefix_len)
             && (!is_v4 || route.tos == wanted.tos)
             && (!config.has_kind || route.kind == wanted.kind)
             && (!is_v4 || rtm.scope == scope::NOWHERE || route.scope == rtm.scope)

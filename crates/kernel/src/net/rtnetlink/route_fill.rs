@@ -8,8 +8,8 @@ use super::super::inetdev::scope;
 use super::super::nlattr::{Message, NlResult};
 use super::super::stack::Stack;
 use super::route::{
-    RTA_DST, RTA_GATEWAY, RTA_IIF, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PREF, RTA_PREFSRC, RTA_PRIORITY, RTA_SRC,
-    RTA_TABLE, RTA_VIA, RtMsg, compat_table,
+    RTA_DST, RTA_GATEWAY, RTA_IIF, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PREF, RTA_PREFSRC, RTA_PRIORITY,
+    RTA_SRC, RTA_TABLE, RTA_VIA, RtMsg, compat_table,
 };
 use super::{AF_INET, AF_INET6, AF_UNSPEC, RTM_NEWROUTE, Replies, Request, rtnlgrp};
 use crate::errno::Errno;
@@ -49,7 +49,9 @@ fn ifindex(stack: &Stack, dev: Option<DevId>) -> Option<u32> {
 /// `fib_nexthop_info`
 fn put_gateway(route: &Route, hop: &NextHop, message: &mut Message) {
     match hop.gateway {
-        Some(gateway) if gateway.is_ipv4() == route.destination.is_ipv4() => message.put_ip(RTA_GATEWAY, gateway),
+        Some(gateway) if gateway.is_ipv4() == route.destination.is_ipv4() => {
+            message.put_ip(RTA_GATEWAY, gateway)
+        }
         Some(IpAddr::V6(gateway)) => {
             let mut via = u16::from(AF_INET6).to_ne_bytes().to_vec();
             via.extend(gateway.octets());
@@ -240,8 +242,7 @@ fn fill_v4(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
     let table = if lookup.table_wanted { route.table } else { RT_TABLE_MAIN };
     let [a, b, c, d] = (flags & !0xffff | RTM_F_CLONED).to_ne_bytes();
     let src_len = if lookup.saddr.is_some() { 32 } else { 0 };
-    let fixed =
-        [AF_INET, 32, src_len, 0, compat_table(table), 0, scope::UNIVERSE, kind as u8, a, b, c, d];
+    let fixed = [AF_INET, 32, src_len, 0, compat_table(table), 0, scope::UNIVERSE, kind as u8, a, b, c, d];
     let mut message = request.reply(RTM_NEWROUTE, &fixed);
     message.put_u32(RTA_TABLE, table);
     message.put_ip(RTA_DST, lookup.daddr);
@@ -291,7 +292,18 @@ fn fill_v6(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
     let [a, b, c, d] = (linkdown).to_ne_bytes();
     let src_len = if lookup.saddr.is_some() { 128 } else { 0 };
     let fixed = [
-        AF_INET6, 128, src_len, 0, compat_table(table), route.protocol, scope::UNIVERSE, route.kind as u8, a, b, c, d,
+        AF_INET6,
+        128,
+        src_len,
+        0,
+        compat_table(table),
+        route.protocol,
+        scope::UNIVERSE,
+        route.kind as u8,
+        a,
+        b,
+        c,
+        d,
     ];
     let mut message = request.reply(RTM_NEWROUTE, &fixed);
     message.put_u32(RTA_TABLE, table);

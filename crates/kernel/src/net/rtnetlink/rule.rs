@@ -8,7 +8,7 @@ use super::super::inetdev::network;
 use super::super::nlattr::{Attrs, Message, NlResult, nlm_f};
 use super::super::stack::Stack;
 use super::route::compat_table;
-use super::{AF_INET, AF_INET6, AF_UNSPEC, RTM_NEWRULE, RTM_DELRULE, Replies, Request, rtnlgrp};
+use super::{AF_INET, AF_INET6, AF_UNSPEC, RTM_DELRULE, RTM_NEWRULE, Replies, Request, rtnlgrp};
 use crate::errno::Errno;
 
 /// `FRA_*`
@@ -118,7 +118,11 @@ pub(super) fn newrule(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> 
     if request.has(nlm_f::EXCL) {
         // Without a priority, one of any counts.
         let same = |known: &FibRule| {
-            *known == FibRule { priority: if priority.is_some() { rule.priority } else { known.priority }, ..rule.clone() }
+            *known
+                == FibRule {
+                    priority: if priority.is_some() { rule.priority } else { known.priority },
+                    ..rule.clone()
+                }
         };
         if net.fib.rules.iter().any(same) {
             return Err(Errno::EEXIST.into());
@@ -140,7 +144,8 @@ pub(super) fn newrule(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> 
         let second = net.fib.rules.iter().filter(|known| known.is_v6 == rule.is_v6).nth(1);
         rule.priority = second.map_or(0, |known| known.priority.saturating_sub(1));
     }
-    let at = net.fib.rules.partition_point(|known| (known.is_v6, known.priority) <= (rule.is_v6, rule.priority));
+    let at =
+        net.fib.rules.partition_point(|known| (known.is_v6, known.priority) <= (rule.is_v6, rule.priority));
     net.fib.rules.insert(at, rule.clone());
     stack.rtmsg_rule(RTM_NEWRULE, request.net, &rule);
     Ok(())
@@ -207,9 +212,8 @@ pub(super) fn getrule(stack: &Stack, request: &Request<'_>, replies: &mut Replie
 
 /// `struct fib_rule_hdr`
 fn header(stack: &Stack, net: u64, rule: &FibRule) -> [u8; 12] {
-    let missing = |name: &Option<String>| {
-        name.as_ref().is_some_and(|name| stack.dev_get_by_name(net, name).is_none())
-    };
+    let missing =
+        |name: &Option<String>| name.as_ref().is_some_and(|name| stack.dev_get_by_name(net, name).is_none());
     let mut flags = if rule.invert { INVERT } else { 0 };
     if missing(&rule.iif) {
         flags |= IIF_DETACHED;
