@@ -7,14 +7,21 @@
 //! The lock is taken after the kernel model's and never the other way round; nothing under it waits.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::sync::MutexGuard;
 
+use super::af_packet::PacketSocket;
+use super::core::NeighState;
+use super::core::softirq::SoftIrq;
 use super::dev::{DevId, NetDevice};
 use super::devconf::{Ipv4Devconf, Ipv6Devconf};
 use super::fib::Fib;
+use super::ipv4::{Frags, IcmpLimits};
 use super::neighbour::NeighTable;
+use super::raw::RawSocket;
+use super::rtnetlink::Notification;
 use super::sysctl::NetSysctls;
-use crate::errno::{Errno, Result};
+use super::tun::Tuns;
 use crate::vfs::lock::Mutex;
 
 /// The network of a sandbox.
@@ -35,6 +42,26 @@ pub struct Stack {
     devices: BTreeMap<DevId, NetDevice>,
     /// The number the last device got.
     last_dev: u32,
+    /// What members of groups are to be told.
+    pub(super) pending: Vec<Notification>,
+    /// Packets that wait, timers, and what is to be handed out.
+    pub(super) softirq: SoftIrq,
+    /// What the state machine of neighbours knows beyond [`NeighTable`].
+    pub(super) neigh: NeighState,
+    /// Fragments that wait for others.
+    pub(super) frags: Frags,
+    /// How many errors hosts may be told of.
+    pub(super) icmp_limits: IcmpLimits,
+    /// Addresses that may be somebody else's, with how often that is to be asked.
+    pub(super) dad: BTreeMap<(DevId, Ipv6Addr), u32>,
+    /// Devices on which routers are asked for, with how often.
+    pub(super) router_solicitations: BTreeMap<DevId, u8>,
+    /// Packet sockets, by the number their keeper gave them.
+    pub packet_sockets: BTreeMap<u64, PacketSocket>,
+    /// Raw and ping sockets, likewise.
+    pub raw_sockets: BTreeMap<u64, RawSocket>,
+    /// Files of `/dev/net/tun`.
+    pub(super) tuns: Tuns,
 }
 
 /// One network namespace: `struct net`.
@@ -55,6 +82,8 @@ pub struct Net {
     pub fib: Fib,
     /// Neighbours: ARP and ND.
     pub neighbours: NeighTable,
+    /// Numbers by which it knows other namespaces, by inode number: `netns_ids`.
+    pub nsids: BTreeMap<i32, u64>,
     /// `/proc/sys/net`.
     pub sysctls: NetSysctls,
 }
@@ -70,8 +99,21 @@ impl Default for Net {
             ipv6_default: Ipv6Devconf::default(),
             fib: Fib::default(),
             neighbours: NeighTable::default(),
+            nsids: BTreeMap::new(),
             sysctls: NetSysctls::default(),
         }
+    }
+}
+
+impl Net {
+    /// The number by which it knows a namespace.
+    pub(super) fn nsid_of(&self, inum: u64) -> Option<i32> {
+        self.nsids.iter().find(|(_, known)| **known == inum).map(|(nsid, _)| *nsid)
+    }
+
+    /// The first number that is free: `alloc_netid`.
+    pub(super) fn alloc_nsid(&self) -> i32 {
+        (0..).find(|nsid| !self.nsids.contains_key(nsid)).unwrap_or(0)
     }
 }
 
@@ -82,11 +124,27 @@ impl Stack {
         self.register_netdevice(inum, NetDevice::loopback()).expect("the namespace is new");
     }
 
-    /// Removes a namespace and the devices in it: `cleanup_net`.
+    /// Removes a namespace, the devices in it and the other ends of its cables: `cleanup_net`.
     pub(super) fn cleanup_net(&mut self, inum: u64) {
-        let Some(net) = self.nets.remove(&inum) else { return };
-        for id in net.devices.into_values() {
-            self.devices.remove(&id);
+        let Some(net) = self.nets.get(&inum) else { return };
+        // The kernel moves physical devices to the initial namespace; here all are virtual, and end.
+        let devices: Vec<DevId> = net.devices.values().copied().collect();
+        for id in devices {
+            self.unregister_netdevice(id);
+        }
+        self.nets.remove(&inum);
+        self.pending.retain(|pending| pending.net != inum);
+        for net in self.nets.values_mut() {
+            net.nsids.retain(|_, known| *known != inum);
+        }
+        self.frags.forget(inum);
+    }
+
+    /// Takes a device out.
+    pub(super) fn forget_device(&mut self, id: DevId) {
+        let Some(dev) = self.devices.remove(&id) else { return };
+        if let Some(net) = self.nets.get_mut(&dev.net) {
+            net.devices.remove(&dev.ifindex);
         }
     }
 
@@ -125,28 +183,22 @@ impl Stack {
         self.dev(*self.nets.get(&inum)?.devices.get(&ifindex)?)
     }
 
-    /// Puts a device into a namespace and gives it a number, and an index unless it brings a free one: `register_netdevice`.
-    ///
-    /// # Errors
-    /// `EEXIST`: the name, or the index, is taken. `ENODEV`: there is no such namespace.
-    pub fn register_netdevice(&mut self, inum: u64, mut dev: NetDevice) -> Result<DevId> {
-        if self.dev_get_by_name(inum, &dev.name).is_some() {
-            return Err(Errno::EEXIST);
-        }
-        let net = self.nets.get_mut(&inum).ok_or(Errno::ENODEV)?;
-        if dev.ifindex == 0 {
-            net.last_ifindex += 1;
-            dev.ifindex = net.last_ifindex;
-        } else if net.devices.contains_key(&dev.ifindex) {
-            return Err(Errno::EEXIST);
-        }
-        net.last_ifindex = net.last_ifindex.max(dev.ifindex);
+    /// All devices of the sandbox.
+    pub(super) fn all_devices(&self) -> impl Iterator<Item = &NetDevice> {
+        self.devices.values()
+    }
+
+    /// How many devices there are.
+    pub(super) fn device_count(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Gives a device its number.
+    pub(super) fn insert_device(&mut self, mut dev: NetDevice) -> DevId {
         self.last_dev += 1;
         let id = DevId(self.last_dev);
         dev.id = id;
-        dev.net = inum;
-        net.devices.insert(dev.ifindex, id);
         self.devices.insert(id, dev);
-        Ok(id)
+        id
     }
 }
