@@ -110,13 +110,15 @@ pub enum DeviceKind {
     },
     /// A program at the other end (`drivers/net/tun.c`).
     Tun(Box<Tun>),
+    /// The outside, through sockets of the host's.
+    Uplink,
 }
 
 impl DeviceKind {
     /// The name of the kind, as `ip link add … type` takes it; `lo` has none.
     pub fn name(&self) -> Option<&'static str> {
         match self {
-            DeviceKind::Loopback => None,
+            DeviceKind::Loopback | DeviceKind::Uplink => None,
             DeviceKind::Dummy => Some("dummy"),
             DeviceKind::Veth { .. } => Some("veth"),
             DeviceKind::Bridge(_) => Some("bridge"),

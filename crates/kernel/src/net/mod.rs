@@ -15,8 +15,8 @@ mod devinet6;
 mod fib;
 mod fib_rules;
 pub mod filter;
-mod inetdev;
 pub mod inet;
+mod inetdev;
 pub mod ipv4;
 mod ipv6;
 mod neighbour;
@@ -30,6 +30,7 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 pub mod tun;
+pub mod uplink;
 
 use std::sync::Arc;
 

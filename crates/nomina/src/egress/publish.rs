@@ -61,6 +61,13 @@ impl FromStr for Publish {
     }
 }
 
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = std::net::SocketAddr::new(self.address, self.host_port);
+        write!(f, "{at}:{}/{}", self.guest_port, self.protocol)
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

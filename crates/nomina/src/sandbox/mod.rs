@@ -1,6 +1,7 @@
 //! A sandbox: how it is described ([`config`]) and started.
 
 pub mod config;
+mod network;
 mod outcome;
 pub(crate) mod passwd;
 pub(crate) mod scratch;

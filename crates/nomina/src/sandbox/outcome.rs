@@ -79,6 +79,24 @@ pub enum SpawnError {
         #[source]
         error: io::Error,
     },
+    /// The log of the network cannot be written.
+    #[error("net-log {}: {error}; choose a file that can be appended to, or - for standard error", file.display())]
+    NetLog {
+        /// The file.
+        file: std::path::PathBuf,
+        /// What the host said.
+        #[source]
+        error: io::Error,
+    },
+    /// The host's side of a published port cannot be had.
+    #[error("publish {publish}: {error}; choose a port that is free and, for an ordinary user, from 1024 on")]
+    Publish {
+        /// Which.
+        publish: crate::egress::Publish,
+        /// What the host said.
+        #[source]
+        error: io::Error,
+    },
     /// The guest could not be locked down and started.
     #[error(transparent)]
     Launch(#[from] nomina_gate::launch::LaunchError),

@@ -40,6 +40,7 @@ use nomina_kernel::vfs::{
 use rustix::fs::FlockOperation;
 
 use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
+use super::network;
 use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
@@ -255,6 +256,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let durable = plan.layer.disposal == Disposal::Keep;
     let root_overlay = overlay(&plan.root, ids, durable)?;
     seed(&plan.root, ids, &root_overlay).map_err(errno_error("writing what the user may not read"))?;
+    network::name_resolver(&plan.network, &root_overlay).map_err(errno_error("naming the resolver"))?;
     let instances = Instances::default();
     let root_sb = active(root_overlay);
     instances.add(&root_sb);
@@ -462,8 +464,12 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let first_pid_ns =
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
     // As in a container: the loopback device of the first namespace is up.
-    if let Some(net) = kernel.task(first).and_then(|task| task.nsproxy().map(|ns| ns.net_ns().clone())) {
-        net.set_flags("lo", iff::UP).map_err(errno_error("bringing up the loopback device"))?;
+    let first_net = kernel.task(first).and_then(|task| task.nsproxy().map(|ns| ns.net_ns().clone()));
+    if let Some(net) = &first_net {
+        let mut stack = net.stack().lock();
+        let lo = stack.dev_get_by_name(net.common().inum(), "lo").map(|dev| dev.id);
+        lo.map_or(Ok(0), |lo| stack.dev_change_flags(lo, iff::UP, iff::UP))
+            .map_err(errno_error("bringing up the loopback device"))?;
     }
     let scratch = scratch_dir(&plan.layer.dir)?;
     let scratch_lock = scratch::hold(&scratch).map_err(host_error("locking the directory for handles"))?;
@@ -500,6 +506,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         mqueues: Default::default(),
         segments: Default::default(),
         netlink: netlink::Netlink::new().map_err(host_error("preparing netlink"))?,
+        uplink: OnceLock::new(),
         fuse: nomina_fs::fuse::Fuse::new(fuse_host.clone()).map_err(host_error("preparing FUSE"))?,
         terminals: mounted.terminals.clone(),
         streams: Default::default(),
@@ -526,6 +533,9 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     });
     if plan.stats {
         server.stats.switch_on();
+    }
+    if let Some(net) = &first_net {
+        network::attach(&server, net, &plan.network)?;
     }
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));

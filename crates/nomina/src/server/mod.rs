@@ -129,6 +129,8 @@ pub struct Server {
     pub devtmpfs: Option<Arc<DevTmpfs>>,
     /// Sockets to the kernel.
     pub netlink: netlink::Netlink,
+    /// The way out, and the namespace that has it.
+    pub uplink: OnceLock<uplink::Attached>,
     /// File systems served by guests.
     pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.

@@ -158,7 +158,8 @@ impl Stack {
                 count(self, len - ETH_HLEN);
                 self.netif_rx(skb);
             }
-            DeviceKind::Dummy => count(self, len),
+            // What goes outside is no packet.
+            DeviceKind::Dummy | DeviceKind::Uplink => count(self, len),
             DeviceKind::Veth { peer } => {
                 let peer =
                     peer.and_then(|peer| self.dev(peer)).filter(|peer| peer.is_up()).map(|peer| peer.id);

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use crate::errno::{Errno, Result};
-use crate::net::{DevId, Stack, iff};
+use crate::net::fib::Flow;
+use crate::net::{DevId, DeviceKind, RouteType, Stack, iff};
 
 /// Where packets to a destination go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,11 @@ pub enum Destination {
     Local {
         /// Its inode number.
         net: u64,
+        /// The address that a socket without one sends from.
+        source: IpAddr,
+    },
+    /// Out of the sandbox.
+    Uplink {
         /// The address that a socket without one sends from.
         source: IpAddr,
     },
@@ -37,9 +43,18 @@ impl Stack {
     /// Where a packet to `address` goes.
     ///
     /// # Errors
-    /// `ENETUNREACH`: there is no route.
+    /// `ENETUNREACH`: there is no route; others where a route says so.
     pub fn inet_route_output(&self, net: u64, address: IpAddr) -> Result<Destination> {
-        let id = self.inet_local_dev(net, address).ok_or(Errno::ENETUNREACH)?;
+        let Some(id) = self.inet_local_dev(net, address) else {
+            let dst = self.route_output(net, &Flow::to(address))?;
+            let dev = self.dev(dst.dev).ok_or(Errno::ENETUNREACH)?;
+            return match dev.kind {
+                DeviceKind::Uplink if dst.kind == RouteType::Unicast => {
+                    Ok(Destination::Uplink { source: dst.prefsrc })
+                }
+                _ => Err(Errno::ENETUNREACH),
+            };
+        };
         let known = |dev: &crate::net::NetDevice| dev.addresses.iter().any(|known| known.address == address);
         let first = |dev: &crate::net::NetDevice| {
             dev.addresses.iter().map(|known| known.address).find(|known| known.is_ipv4() == address.is_ipv4())
@@ -63,7 +78,7 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let route = |to| ns.stack().lock().inet_route_output(1, ip(to));
         assert_eq!(route("127.0.0.1"), Err(Errno::ENETUNREACH));
-        ns.set_flags("lo", iff::UP).unwrap();
+        { let mut stack = ns.stack().lock(); let lo = stack.dev_get_by_name(1, "lo").unwrap().id; stack.dev_change_flags(lo, iff::UP, iff::UP).unwrap(); }
         assert_eq!(route("127.0.0.1"), Ok(Destination::Local { net: 1, source: ip("127.0.0.1") }));
         assert_eq!(route("127.5.0.1"), Ok(Destination::Local { net: 1, source: ip("127.0.0.1") }));
         assert_eq!(route("::1"), Ok(Destination::Local { net: 1, source: ip("::1") }));

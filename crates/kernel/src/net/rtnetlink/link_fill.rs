@@ -195,7 +195,7 @@ fn fill_linkinfo(stack: &Stack, dev: &NetDevice, message: &mut Message) {
                 message.put_u32(NUM_DISABLED_QUEUES, tun.disabled);
             }
         }),
-        DeviceKind::Loopback | DeviceKind::Dummy | DeviceKind::Veth { .. } => {}
+        DeviceKind::Loopback | DeviceKind::Dummy | DeviceKind::Veth { .. } | DeviceKind::Uplink => {}
     }
     if let (Some(port), Some(master)) = (&dev.port, dev.master.and_then(|id| stack.dev(id))) {
         message.put_string(IFLA_INFO_SLAVE_KIND, "bridge");

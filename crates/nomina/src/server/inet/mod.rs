@@ -13,7 +13,9 @@
 //! Locks, outermost first: [`Names`], the state of a socket.
 
 pub mod host_socket;
+mod inward;
 pub mod options;
+pub mod outward;
 pub mod tcp;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -55,6 +57,8 @@ pub enum TcpState {
     Close,
     /// Listening, with room for so many connections.
     Listen(u32),
+    /// Being connected to something outside.
+    SynSent,
     /// Connected, which the guest, who did not want to wait, has not been told yet.
     Connecting,
     /// Connected.
@@ -89,6 +93,8 @@ pub struct State {
     pub error: Option<Errno>,
     /// Of a stream socket.
     pub tcp: TcpState,
+    /// Becomes readable when [`TcpState::SynSent`] ends.
+    pub told: Option<OwnedFd>,
     /// What the host's socket is bound to.
     pub bound: HostName,
 }
@@ -117,6 +123,21 @@ pub struct Connection {
     congestion: Option<&'static str>,
 }
 
+impl Connection {
+    /// Of `client` to what `listener` is, under the name of `server`.
+    fn to(listener: &Arc<InetSocket>, client: SocketAddr, server: SocketAddr) -> Connection {
+        let state = listener.state.lock().unwrap();
+        Connection {
+            client,
+            server,
+            listener: listener.clone(),
+            options: state.options.clone(),
+            ifindex: state.ifindex,
+            congestion: state.congestion,
+        }
+    }
+}
+
 /// All sockets of a sandbox.
 pub struct Inet {
     dir: PathBuf,
@@ -127,6 +148,8 @@ pub struct Inet {
     names: Mutex<Names>,
     /// The listener whose connections are always reset.
     refuser: Mutex<Option<OwnedFd>>,
+    /// The listener at which our ends of connections to the outside come to be.
+    outward: Mutex<Option<OwnedFd>>,
 }
 
 /// Sockets by what they are known by.
@@ -199,6 +222,7 @@ impl State {
             congestion: None,
             error: None,
             tcp: TcpState::Close,
+            told: None,
             bound: HostName::None,
         }
     }
@@ -248,12 +272,17 @@ impl Names {
         }
         if let HostName::Mark(serial) = state.bound {
             // The other end may still ask for its name.
-            self.lingering.push_back(serial);
-            if self.lingering.len() > LINGERING
-                && let Some(oldest) = self.lingering.pop_front()
-            {
-                self.connections.remove(&oldest);
-            }
+            self.linger(serial);
+        }
+    }
+
+    /// Remembers a connection for some time more.
+    fn linger(&mut self, serial: u64) {
+        self.lingering.push_back(serial);
+        if self.lingering.len() > LINGERING
+            && let Some(oldest) = self.lingering.pop_front()
+        {
+            self.connections.remove(&oldest);
         }
     }
 
@@ -325,6 +354,7 @@ impl Inet {
                 sweep_at: MANY,
             }),
             refuser: Mutex::default(),
+            outward: Mutex::default(),
         }
     }
 

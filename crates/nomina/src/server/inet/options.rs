@@ -170,6 +170,7 @@ fn tcp_info(state: &State) -> Vec<u8> {
     /// `sizeof(struct tcp_info)` before the fields that came with Linux 5.5.
     const SIZE: usize = 232;
     const ESTABLISHED: u8 = 1;
+    const SYN_SENT: u8 = 2;
     const CLOSE: u8 = 7;
     const LISTEN: u8 = 10;
     /// Microseconds.
@@ -180,6 +181,7 @@ fn tcp_info(state: &State) -> Vec<u8> {
     info[0] = match state.tcp {
         TcpState::Listen(_) => LISTEN,
         TcpState::Established | TcpState::Connecting => ESTABLISHED,
+        TcpState::SynSent => SYN_SENT,
         _ => CLOSE,
     };
     let connected = state.peer.is_some();

@@ -59,7 +59,9 @@ impl Inet {
         let ours = self.end_of_ours(&guest)?;
         sockopt::set_socket_send_buffer_size(&guest, 0).map_err(host)?;
         let mut filler = 0;
-        while let Ok(sent) = rustix::net::send(&guest, &[0; FILLER], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        while let Ok(sent) =
+            rustix::net::send(&guest, &[0; FILLER], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+        {
             filler += sent;
         }
         let told = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(host)?;

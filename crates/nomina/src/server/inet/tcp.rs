@@ -22,6 +22,7 @@ use rustix::net::{SendFlags, SocketFlags};
 use super::super::request::{Ctx, Reply, host};
 use super::super::sys;
 use super::super::sys::socket::unix::{bind_host, connect_host};
+use super::super::uplink::guests as uplink;
 use super::{Connection, HostName, Inet, InetSocket, State, TcpState, host_socket};
 
 /// Room for connections that a listener has at least.
@@ -149,7 +150,7 @@ impl Inet {
     }
 
     /// The file of a listener.
-    fn path(&self, socket: &InetSocket) -> std::path::PathBuf {
+    pub(super) fn path(&self, socket: &InetSocket) -> std::path::PathBuf {
         self.dir.join(format!("t{}", socket.id))
     }
 
@@ -174,12 +175,18 @@ impl Inet {
     ///
     /// # Errors
     /// `EISCONN`, `EINVAL`, `EAFNOSUPPORT`, `ENETUNREACH`, `ECONNREFUSED`, `EADDRNOTAVAIL`; `EINPROGRESS` for who does not wait.
-    pub fn connect(&self, fd: &OwnedFd, socket: &Arc<InetSocket>, address: &[u8]) -> Result<Reply> {
+    pub fn connect(
+        &self,
+        ctx: &Ctx<'_>,
+        fd: &OwnedFd,
+        socket: &Arc<InetSocket>,
+        address: &[u8],
+    ) -> Result<Reply> {
         let nonblock = host_socket::is_nonblocking(fd)?;
         if sockaddr::family(address)? == AF_UNSPEC {
             return self.disconnect(fd, socket);
         }
-        let (to, serial, source) = {
+        let (to, serial, source, out) = {
             let mut names = self.names();
             let mut state = socket.state.lock().unwrap();
             match state.tcp {
@@ -187,6 +194,10 @@ impl Inet {
                 TcpState::Connecting => {
                     state.tcp = TcpState::Established;
                     return Ok(().into());
+                }
+                TcpState::SynSent => {
+                    drop((state, names));
+                    return socket.connecting(nonblock, false);
                 }
                 TcpState::Failed => {
                     state.tcp = TcpState::Spent;
@@ -208,8 +219,11 @@ impl Inet {
             if to.is_ipv4() && socket.family == AF_INET6 && state.options.is_set(name::IPV6_V6ONLY) {
                 return Err(Errno::ENETUNREACH);
             }
-            let Destination::Local { source, .. } =
-                socket.net.stack().lock().inet_route_output(socket.net_ns(), to.ip())?;
+            let destination = socket.net.stack().lock().inet_route_output(socket.net_ns(), to.ip())?;
+            let (source, out) = match destination {
+                Destination::Local { source, .. } => (source, false),
+                Destination::Uplink { source } => (source, true),
+            };
             let before = state.local;
             if before.ip().is_unspecified() {
                 state.local = SocketAddr::new(source, before.port());
@@ -226,9 +240,16 @@ impl Inet {
                 HostName::Mark(serial) => serial,
                 _ => self.next(),
             };
-            (to, serial, before)
+            (to, serial, before, out)
         };
-        let result = self.join(fd, socket, to, serial);
+        let result = if out {
+            match uplink::connect(ctx, fd, socket, to) {
+                Ok(()) => return socket.connecting(nonblock, true),
+                Err(errno) => Err(errno),
+            }
+        } else {
+            self.join(fd, socket, to, serial)
+        };
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
         match result {
@@ -270,17 +291,7 @@ impl Inet {
             let listener = self.names().listener(socket.net_ns(), to, self.random());
             let listener = listener.ok_or(Errno::ECONNREFUSED)?;
             let client = socket.state.lock().unwrap().local;
-            let connection = {
-                let state = listener.state.lock().unwrap();
-                Connection {
-                    client,
-                    server: to,
-                    listener: listener.clone(),
-                    options: state.options.clone(),
-                    ifindex: state.ifindex,
-                    congestion: state.congestion,
-                }
-            };
+            let connection = Connection::to(&listener, client, to);
             self.names().connections.insert(serial, Arc::new(connection));
             let unmarked = socket.state.lock().unwrap().bound == HostName::None;
             if unmarked {

@@ -9,6 +9,7 @@
 
 mod datagrams;
 mod dns;
+pub mod guests;
 mod log;
 mod pump;
 mod resolver;
@@ -46,6 +47,16 @@ pub type Incoming = Box<dyn Fn(SocketAddr) -> Option<OwnedFd> + Send>;
 
 /// The way out.
 pub struct Uplink(Arc<Shared>);
+
+/// A way out and the namespace whose device leads there.
+pub struct Attached {
+    /// Inode number of the namespace.
+    pub net: u64,
+    /// The way out.
+    pub uplink: Uplink,
+    /// Published ports, with the host's ports as they are.
+    pub published: Vec<Publish>,
+}
 
 struct Shared {
     policy: EgressPolicy,
@@ -121,18 +132,21 @@ impl Uplink {
         self.0.permit(protocol, to, who)
     }
 
-    /// Connects to `to`. `done` is called later, by the thread.
-    ///
-    /// # Errors
-    /// `EACCES`: it may not be reached. `EMFILE`, `ENFILE`, and those of `connect(2)` that come at once.
-    pub fn connect(&self, to: SocketAddr, who: &Who, done: Done) -> Result<()> {
-        self.0.permit(Protocol::Tcp, to, who)?;
-        let socket = host_socket(to.ip(), SocketType::STREAM)?;
-        match rustix::net::connect(&socket, &to) {
-            Ok(()) | Err(HostErrno::INPROGRESS) => {}
-            Err(error) => return Err(host(error)),
+    /// Connects to `to`, which has been permitted. `done` is called when it is known what became of it: at once, or by the thread.
+    pub fn connect(&self, to: SocketAddr, done: Done) {
+        let begun = host_socket(to.ip(), SocketType::STREAM).and_then(|socket| {
+            match rustix::net::connect(&socket, &to) {
+                Ok(()) | Err(HostErrno::INPROGRESS) => Ok(socket),
+                Err(error) => Err(host(error)),
+            }
+        });
+        match begun {
+            Ok(socket) => {
+                // Without room for it, `done` goes unasked with what it holds, and the guest's socket with that.
+                let _ = self.0.add(Flow::Connecting { socket, done });
+            }
+            Err(errno) => drop(done(Err(errno))),
         }
-        self.0.add(Flow::Connecting { socket, done })
     }
 
     /// Serves a stream connection of a guest to the resolver; `ours` is our end.

@@ -91,7 +91,7 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return netlink::send_to(ctx, &netlink, &address);
     }
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
-        return ctx.server.inet.connect(&socket, &inet, &address);
+        return ctx.server.inet.connect(ctx, &socket, &inet, &address);
     }
     unix::connect(ctx, &socket, &address)
 }

@@ -1,0 +1,79 @@
+//! Attaches a sandbox to the way out that it was given.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use nomina_fs::overlay::OverlaySb;
+use nomina_kernel::net::NetNamespace;
+use nomina_kernel::net::uplink::RESOLVER;
+
+use super::config::{Net, NetworkPlan};
+use super::outcome::SpawnError;
+use crate::egress::{EgressPolicy, Protocol};
+use crate::server::Server;
+use crate::server::uplink::{Attached, Log, Uplink, guests, host_resolvers};
+
+/// Starts the way out, gives the first network namespace its device, and publishes ports.
+///
+/// # Errors
+/// [`SpawnError::NetLog`], [`SpawnError::Publish`], [`SpawnError::Host`].
+pub(super) fn attach(
+    server: &Arc<Server>,
+    net: &Arc<NetNamespace>,
+    plan: &NetworkPlan,
+) -> Result<(), SpawnError> {
+    if plan.net == Net::None {
+        return Ok(());
+    }
+    let log = match &plan.log {
+        Some(file) => Log::open(file).map_err(|error| SpawnError::NetLog { file: file.clone(), error })?,
+        None => Log::default(),
+    };
+    let policy = EgressPolicy { allow: plan.allow.clone(), deny: plan.deny.clone() };
+    let uplink = Uplink::start(policy, log, host_resolvers())
+        .map_err(|error| SpawnError::Host { what: "starting the network", error })?;
+    let inum = net.common().inum();
+    net.stack().lock().add_uplink(inum, host_has_ipv6()).map_err(|error| SpawnError::Host {
+        what: "adding the network device",
+        error: std::io::Error::from_raw_os_error(error.errno.0),
+    })?;
+    let mut published = Vec::new();
+    for publish in &plan.publish {
+        let failed = |error| SpawnError::Publish { publish: *publish, error };
+        if publish.protocol == Protocol::Udp {
+            return Err(failed(std::io::ErrorKind::Unsupported.into()));
+        }
+        let incoming = guests::incoming(&Arc::downgrade(server), net, publish.guest_port);
+        let host_port = uplink.listen(publish, incoming).map_err(failed)?;
+        published.push(crate::egress::Publish { host_port, ..*publish });
+    }
+    let _ = server.uplink.set(Attached { net: inum, uplink, published });
+    Ok(())
+}
+
+/// Whether the host has a way to the IPv6 world. Programs prefer IPv6, so it is not offered where it leads nowhere. Nothing is sent.
+fn host_has_ipv6() -> bool {
+    /// An address of the world: all of them begin with the bits 001.
+    const WORLD: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1));
+    let connected = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect(SocketAddr::new(WORLD, 9)).map(|()| socket));
+    connected.is_ok()
+}
+
+/// Names the resolver in `/etc/resolv.conf`, in the private layer: the host's may be one that only the host reaches.
+///
+/// # Errors
+/// Of the upper file system. A root without `/etc` has no resolver.
+pub(super) fn name_resolver(plan: &NetworkPlan, root: &OverlaySb) -> nomina_kernel::Result<()> {
+    if plan.net == Net::None {
+        return Ok(());
+    }
+    let kept = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let of_use = |line: &&str| ["search ", "domain ", "options "].iter().any(|word| line.starts_with(word));
+    let mut text: String = kept.lines().filter(of_use).map(|line| format!("{line}\n")).collect();
+    text.push_str(&format!("nameserver {RESOLVER}\n"));
+    match root.seed(b"etc/resolv.conf", text.as_bytes(), 0o644, 0, 0) {
+        Err(nomina_kernel::Errno::ENOENT | nomina_kernel::Errno::ENOTDIR) => Ok(()),
+        other => other,
+    }
+}
