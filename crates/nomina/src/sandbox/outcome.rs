@@ -119,9 +119,13 @@ impl SpawnError {
         match self {
             Self::NotFound(_) => 127,
             Self::NotExecutable { .. } => 126,
-            Self::Config(_) | Self::Host { .. } | Self::Launch(_) | Self::Name(_) | Self::Workdir { .. } => {
-                125
-            }
+            Self::Config(_)
+            | Self::Host { .. }
+            | Self::NetLog { .. }
+            | Self::Publish { .. }
+            | Self::Launch(_)
+            | Self::Name(_)
+            | Self::Workdir { .. } => 125,
         }
     }
 }
