@@ -16,6 +16,7 @@ mod fib;
 mod fib_rules;
 pub mod filter;
 mod inetdev;
+pub mod ioctl;
 pub mod ipv4;
 mod ipv6;
 mod neighbour;

@@ -134,8 +134,8 @@ pub(super) fn newlink(stack: &NetStack, request: &Request<'_>, _replies: &mut Re
         {
             return group_changelink(&mut stack, request.net, group, &info, attrs);
         }
-        let named = names_one(&info, attrs);
-        return Err(if named { Errno::ENODEV } else { Errno::EINVAL }.into());
+        let invalid = request.kind != RTM_NEWLINK && !names_one(&info, attrs);
+        return Err(if invalid { Errno::EINVAL } else { Errno::ENODEV }.into());
     }
     if attrs.has(IFLA_MAP) || attrs.has(IFLA_PROTINFO) {
         return Err(Errno::EOPNOTSUPP.into());

@@ -339,6 +339,11 @@ impl Stack {
     /// Tells the members of a group in a namespace: `rtnl_notify`.
     pub(super) fn rtnl_notify(&mut self, net: u64, group: u32, message: Message) {
         if self.pending.len() < MAX_PENDING {
+            if self.pending.is_empty()
+                && let Some(wake) = &self.on_notify
+            {
+                wake();
+            }
             self.pending.push(Notification { net, group, message: message.finish() });
         }
     }
