@@ -521,11 +521,8 @@ pub(super) fn getlink(stack: &NetStack, request: &Request<'_>, replies: &mut Rep
         return Ok(());
     }
     if fixed[0] == AF_BRIDGE {
-        let ports: Vec<DevId> = stack
-            .devices_of(request.net)
-            .filter(|dev| dev.master.is_some() || matches!(dev.kind, DeviceKind::Bridge(_)))
-            .map(|dev| dev.id)
-            .collect();
+        let ports: Vec<DevId> =
+            stack.devices_of(request.net).filter(|dev| dev.port.is_some()).map(|dev| dev.id).collect();
         replies.extend(ports.into_iter().map(|id| link_fill::bridge_link(&stack, request, id)));
         return Ok(());
     }
