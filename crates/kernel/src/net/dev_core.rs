@@ -253,18 +253,19 @@ impl Stack {
     fn dev_open(&mut self, id: DevId) -> Result<()> {
         let dev = self.dev(id).ok_or(Errno::ENODEV)?;
         let is_up = |id: DevId| self.dev(id).is_some_and(NetDevice::is_up);
-        let mut carriers = Vec::new();
+        let mut carriers = None;
         match dev.kind {
             DeviceKind::Veth { peer: None } => return Err(Errno::ENOTCONN),
-            DeviceKind::Veth { peer: Some(peer) } if is_up(peer) => carriers.extend([id, peer]),
+            DeviceKind::Veth { peer: Some(peer) } if is_up(peer) => carriers = Some(peer),
             DeviceKind::Vlan { real, .. } if !is_up(real) => return Err(Errno::ENETDOWN),
             _ => {}
         }
         if let Some(dev) = self.dev_mut(id) {
             dev.flags |= iff::UP;
         }
-        for dev in carriers {
-            self.set_carrier(dev, true, false);
+        if let Some(peer) = carriers {
+            self.set_carrier(id, true, false);
+            self.netif_carrier(peer, true);
         }
         self.update_flags(id);
         self.after_change(id);

@@ -13,8 +13,6 @@ use crate::errno::Errno;
 
 /// All hosts of a link: `IGMP_ALL_HOSTS`.
 pub const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
-/// `IFAPROT_KERNEL_LO`
-pub const IFAPROT_KERNEL_LO: u8 = 1;
 /// Most addresses of a device: a bound of ours.
 const MAX_ADDRESSES: usize = 1024;
 

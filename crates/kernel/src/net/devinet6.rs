@@ -146,14 +146,18 @@ impl Stack {
         let dev = self.dev(id).ok_or(Errno::ENODEV)?;
         let IpAddr::V6(address) = new.address else { return Err(Errno::EINVAL.into()) };
         let loopback = dev.flags & iff::LOOPBACK != 0;
-        if address.is_unspecified() || address.is_multicast() || address.is_loopback() && !loopback {
-            return Err(Errno::EADDRNOTAVAIL.with("IPv6: Cannot assign requested address"));
+        if address.is_multicast() {
+            return Err(Errno::EINVAL
+                .with("ipv6: Cannot assign multicast address without \"IFA_F_MCAUTOJOIN\" flag"));
+        }
+        if address.is_unspecified() || address.is_loopback() && !loopback {
+            return Err(Errno::EADDRNOTAVAIL.with("ipv6: Cannot assign requested address"));
         }
         if self.ipv6_is_disabled(dev) {
-            return Err(Errno::EACCES.with("IPv6 is disabled on this device"));
+            return Err(Errno::EACCES.with("ipv6: IPv6 is disabled on this device"));
         }
         if dev.has_address(new.address) {
-            return Err(Errno::EEXIST.with("address already assigned"));
+            return Err(Errno::EEXIST.with("ipv6: address already assigned"));
         }
         if dev.addresses.len() >= MAX_ADDRESSES {
             return Err(Errno::ENOBUFS.into());

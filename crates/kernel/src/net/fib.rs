@@ -259,13 +259,15 @@ pub struct Fib {
     pub routes: Vec<Route>,
     /// Rules of both families, in the order in which they are asked.
     pub rules: Vec<FibRule>,
+    /// Rules of IPv4 have been changed: until then its two main tables are one.
+    pub(super) has_custom_rules: bool,
     /// Tables that have been made: of IPv4 or not, and the number.
     pub(super) tables: BTreeSet<(bool, u32)>,
 }
 
 impl Default for Fib {
     fn default() -> Fib {
-        Fib { routes: Vec::new(), rules: FibRule::initial(), tables: BTreeSet::new() }
+        Fib { routes: Vec::new(), rules: FibRule::initial(), has_custom_rules: false, tables: BTreeSet::new() }
     }
 }
 

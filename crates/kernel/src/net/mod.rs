@@ -17,6 +17,7 @@ mod fib_rules;
 pub mod filter;
 pub mod inet;
 mod inetdev;
+pub mod ioctl;
 pub mod ipv4;
 mod ipv6;
 mod neighbour;

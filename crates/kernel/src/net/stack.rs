@@ -29,6 +29,12 @@ use crate::vfs::lock::Mutex;
 pub struct NetStack(Mutex<Stack>);
 
 impl NetStack {
+    /// Lets `wake` be called when there are notifications to be taken ([`Stack::take_notifications`]). It must neither wait nor take
+    /// a lock of the model.
+    pub fn set_on_notify(&self, wake: impl Fn() + Send + 'static) {
+        self.lock().on_notify = Some(Box::new(wake));
+    }
+
     /// Everything in it.
     pub fn lock(&self) -> MutexGuard<'_, Stack> {
         self.0.lock()
@@ -44,6 +50,8 @@ pub struct Stack {
     last_dev: u32,
     /// What members of groups are to be told.
     pub(super) pending: Vec<Notification>,
+    /// Called under the lock when there is something to tell and was nothing before.
+    pub(super) on_notify: Option<Box<dyn Fn() + Send>>,
     /// Packets that wait, timers, and what is to be handed out.
     pub(super) softirq: SoftIrq,
     /// What the state machine of neighbours knows beyond [`NeighTable`].

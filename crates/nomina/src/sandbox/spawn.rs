@@ -480,6 +480,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
 
     let fuse_host = Arc::new(fuse::Host::new(&plan.layer.dir));
     let server = Arc::new(Server {
+        net_stack: kernel.init_nsproxy().net_ns().stack().clone(),
         kernel: Mutex::new(kernel),
         guests: Default::default(),
         pids: pids::Pids::default(),
@@ -541,6 +542,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
     let _ = mounted.cgroup_view.server.set(Arc::downgrade(&server));
+    server.netlink.serve(&server);
     let _ = mounted.proc.ns.set(first_pid_ns);
     let watching = Arc::downgrade(&server);
     mounted.table.set_on_change(move |ns| {

@@ -127,6 +127,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
+    /// The network of all namespaces. Its lock is taken after the kernel's.
+    pub net_stack: Arc<nomina_kernel::net::NetStack>,
     /// Sockets to the kernel.
     pub netlink: netlink::Netlink,
     /// The way out, and the namespace that has it.

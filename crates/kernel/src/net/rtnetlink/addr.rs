@@ -36,7 +36,7 @@ fn parse(stack: &Stack, request: &Request<'_>, new: bool) -> NlResult<(DevId, In
         return Err(Errno::EINVAL.with(if is_v4 {
             "ipv4: Invalid prefix length"
         } else {
-            "IPv6: Invalid prefix length"
+            "ipv6: Invalid prefix length"
         }));
     }
     let (address, local) = (attrs.ip(IFA_ADDRESS)?, attrs.ip(IFA_LOCAL)?);
@@ -47,7 +47,7 @@ fn parse(stack: &Stack, request: &Request<'_>, new: bool) -> NlResult<(DevId, In
     if own.is_ipv4() != is_v4 || address.is_some_and(|address| address.is_ipv4() != is_v4) {
         return Err(Errno::EINVAL.into());
     }
-    let missing = if is_v4 { "ipv4: Device not found" } else { "Unable to find the interface" };
+    let missing = if is_v4 { "ipv4: Device not found" } else { "ipv6: Unable to find the interface" };
     let dev = stack.dev_get_by_index(request.net, index).ok_or(Errno::ENODEV.with(missing))?;
     let label = attrs.string(IFA_LABEL, IF_NAME_MAX)?;
     let mut known = InterfaceAddress {
@@ -80,7 +80,7 @@ fn parse(stack: &Stack, request: &Request<'_>, new: bool) -> NlResult<(DevId, In
             return Err(Errno::EINVAL.with(if is_v4 {
                 "ipv4: address lifetime invalid"
             } else {
-                "address lifetime invalid"
+                "ipv6: address lifetime invalid"
             }));
         }
         set_lifetime(&mut known, valid, preferred);
@@ -117,7 +117,7 @@ pub(super) fn newaddr(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> 
         return Err(Errno::EEXIST.with(if is_v4 {
             "ipv4: Address already assigned"
         } else {
-            "address already assigned"
+            "ipv6: address already assigned"
         }));
     }
     let mut changed =
@@ -153,7 +153,7 @@ pub(super) fn deladdr(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> 
         return Err(Errno::EADDRNOTAVAIL.with(if is_v4 {
             "ipv4: Address not found"
         } else {
-            "address not found"
+            "ipv6: address not found"
         }));
     };
     if is_v4 {

@@ -134,8 +134,8 @@ pub(super) fn newlink(stack: &NetStack, request: &Request<'_>, _replies: &mut Re
         {
             return group_changelink(&mut stack, request.net, group, &info, attrs);
         }
-        let named = names_one(&info, attrs);
-        return Err(if named { Errno::ENODEV } else { Errno::EINVAL }.into());
+        let invalid = request.kind != RTM_NEWLINK && !names_one(&info, attrs);
+        return Err(if invalid { Errno::EINVAL } else { Errno::ENODEV }.into());
     }
     if attrs.has(IFLA_MAP) || attrs.has(IFLA_PROTINFO) {
         return Err(Errno::EOPNOTSUPP.into());
@@ -521,11 +521,8 @@ pub(super) fn getlink(stack: &NetStack, request: &Request<'_>, replies: &mut Rep
         return Ok(());
     }
     if fixed[0] == AF_BRIDGE {
-        let ports: Vec<DevId> = stack
-            .devices_of(request.net)
-            .filter(|dev| dev.master.is_some() || matches!(dev.kind, DeviceKind::Bridge(_)))
-            .map(|dev| dev.id)
-            .collect();
+        let ports: Vec<DevId> =
+            stack.devices_of(request.net).filter(|dev| dev.port.is_some()).map(|dev| dev.id).collect();
         replies.extend(ports.into_iter().map(|id| link_fill::bridge_link(&stack, request, id)));
         return Ok(());
     }

@@ -251,7 +251,7 @@ fn fill_bridge(dev: &NetDevice, bridge: &Bridge, message: &mut Message) {
     message.put_u8(43, 2);
     message.put_u8(44, 1);
     // Intervals of the querier, in hundredths of a second.
-    for (which, value) in [(30, 100), (31, 26_000), (32, 25_500), (33, 12_500), (34, 1000), (35, 3125)] {
+    for (which, value) in [(30, 100), (31, 26_000), (32, 25_500), (33, 12_500), (34, 1000), (35, 3124)] {
         message.put_u64(which, value);
     }
     for which in 36..=38 {

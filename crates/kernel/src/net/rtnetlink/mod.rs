@@ -185,6 +185,8 @@ impl<'a> Request<'a> {
 /// Messages of an answer, in order; those of a dump are put together.
 type Replies = Vec<Vec<u8>>;
 
+/// The text of an error.
+const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// `NLMSG_MIN_TYPE`: smaller types are control messages.
@@ -245,8 +247,9 @@ pub fn netlink_rcv(
             serve(header, &message[NLMSG_HDRLEN..])
         };
         let failed = result.is_err();
-        if dump && !failed {
-            answers.extend(dumped(port, header.seq, replies));
+        // A dump that fails ends with its error; one that there is not is refused.
+        if dump && !matches!(&result, Err(error) if matches!(error.errno, Errno::EOPNOTSUPP | Errno::EPERM)) {
+            answers.extend(dumped(port, header.seq, replies, result, ext_ack));
             continue;
         }
         answers.extend(replies);
@@ -266,8 +269,6 @@ fn ack(
     message: &[u8],
     result: NlResult<()>,
 ) -> Vec<u8> {
-    /// `NLMSGERR_ATTR_MSG`
-    const ATTR_MSG: u16 = 1;
     let failed = result.is_err();
     let (errno, text) = result.err().map_or((0, None), |error| (error.errno.0, error.text));
     let text = text.filter(|_| ext_ack);
@@ -281,13 +282,13 @@ fn ack(
     fixed.extend(about);
     let mut out = Message::new(NLMSG_ERROR, flags, header.seq, port, &fixed);
     if let Some(text) = text {
-        out.put_string(ATTR_MSG, text);
+        out.put_string(NLMSGERR_ATTR_MSG, text);
     }
     out.finish()
 }
 
 /// The datagrams of a dump, with `NLMSG_DONE` at its end.
-fn dumped(port: u32, seq: u32, messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+fn dumped(port: u32, seq: u32, messages: Vec<Vec<u8>>, result: NlResult<()>, ext_ack: bool) -> Vec<Vec<u8>> {
     let mut out: Vec<Vec<u8>> = Vec::new();
     for message in messages {
         match out.last_mut().filter(|last| last.len() + message.len() <= DUMP_SIZE) {
@@ -295,7 +296,14 @@ fn dumped(port: u32, seq: u32, messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
             None => out.push(message),
         }
     }
-    out.push(Message::new(NLMSG_DONE, nlm_f::MULTI, seq, port, &0i32.to_ne_bytes()).finish());
+    let (errno, text) = result.err().map_or((0, None), |error| (error.errno.0, error.text));
+    let text = text.filter(|_| ext_ack);
+    let flags = nlm_f::MULTI | if text.is_some() { nlm_f::ACK_TLVS } else { 0 };
+    let mut done = Message::new(NLMSG_DONE, flags, seq, port, &(-errno).to_ne_bytes());
+    if let Some(text) = text {
+        done.put_string(NLMSGERR_ATTR_MSG, text);
+    }
+    out.push(done.finish());
     out
 }
 
@@ -339,6 +347,11 @@ impl Stack {
     /// Tells the members of a group in a namespace: `rtnl_notify`.
     pub(super) fn rtnl_notify(&mut self, net: u64, group: u32, message: Message) {
         if self.pending.len() < MAX_PENDING {
+            if self.pending.is_empty()
+                && let Some(wake) = &self.on_notify
+            {
+                wake();
+            }
             self.pending.push(Notification { net, group, message: message.finish() });
         }
     }

@@ -328,9 +328,6 @@ fn check_nh(stack: &Stack, net: u64, route_scope: u8, hop: &mut NextHop) -> NlRe
     if !matches!(found.route.kind, RouteType::Unicast | RouteType::Local) {
         return Err(Errno::EINVAL.with(invalid));
     }
-    if found.route.kind == RouteType::Local {
-        return Err(Errno::EINVAL.with(invalid));
-    }
     let out = found.hop.dev.ok_or(Errno::ENODEV.with("No egress device for nexthop gateway"))?;
     hop.dev = Some(out);
     match stack.dev(out) {
@@ -393,7 +390,7 @@ fn check_gateway_v6(stack: &Stack, net: u64, gateway: IpAddr, hop: &mut NextHop)
         return Err(Errno::EINVAL.with("Gateway can not be a local address"));
     }
     if address.is_unicast_link_local() {
-        hop.dev.ok_or(Errno::EINVAL.with("Nexthop device is required"))?;
+        hop.dev.ok_or(Errno::EINVAL.with("Egress device not specified"))?;
         return Ok(());
     }
     if address.is_multicast() || address.is_loopback() {

@@ -239,7 +239,9 @@ fn fill_v4(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
             flags = RTCF_LOCAL | RTCF_BROADCAST;
         }
     }
-    let table = if lookup.table_wanted { route.table } else { RT_TABLE_MAIN };
+    let merged = route.table == RT_TABLE_LOCAL
+        && !stack.net(request.net).is_some_and(|net| net.fib.has_custom_rules);
+    let table = if lookup.table_wanted && !merged { route.table } else { RT_TABLE_MAIN };
     let [a, b, c, d] = (flags & !0xffff | RTM_F_CLONED).to_ne_bytes();
     let src_len = if lookup.saddr.is_some() { 32 } else { 0 };
     let fixed = [AF_INET, 32, src_len, 0, compat_table(table), 0, scope::UNIVERSE, kind as u8, a, b, c, d];
@@ -263,7 +265,10 @@ fn fill_v4(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
             message.put_ip(RTA_PREFSRC, source);
         }
     }
-    if let Some(gateway) = found.hop.gateway {
+    // A gateway that is ourselves, or a group's, is none.
+    let is_own = |gateway| stack.devices_of(request.net).any(|dev| dev.has_address(gateway));
+    let is_real = |gateway: &IpAddr| kind == RouteType::Unicast && !is_own(*gateway);
+    if let Some(gateway) = found.hop.gateway.filter(is_real) {
         message.put_ip(RTA_GATEWAY, gateway);
     }
     if !route.metrics.is_empty() {
@@ -290,11 +295,10 @@ fn fill_v6(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
     let table = if lookup.table_wanted { route.table } else { RT_TABLE_MAIN };
     let linkdown = if found.hop.flags & rtnh_f::LINKDOWN != 0 { u32::from(rtnh_f::LINKDOWN) } else { 0 };
     let [a, b, c, d] = (linkdown).to_ne_bytes();
-    let src_len = if lookup.saddr.is_some() { 128 } else { 0 };
     let fixed = [
         AF_INET6,
         128,
-        src_len,
+        128,
         0,
         compat_table(table),
         route.protocol,
@@ -308,9 +312,7 @@ fn fill_v6(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
     let mut message = request.reply(RTM_NEWROUTE, &fixed);
     message.put_u32(RTA_TABLE, table);
     message.put_ip(RTA_DST, lookup.daddr);
-    if let Some(saddr) = lookup.saddr {
-        message.put_ip(RTA_SRC, saddr);
-    }
+    message.put_ip(RTA_SRC, lookup.saddr.unwrap_or(IpAddr::from([0; 16])));
     if !route.metrics.is_empty() {
         message.nest(RTA_METRICS, |message| {
             route.metrics.iter().for_each(|(which, value)| message.put_u32(*which, *value));
@@ -329,7 +331,9 @@ fn fill_v6(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
     if let Some(gateway) = found.hop.gateway {
         message.put_ip(RTA_GATEWAY, gateway);
     }
-    if let Some(index) = ifindex(stack, found.hop.dev) {
+    let lo = stack.devices_of(request.net).find(|dev| dev.flags & iff::LOOPBACK != 0).map(|dev| dev.id);
+    let out = if route.kind == RouteType::Local { lo } else { found.hop.dev };
+    if let Some(index) = ifindex(stack, out) {
         message.put_u32(RTA_OIF, index);
     }
     put_cacheinfo(0, &mut message);

@@ -115,18 +115,10 @@ fn parse(request: &Request<'_>) -> NlResult<(FibRule, Option<u32>)> {
 pub(super) fn newrule(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> {
     let (mut rule, priority) = parse(request)?;
     let net = stack.net_mut(request.net).ok_or(Errno::ENODEV)?;
-    if request.has(nlm_f::EXCL) {
-        // Without a priority, one of any counts.
-        let same = |known: &FibRule| {
-            *known
-                == FibRule {
-                    priority: if priority.is_some() { rule.priority } else { known.priority },
-                    ..rule.clone()
-                }
-        };
-        if net.fib.rules.iter().any(same) {
-            return Err(Errno::EEXIST.into());
-        }
+    if priority.is_none() {
+        // `fib_default_rule_pref`: before the second.
+        let second = net.fib.rules.iter().filter(|known| known.is_v6 == rule.is_v6).nth(1);
+        rule.priority = second.map_or(0, |known| known.priority.saturating_sub(1));
     }
     if matches!(rule.action, RuleAction::ToTable(0)) {
         return Err(Errno::EINVAL.with("Invalid table"));
@@ -139,11 +131,10 @@ pub(super) fn newrule(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> 
     if net.fib.rules.len() >= MAX_RULES {
         return Err(Errno::ENOBUFS.into());
     }
-    if priority.is_none() {
-        // `fib_default_rule_pref`: before the second.
-        let second = net.fib.rules.iter().filter(|known| known.is_v6 == rule.is_v6).nth(1);
-        rule.priority = second.map_or(0, |known| known.priority.saturating_sub(1));
+    if request.has(nlm_f::EXCL) && net.fib.rules.contains(&rule) {
+        return Err(Errno::EEXIST.into());
     }
+    net.fib.has_custom_rules |= !rule.is_v6;
     let at =
         net.fib.rules.partition_point(|known| (known.is_v6, known.priority) <= (rule.is_v6, rule.priority));
     net.fib.rules.insert(at, rule.clone());
@@ -186,6 +177,7 @@ pub(super) fn delrule(stack: &mut Stack, request: &Request<'_>) -> NlResult<()> 
     };
     let at = net.fib.rules.iter().position(is_it).ok_or(Errno::ENOENT)?;
     let removed = net.fib.rules.remove(at);
+    net.fib.has_custom_rules |= !removed.is_v6;
     stack.rtmsg_rule(RTM_DELRULE, request.net, &removed);
     Ok(())
 }
