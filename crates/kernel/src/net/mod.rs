@@ -4,8 +4,11 @@
 //! it up. Sockets of the Internet families, routes and other devices are not modelled yet.
 
 mod dev;
+pub mod devconf;
 mod fib;
 pub mod inet;
+mod fib_rules;
+mod inetdev;
 mod neighbour;
 mod rtnetlink;
 mod stack;
@@ -15,8 +18,18 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use dev::{DevId, DeviceKind, DeviceStats, InterfaceAddress, MacAddr, NetDevice, iff};
-pub use fib::{Fib, RT_TABLE_DEFAULT, RT_TABLE_LOCAL, RT_TABLE_MAIN, Route, RouteType};
+pub use dev::{
+    Bridge, BridgePort, DevId, DeviceKind, DeviceStats, FdbEntry, MacAddr, NetDevice, Tun, arphrd, if_oper,
+    iff,
+};
+pub use fib::{
+    AddMode, Fib, FibResult, Flow, NextHop, RT_TABLE_DEFAULT, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTPROT_BOOT,
+    RTPROT_KERNEL, RTPROT_RA, Route, RouteType, rtnh_f,
+};
+pub use fib_rules::{FibRule, RuleAction};
+pub use inetdev::{
+    InterfaceAddress, Memberships, broadcast_of, ifa_f, ipv6_scope, network, scope, solicited_node,
+};
 pub use neighbour::{NeighTable, Neighbour, nud};
 pub use rtnetlink::{Answer, rtmgrp, rtnetlink_rcv};
 pub use stack::{Net, NetStack, Stack};

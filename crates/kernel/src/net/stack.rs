@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 
 use super::dev::{DevId, NetDevice};
+use super::devconf::{Ipv4Devconf, Ipv6Devconf};
 use super::fib::Fib;
 use super::neighbour::NeighTable;
 use super::sysctl::NetSysctls;
@@ -37,18 +38,41 @@ pub struct Stack {
 }
 
 /// One network namespace: `struct net`.
-#[derive(Default)]
 pub struct Net {
     /// Its devices: `dev_index_head`.
     pub devices: BTreeMap<u32, DevId>,
     /// The highest index given so far: `ifindex`.
     pub last_ifindex: u32,
+    /// `net.ipv4.conf.all`
+    pub ipv4_all: Ipv4Devconf,
+    /// `net.ipv4.conf.default`
+    pub ipv4_default: Ipv4Devconf,
+    /// `net.ipv6.conf.all`
+    pub ipv6_all: Ipv6Devconf,
+    /// `net.ipv6.conf.default`
+    pub ipv6_default: Ipv6Devconf,
     /// Routes and rules.
     pub fib: Fib,
     /// Neighbours: ARP and ND.
     pub neighbours: NeighTable,
     /// `/proc/sys/net`.
     pub sysctls: NetSysctls,
+}
+
+impl Default for Net {
+    fn default() -> Net {
+        Net {
+            devices: BTreeMap::new(),
+            last_ifindex: 0,
+            ipv4_all: Ipv4Devconf::all(),
+            ipv4_default: Ipv4Devconf::default(),
+            ipv6_all: Ipv6Devconf::all(),
+            ipv6_default: Ipv6Devconf::default(),
+            fib: Fib::default(),
+            neighbours: NeighTable::default(),
+            sysctls: NetSysctls::default(),
+        }
+    }
 }
 
 impl Stack {
