@@ -72,6 +72,22 @@ pub fn parse_any(bytes: &[u8]) -> Result<SocketAddr> {
     }
 }
 
+/// The destination of a datagram of a socket of family `of`: one of `AF_INET` takes addresses without a family, one of `AF_INET6`
+/// those of IPv4.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_as(of: u16, bytes: &[u8]) -> Result<SocketAddr> {
+    if of == AF_INET6 {
+        return parse_any(bytes);
+    }
+    let mut named = bytes.to_vec();
+    if family(bytes)? == 0 {
+        named[..2].copy_from_slice(&of.to_ne_bytes());
+    }
+    parse(of, &named)
+}
+
 /// An address as a socket of family `of` shows it.
 pub fn format(of: u16, address: SocketAddr) -> Vec<u8> {
     let mut out = of.to_ne_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! Sockets of the Internet families (`ip(7)`, `tcp(7)`).
+//! Sockets of the Internet families (`ip(7)`, `tcp(7)`; [`udp`] for `udp(7)`).
 //!
 //! A guest's TCP socket is a unix stream socket of the host. Two guests that connect are joined by the host: reading, writing,
 //! waiting, accepting and closing are native, and no byte passes through here. What is ours is names ([`Names`]): which ports are
@@ -10,16 +10,21 @@
 //! Nobody tells when a stream socket is closed. What is remembered of dead ones is dropped when a name of theirs is wanted, and
 //! from time to time ([`Names::sweep`]).
 //!
-//! Locks, outermost first: [`Names`], the state of a socket.
+//! Locks, outermost first: what is of datagram sockets only, [`Names`], the state of a socket, the model's network.
 
+pub mod cmsg;
+pub mod groups;
 pub mod host_socket;
 mod inward;
 pub mod options;
 pub mod outward;
+pub mod proc;
 pub mod tcp;
+pub mod udp;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -40,7 +45,7 @@ pub struct InetSocket {
     pub id: u64,
     /// `AF_INET` or `AF_INET6`
     pub family: u16,
-    /// `IPPROTO_TCP`
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`
     pub protocol: i32,
     /// The namespace it was made in.
     pub net: Arc<NetNamespace>,
@@ -91,6 +96,12 @@ pub struct State {
     pub congestion: Option<&'static str>,
     /// `sk_err`
     pub error: Option<Errno>,
+    /// Groups and the devices they were joined on.
+    pub groups: Vec<(IpAddr, u32)>,
+    /// The device that messages to groups go out of.
+    pub multicast_if: Option<u32>,
+    /// Our end of a datagram socket.
+    pub ours: Option<Arc<OwnedFd>>,
     /// Of a stream socket.
     pub tcp: TcpState,
     /// Becomes readable when [`TcpState::SynSent`] ends.
@@ -150,6 +161,7 @@ pub struct Inet {
     refuser: Mutex<Option<OwnedFd>>,
     /// The listener at which our ends of connections to the outside come to be.
     outward: Mutex<Option<OwnedFd>>,
+    datagrams: Mutex<udp::Datagrams>,
 }
 
 /// Sockets by what they are known by.
@@ -221,6 +233,9 @@ impl State {
             ifindex: 0,
             congestion: None,
             error: None,
+            groups: Vec::new(),
+            multicast_if: None,
+            ours: None,
             tcp: TcpState::Close,
             told: None,
             bound: HostName::None,
@@ -236,6 +251,75 @@ impl Names {
         }
         self.by_ino.insert(socket.state.lock().unwrap().ino, socket.id);
         self.sockets.insert(socket.id, socket.clone());
+    }
+
+    /// The socket with this number.
+    fn by_id(&self, id: u64) -> Option<Arc<InetSocket>> {
+        self.sockets.get(&id).cloned()
+    }
+
+    /// The name of a socket has changed, as `state` says.
+    fn moved(&mut self, socket: &InetSocket, state: &State, before: SocketAddr) {
+        let ports = self.ports(socket.net_ns(), socket.protocol);
+        if before.port() != 0 {
+            ports.release(before.port(), socket.id);
+        }
+        if state.local.port() != 0 {
+            ports.share(state.local.port(), socket.holder(state));
+        }
+    }
+
+    /// The datagram sockets that a message reaches: `__udp4_lib_lookup`, `__udp4_lib_mcast_deliver`.
+    fn receivers(
+        &self,
+        net: u64,
+        from: SocketAddr,
+        to: SocketAddr,
+        many: bool,
+        random: u64,
+    ) -> Vec<Arc<InetSocket>> {
+        let Some(ports) = self.ports.get(&(net, libc::IPPROTO_UDP)) else { return Vec::new() };
+        // A group that nobody has joined is not listened to, not even by those who take all groups.
+        let joined = |socket: &InetSocket| {
+            socket.net_ns() == net && socket.state.lock().unwrap().groups.iter().any(|&(group, _)| group == to.ip())
+        };
+        let wanted = !to.ip().is_multicast() || self.sockets.values().any(|socket| joined(socket));
+        let mut best: Vec<(u32, bool, Arc<InetSocket>)> = Vec::new();
+        for holder in ports.holders(to.port()).iter().filter(|_| wanted) {
+            let Some(socket) = self.by_id(holder.id) else { continue };
+            let state = socket.state.lock().unwrap();
+            let address = match (holder.address, to.ip()) {
+                (mine, to) if mine == to => 2,
+                (IpAddr::V6(mine), IpAddr::V4(_)) if mine.is_unspecified() && !holder.v6only => 0,
+                (mine, to) if mine.is_unspecified() && mine.is_ipv4() == to.is_ipv4() => 1,
+                _ => continue,
+            };
+            let connected = match state.peer {
+                Some(peer) if peer == from => 4,
+                Some(_) => continue,
+                None => 0,
+            };
+            let all = name::IP_MULTICAST_ALL;
+            if to.ip().is_multicast()
+                && !state.groups.iter().any(|&(group, _)| group == to.ip())
+                && !state.options.is_set(all)
+            {
+                continue;
+            }
+            drop(state);
+            best.push((address + connected, holder.reuseport, socket));
+        }
+        if !many {
+            let score = best.iter().map(|&(score, ..)| score).max().unwrap_or(0);
+            best.retain(|&(found, ..)| found == score);
+            if best.len() > 1 {
+                // Those who share a port by SO_REUSEPORT share messages; of others the last one gets them.
+                let shared = best.iter().all(|&(_, reuseport, _)| reuseport);
+                let chosen = if shared { (random % best.len() as u64) as usize } else { best.len() - 1 };
+                best = vec![best.swap_remove(chosen)];
+            }
+        }
+        best.into_iter().map(|(.., socket)| socket).collect()
     }
 
     /// All sockets.
@@ -337,10 +421,13 @@ impl Names {
 
 impl Inet {
     /// No sockets yet; those that listen will have their files in `dir`, a private directory.
-    pub fn new(dir: PathBuf) -> Inet {
+    ///
+    /// # Errors
+    /// Those of `epoll_create1(2)`.
+    pub fn new(dir: PathBuf) -> io::Result<Inet> {
         let random = RandomState::new();
         let mark = format!("\0nomina-{:016x}-", random.hash_one(std::process::id())).into_bytes();
-        Inet {
+        Ok(Inet {
             dir,
             mark,
             random,
@@ -355,7 +442,8 @@ impl Inet {
             }),
             refuser: Mutex::default(),
             outward: Mutex::default(),
-        }
+            datagrams: Mutex::new(udp::Datagrams::new()?),
+        })
     }
 
     /// The tables.

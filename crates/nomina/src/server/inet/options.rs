@@ -1,6 +1,6 @@
 //! Options that are more than a number (`socket(7)`, `ip(7)`, `tcp(7)`); the numbers are the model's.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
@@ -8,12 +8,14 @@ use nomina_kernel::net::inet::options::{SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, S
 use nomina_kernel::net::inet::{AF_INET6, sockaddr};
 
 use super::super::request::Ctx;
-use super::{InetSocket, State, TcpState};
+use super::{InetSocket, State, TcpState, groups};
 
 const SO_NETNS_COOKIE: i32 = 71;
 const IP_OPTIONS: i32 = 4;
 const IP_MTU: i32 = 14;
 const IPV6_MTU: i32 = 24;
+const IP_MULTICAST_IF: i32 = 32;
+const IPV6_MULTICAST_IF: i32 = 17;
 const TCP_INFO: i32 = 11;
 const TCP_CONGESTION: i32 = 13;
 /// Longest name of an algorithm with its NUL (`TCP_CA_NAME_MAX`).
@@ -48,6 +50,9 @@ pub fn set(ctx: &Ctx<'_>, socket: &InetSocket, level: i32, option: i32, value: &
     let bound = state.local.port() != 0;
     if (level, option) == name::IPV6_V6ONLY && bound && socket.family == AF_INET6 {
         return Err(Errno::EINVAL);
+    }
+    if let Some(result) = groups::set(socket, &mut state, level, option, value) {
+        return result;
     }
     if let Some(result) = state.options.set(level, option, value, admin) {
         result?;
@@ -136,6 +141,13 @@ pub fn get(socket: &InetSocket, level: i32, option: i32, room: usize) -> Result<
         (SOL_SOCKET, libc::SO_COOKIE | SO_NETNS_COOKIE) if room < 8 => Err(Errno::EINVAL),
         (SOL_SOCKET, libc::SO_COOKIE) => Ok(socket.id.to_ne_bytes().to_vec()),
         (SOL_SOCKET, SO_NETNS_COOKIE) => Ok(socket.net_ns().to_ne_bytes().to_vec()),
+        (SOL_IP, IP_MULTICAST_IF) => {
+            let dev = state.multicast_if.and_then(|index| socket.net.device_by_index(index));
+            let ips = dev.iter().flat_map(|dev| &dev.addresses).map(|known| known.address);
+            let ip = ips.into_iter().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None });
+            Ok(ip.map_or([0; 4], |ip| ip.octets()).to_vec())
+        }
+        (SOL_IPV6, IPV6_MULTICAST_IF) if socket.family == AF_INET6 => int(state.multicast_if.unwrap_or(0) as i32),
         (SOL_IP, IP_OPTIONS) => Ok(Vec::new()),
         (SOL_IP, IP_MTU) if state.peer.is_none() => Err(Errno::ENOTCONN),
         (SOL_IP, IP_MTU) => int(LOOPBACK_MTU.0),

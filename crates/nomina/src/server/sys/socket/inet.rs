@@ -44,6 +44,9 @@ pub fn socket(ctx: &mut Ctx<'_>, family: u16, kind: i32) -> Result<Reply> {
         (libc::SOCK_STREAM, ANY | libc::IPPROTO_TCP) => {
             ctx.server.inet.create_stream(net, family, ctx.cred().euid, nonblock)?
         }
+        (libc::SOCK_DGRAM, ANY | libc::IPPROTO_UDP) => {
+            ctx.server.inet.create_datagram(ctx.server, net, family, ctx.cred().euid, nonblock)?
+        }
         (libc::SOCK_RAW, protocol) if protocol != ANY => {
             let raw = net.common().owner().is_some_and(|owner| ctx.cred().ns_capable(owner, Cap::NET_RAW));
             return Err(if raw { Errno::EPROTONOSUPPORT } else { Errno::EPERM });
@@ -52,6 +55,35 @@ pub fn socket(ctx: &mut Ctx<'_>, family: u16, kind: i32) -> Result<Reply> {
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
     Ok(Reply::Fd { fd, cloexec: flags & libc::SOCK_CLOEXEC != 0 })
+}
+
+/// `sendto(2)` and `sendmsg(2)` with an address or with ancillary data. A datagram that came with the request is sent; for
+/// another the reply is a descriptor to send it with.
+///
+/// # Errors
+/// Those of [`super::super::super::inet::Inet::send`].
+pub fn sendto(ctx: &mut Ctx<'_>, socket: &Arc<InetSocket>) -> Result<Reply> {
+    if socket.is_stream() {
+        // `tcp_sendmsg` does not look at the address.
+        return Ok(().into());
+    }
+    if ctx.int(3) & (libc::MSG_OOB | libc::MSG_MORE) != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let inet = &ctx.server.inet;
+    let (data, control, address) = (ctx.bytes_opt(1)?, ctx.bytes_opt(2)?.unwrap_or_default(), ctx.bytes_opt(4)?);
+    match data {
+        Some(data) => {
+            let sent = inet.send(socket, address.as_deref(), &control, &data)?;
+            ctx.out[0] = 1;
+            Ok(sent.into())
+        }
+        None => {
+            let len = usize::try_from(ctx.args[5]).unwrap_or(usize::MAX);
+            let fd = inet.destination(socket, address.as_deref(), len)?;
+            Ok(Reply::Fd { fd, cloexec: true })
+        }
+    }
 }
 
 /// `listen(2)`

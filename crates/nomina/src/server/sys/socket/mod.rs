@@ -91,7 +91,10 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return netlink::send_to(ctx, &netlink, &address);
     }
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
-        return ctx.server.inet.connect(ctx, &socket, &inet, &address);
+        return match inet.is_stream() {
+            true => ctx.server.inet.connect(ctx, &socket, &inet, &address),
+            false => ctx.server.inet.connect_datagram(&inet, &address),
+        };
     }
     unix::connect(ctx, &socket, &address)
 }
@@ -122,12 +125,14 @@ pub fn name_of(ctx: &mut Ctx<'_>) -> Result<Reply> {
 /// Those of the family.
 pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (socket, ino) = guest_socket(ctx, 0)?;
+    if let Some(inet) = ctx.server.inet.find(&socket, ino) {
+        return inet::sendto(ctx, &inet);
+    }
+    if ctx.is_null(4) {
+        return Ok(().into());
+    }
     if let Some(netlink) = ctx.server.netlink.find(&socket) {
         return netlink::send_to(ctx, &netlink, &ctx.bytes(4)?);
-    }
-    if ctx.server.inet.find(&socket, ino).is_some() {
-        // `tcp_sendmsg` does not look at the address.
-        return Ok(().into());
     }
     unix::sendto(ctx, &socket)
 }
