@@ -47,7 +47,7 @@ pub(super) fn attach(
         let host_port = uplink.listen(publish, incoming).map_err(failed)?;
         published.push(crate::egress::Publish { host_port, ..*publish });
     }
-    let _ = server.uplink.set(Attached { net: inum, uplink, published });
+    let _ = server.inet.uplink.set(Attached { net: inum, server: Arc::downgrade(server), uplink, published });
     Ok(())
 }
 

@@ -131,8 +131,6 @@ pub struct Server {
     pub net_stack: Arc<nomina_kernel::net::NetStack>,
     /// Sockets to the kernel.
     pub netlink: netlink::Netlink,
-    /// The way out, and the namespace that has it.
-    pub uplink: OnceLock<uplink::Attached>,
     /// File systems served by guests.
     pub fuse: nomina_fs::fuse::Fuse,
     /// Opens terminals.

@@ -78,7 +78,11 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let route = |to| ns.stack().lock().inet_route_output(1, ip(to));
         assert_eq!(route("127.0.0.1"), Err(Errno::ENETUNREACH));
-        { let mut stack = ns.stack().lock(); let lo = stack.dev_get_by_name(1, "lo").unwrap().id; stack.dev_change_flags(lo, iff::UP, iff::UP).unwrap(); }
+        {
+            let mut stack = ns.stack().lock();
+            let lo = stack.dev_get_by_name(1, "lo").unwrap().id;
+            stack.dev_change_flags(lo, iff::UP, iff::UP).unwrap();
+        }
         assert_eq!(route("127.0.0.1"), Ok(Destination::Local { net: 1, source: ip("127.0.0.1") }));
         assert_eq!(route("127.5.0.1"), Ok(Destination::Local { net: 1, source: ip("127.0.0.1") }));
         assert_eq!(route("::1"), Ok(Destination::Local { net: 1, source: ip("::1") }));

@@ -29,7 +29,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, OnceLock};
 
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::NetNamespace;
@@ -38,6 +38,7 @@ use nomina_kernel::net::inet::options::{SockOptions, name};
 use nomina_kernel::net::inet::sockaddr;
 
 use super::lock::Mutex;
+use super::uplink::Attached;
 
 /// A guest's socket.
 pub struct InetSocket {
@@ -102,6 +103,8 @@ pub struct State {
     pub multicast_if: Option<u32>,
     /// Our end of a datagram socket.
     pub ours: Option<Arc<OwnedFd>>,
+    /// What a datagram socket has at the way out.
+    pub outside: super::uplink::guests::Outside,
     /// Of a stream socket.
     pub tcp: TcpState,
     /// Becomes readable when [`TcpState::SynSent`] ends.
@@ -157,6 +160,8 @@ pub struct Inet {
     random: RandomState,
     serial: AtomicU64,
     names: Mutex<Names>,
+    /// The way out, where there is one.
+    pub uplink: OnceLock<Attached>,
     /// The listener whose connections are always reset.
     refuser: Mutex<Option<OwnedFd>>,
     /// The listener at which our ends of connections to the outside come to be.
@@ -236,6 +241,7 @@ impl State {
             groups: Vec::new(),
             multicast_if: None,
             ours: None,
+            outside: Default::default(),
             tcp: TcpState::Close,
             told: None,
             bound: HostName::None,
@@ -281,7 +287,8 @@ impl Names {
         let Some(ports) = self.ports.get(&(net, libc::IPPROTO_UDP)) else { return Vec::new() };
         // A group that nobody has joined is not listened to, not even by those who take all groups.
         let joined = |socket: &InetSocket| {
-            socket.net_ns() == net && socket.state.lock().unwrap().groups.iter().any(|&(group, _)| group == to.ip())
+            socket.net_ns() == net
+                && socket.state.lock().unwrap().groups.iter().any(|&(group, _)| group == to.ip())
         };
         let wanted = !to.ip().is_multicast() || self.sockets.values().any(|socket| joined(socket));
         let mut best: Vec<(u32, bool, Arc<InetSocket>)> = Vec::new();
@@ -440,6 +447,7 @@ impl Inet {
                 lingering: VecDeque::new(),
                 sweep_at: MANY,
             }),
+            uplink: OnceLock::new(),
             refuser: Mutex::default(),
             outward: Mutex::default(),
             datagrams: Mutex::new(udp::Datagrams::new()?),

@@ -135,7 +135,8 @@ impl Inet {
         }
         if let Some(ours) = ours {
             let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-            epoll::add(&datagrams.epoll, &ours, epoll::EventData::new_u64(socket.id), events).map_err(host)?;
+            epoll::add(&datagrams.epoll, &ours, epoll::EventData::new_u64(socket.id), events)
+                .map_err(host)?;
         }
         Ok(theirs)
     }
@@ -187,9 +188,15 @@ impl Inet {
     /// # Errors
     /// `EMSGSIZE`, `EDESTADDRREQ`, `EINVAL`: an address too short, port 0, or ancillary data that is not understood. `EAFNOSUPPORT`,
     /// `ENETUNREACH`, `EACCES`; a pending error of the socket.
-    pub fn send(&self, socket: &InetSocket, address: Option<&[u8]>, control: &[u8], data: &[u8]) -> Result<usize> {
+    pub fn send(
+        &self,
+        socket: &Arc<InetSocket>,
+        address: Option<&[u8]>,
+        control: &[u8],
+        data: &[u8],
+    ) -> Result<usize> {
         let (to, from, sending) = self.prepare(socket, destination(socket, address)?, control, data.len())?;
-        self.deliver(socket, from, to, &sending, data);
+        self.deliver(socket, from, to, &sending, data)?;
         Ok(data.len())
     }
 
@@ -226,9 +233,25 @@ impl Inet {
         Ok((to, SocketAddr::new(ip, bound.port()), sending))
     }
 
-    /// Brings a message to the sockets it is for.
-    pub fn deliver(&self, sender: &InetSocket, from: SocketAddr, to: SocketAddr, sending: &Sending, data: &[u8]) {
+    /// Brings a message to the sockets it is for, or out.
+    ///
+    /// # Errors
+    /// Those of [`super::super::uplink::guests::send`], where it goes out.
+    pub fn deliver(
+        &self,
+        sender: &Arc<InetSocket>,
+        from: SocketAddr,
+        to: SocketAddr,
+        sending: &Sending,
+        data: &[u8],
+    ) -> Result<()> {
         let net = sender.net_ns();
+        if self.uplink.get().is_some() {
+            let destination = sender.net.stack().lock().inet_route_output(net, to.ip());
+            if let Ok(Destination::Uplink { .. }) = destination {
+                return super::super::uplink::guests::send(self, sender, to, data);
+            }
+        }
         let many = to.ip().is_multicast() || is_broadcast(to.ip());
         let receivers = self.names().receivers(net, from, to, many, self.random());
         if receivers.is_empty() && !many {
@@ -250,6 +273,23 @@ impl Inet {
             if let (Some(ours), Ok(label)) = (ours, label) {
                 put(&ours, &label, data);
             }
+        }
+        Ok(())
+    }
+
+    /// Brings a message that comes from outside to a socket, unless it is connected to somebody else.
+    pub fn deliver_to(&self, receiver: &InetSocket, from: SocketAddr, data: &[u8]) {
+        let (ours, text) = {
+            let state = receiver.state.lock().unwrap();
+            if state.peer.is_some_and(|peer| peer != from) {
+                return;
+            }
+            let control = cmsg::format(receiver.family, &state.options, state.local, 0, &Sending::default());
+            (state.ours.clone(), label_text(label::INET, &sockaddr::format(receiver.family, from), &control))
+        };
+        let label = self.datagrams.lock().unwrap().label(text);
+        if let (Some(ours), Ok(label)) = (ours, label) {
+            put(&ours, &label, data);
         }
     }
 
@@ -314,8 +354,9 @@ fn source_for(socket: &InetSocket, state: &State, to: SocketAddr, wanted: Option
         }
         return Ok(Ipv4Addr::LOCALHOST.into());
     }
-    let Destination::Local { source, .. } = stack.inet_route_output(socket.net_ns(), to.ip())?;
-    Ok(source)
+    match stack.inet_route_output(socket.net_ns(), to.ip())? {
+        Destination::Local { source, .. } | Destination::Uplink { source } => Ok(source),
+    }
 }
 
 /// Broadcasts of the loopback device's network and of no network in particular.
@@ -393,7 +434,8 @@ fn take_all(inet: &Inet, id: u64, buffer: &mut [u8]) -> bool {
         let address = fds.first().and_then(|label| inet.destination_of(label));
         let sent = inet.prepare(&socket, address, &[], got.bytes);
         if let Ok((to, from, sending)) = sent {
-            inet.deliver(&socket, from, to, &sending, &buffer[..got.bytes]);
+            // As on Linux, where a router's answer would come later, the sender has been told that it is sent.
+            let _ = inet.deliver(&socket, from, to, &sending, &buffer[..got.bytes]);
         }
     }
     true
@@ -427,8 +469,14 @@ impl Inet {
     fn remove_datagram(&self, epoll: &OwnedFd, id: u64) {
         let mut names = self.names();
         let Some(socket) = names.by_id(id) else { return };
-        if let Some(ours) = socket.state.lock().unwrap().ours.take() {
-            let _ = epoll::delete(epoll, &ours);
+        {
+            let mut state = socket.state.lock().unwrap();
+            if let Some(ours) = state.ours.take() {
+                let _ = epoll::delete(epoll, &ours);
+            }
+            if let (Some(flow), Some(attached)) = (state.outside.flow.take(), self.uplink.get()) {
+                attached.uplink.close_datagrams(flow);
+            }
         }
         names.remove(&socket);
     }

@@ -6,21 +6,83 @@ use std::sync::{Arc, Weak};
 
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::NetNamespace;
-use nomina_kernel::net::uplink::{ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, Outside, outside};
+use nomina_kernel::net::uplink::{self as device, ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, outside};
 
 use super::super::Server;
-use super::super::inet::InetSocket;
+use super::super::inet::{Inet, InetSocket};
 use super::super::request::Ctx;
-use super::{Incoming, Uplink, Who};
+use super::{Attached, Deliver, Incoming, Who};
 use crate::egress::Protocol;
 
 /// The port of the resolver.
 const DOMAIN: u16 = 53;
 
+/// What a datagram socket has at the way out.
+#[derive(Default)]
+pub struct Outside {
+    /// Its flow, from the first message on.
+    pub flow: Option<u64>,
+    /// Who has used it first.
+    pub who: Option<Who>,
+}
+
 /// The way out, for a socket of the namespace that has it.
-fn uplink<'a>(ctx: &Ctx<'a>, socket: &InetSocket) -> Result<&'a Uplink> {
-    let attached = ctx.server.uplink.get().ok_or(Errno::ENETUNREACH)?;
-    if socket.net_ns() == attached.net { Ok(&attached.uplink) } else { Err(Errno::ENETUNREACH) }
+fn uplink<'a>(inet: &'a Inet, socket: &InetSocket) -> Result<&'a Attached> {
+    let attached = inet.uplink.get().ok_or(Errno::ENETUNREACH)?;
+    if socket.net_ns() == attached.net { Ok(attached) } else { Err(Errno::ENETUNREACH) }
+}
+
+/// Notes who uses a datagram socket, as long as it is not known.
+pub fn introduce(ctx: &Ctx<'_>, socket: &InetSocket) {
+    if ctx.server.inet.uplink.get().is_some() && socket.state.lock().unwrap().outside.who.is_none() {
+        let who = caller(ctx);
+        socket.state.lock().unwrap().outside.who = Some(who);
+    }
+}
+
+/// Sends a datagram of a guest's to something outside.
+///
+/// # Errors
+/// `EACCES`: the rules refuse it. `ENETUNREACH`: another namespace has the device. Those of the host's sockets.
+pub fn send(inet: &Inet, socket: &Arc<InetSocket>, to: SocketAddr, data: &[u8]) -> Result<()> {
+    let attached = uplink(inet, socket)?;
+    let (flow, who) = {
+        let state = socket.state.lock().unwrap();
+        (state.outside.flow, state.outside.who.clone().unwrap_or_default())
+    };
+    match outside(to.ip()) {
+        // Nobody answers who is asked for the address.
+        device::Outside::Nobody => Ok(()),
+        device::Outside::Resolver if to.port() != DOMAIN => Ok(()),
+        device::Outside::Resolver => attached.uplink.dns_query(data, &who, deliver(attached, socket), to),
+        device::Outside::Host(address) => {
+            let flow = match flow {
+                Some(flow) => flow,
+                None => {
+                    let flow = attached.uplink.open_datagrams(deliver(attached, socket))?;
+                    let known = socket.state.lock().unwrap().outside.flow.replace(flow);
+                    // Another thread was faster; its flow has lost nothing yet but one answer.
+                    known.into_iter().for_each(|other| attached.uplink.close_datagrams(other));
+                    flow
+                }
+            };
+            attached.uplink.send_datagram(flow, SocketAddr::new(address, to.port()), data, &who)
+        }
+    }
+}
+
+/// Brings what comes from outside to a socket.
+fn deliver(attached: &Attached, socket: &Arc<InetSocket>) -> Deliver {
+    let (server, socket) = (attached.server.clone(), Arc::downgrade(socket));
+    Arc::new(move |from, data| {
+        let (Some(server), Some(socket)) = (server.upgrade(), socket.upgrade()) else { return };
+        let address = match from.ip() {
+            IpAddr::V4(address) if address.is_loopback() => GATEWAY.into(),
+            IpAddr::V6(address) if address.is_loopback() => GATEWAY6.into(),
+            address => address,
+        };
+        server.inet.deliver_to(&socket, SocketAddr::new(address, from.port()), data);
+    })
 }
 
 /// Who makes a call.
@@ -39,16 +101,16 @@ pub fn caller(ctx: &Ctx<'_>) -> Who {
 /// `EACCES`: the rules refuse it. `EHOSTUNREACH`: nobody has the address. `ENETUNREACH`: another namespace has the device. Those of
 /// the host's sockets.
 pub fn connect(ctx: &Ctx<'_>, fd: &OwnedFd, socket: &Arc<InetSocket>, to: SocketAddr) -> Result<()> {
-    let uplink = uplink(ctx, socket)?;
+    let uplink = &uplink(&ctx.server.inet, socket)?.uplink;
     let who = caller(ctx);
     match outside(to.ip()) {
-        Outside::Nobody => Err(Errno::EHOSTUNREACH),
-        Outside::Resolver if to.port() != DOMAIN => Err(Errno::ECONNREFUSED),
-        Outside::Resolver => {
+        device::Outside::Nobody => Err(Errno::EHOSTUNREACH),
+        device::Outside::Resolver if to.port() != DOMAIN => Err(Errno::ECONNREFUSED),
+        device::Outside::Resolver => {
             let ours = ctx.server.inet.begin(fd, socket)?.finish(to, Ok(()));
             uplink.dns_stream(ours.ok_or(Errno::EIO)?, &who)
         }
-        Outside::Host(address) => {
+        device::Outside::Host(address) => {
             let host = SocketAddr::new(address, to.port());
             uplink.permit(Protocol::Tcp, host, &who)?;
             let outward = ctx.server.inet.begin(fd, socket)?;

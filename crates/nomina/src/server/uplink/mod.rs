@@ -21,8 +21,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use nomina_fs::wait::descriptor_share;
@@ -31,6 +31,7 @@ use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::io::Errno as HostErrno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::Server;
 use super::lock::Mutex;
 use super::request::host;
 use crate::egress::{EgressPolicy, NameCache, Protocol, Publish, Verdict};
@@ -52,6 +53,8 @@ pub struct Uplink(Arc<Shared>);
 pub struct Attached {
     /// Inode number of the namespace.
     pub net: u64,
+    /// The sandbox.
+    pub server: Weak<Server>,
     /// The way out.
     pub uplink: Uplink,
     /// Published ports, with the host's ports as they are.

@@ -12,6 +12,7 @@ use nomina_kernel::net::inet::sockaddr;
 use super::super::super::inet::tcp::Listening;
 use super::super::super::inet::{InetSocket, options};
 use super::super::super::request::{Ctx, Reply};
+use super::super::super::uplink::guests;
 
 /// `IPPROTO_IP`: the protocol that goes with the type.
 const ANY: i32 = 0;
@@ -71,9 +72,11 @@ pub fn sendto(ctx: &mut Ctx<'_>, socket: &Arc<InetSocket>) -> Result<Reply> {
         return Err(Errno::EOPNOTSUPP);
     }
     let inet = &ctx.server.inet;
-    let (data, control, address) = (ctx.bytes_opt(1)?, ctx.bytes_opt(2)?.unwrap_or_default(), ctx.bytes_opt(4)?);
+    let (data, control, address) =
+        (ctx.bytes_opt(1)?, ctx.bytes_opt(2)?.unwrap_or_default(), ctx.bytes_opt(4)?);
     match data {
         Some(data) => {
+            guests::introduce(ctx, socket);
             let sent = inet.send(socket, address.as_deref(), &control, &data)?;
             ctx.out[0] = 1;
             Ok(sent.into())

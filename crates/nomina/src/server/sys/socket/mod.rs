@@ -13,6 +13,7 @@ use nomina_kernel::vfs::S_IFSOCK;
 
 use super::super::netlink;
 use super::super::request::{Ctx, Reply, host};
+use super::super::uplink::guests;
 use super::datagram;
 
 /// A copy of a guest's socket, and its inode number.
@@ -93,7 +94,10 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return match inet.is_stream() {
             true => ctx.server.inet.connect(ctx, &socket, &inet, &address),
-            false => ctx.server.inet.connect_datagram(&inet, &address),
+            false => {
+                guests::introduce(ctx, &inet);
+                ctx.server.inet.connect_datagram(&inet, &address)
+            }
         };
     }
     unix::connect(ctx, &socket, &address)
