@@ -11,7 +11,25 @@ mod publish;
 pub use names::NameCache;
 pub use pattern::{HostPattern, HostRule};
 pub use policy::{EgressPolicy, Reason, Verdict};
-pub use publish::{Protocol, Publish};
+pub use publish::Publish;
+
+/// How a destination is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
 
 /// What is wrong with a rule or a published port.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -25,9 +43,9 @@ pub enum EgressError {
     /// A port, or a range of them, out of order or out of range.
     #[error("{0}: not a port; write a number from 1 to 65535, or FIRST-LAST")]
     Port(String),
-    /// A published port that is not `[ADDRESS:]HOST:GUEST[/PROTOCOL]`.
+    /// A published port that is not `[ADDRESS:]HOST:GUEST`.
     #[error(
-        "{0}: not of the form [ADDRESS:]HOSTPORT:GUESTPORT[/tcp|/udp]; write 8080:80, or 0.0.0.0:8080:80 for other machines"
+        "{0}: not of the form [ADDRESS:]HOSTPORT:GUESTPORT; write 8080:80, or 0.0.0.0:8080:80 for other machines"
     )]
     Publish(String),
 }

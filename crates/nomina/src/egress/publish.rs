@@ -6,17 +6,7 @@ use std::str::FromStr;
 
 use super::EgressError;
 
-/// What is spoken on a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// TCP
-    #[default]
-    Tcp,
-    /// UDP
-    Udp,
-}
-
-/// A published port: `-p [ADDRESS:]HOSTPORT:GUESTPORT[/PROTOCOL]`.
+/// A published TCP port: `-p [ADDRESS:]HOSTPORT:GUESTPORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish {
     /// Where the host listens. Default: its loopback, so that other machines do not reach the sandbox unasked.
@@ -25,8 +15,6 @@ pub struct Publish {
     pub host_port: u16,
     /// The port inside.
     pub guest_port: u16,
-    /// TCP unless said otherwise.
-    pub protocol: Protocol,
 }
 
 impl FromStr for Publish {
@@ -34,13 +22,7 @@ impl FromStr for Publish {
 
     fn from_str(text: &str) -> Result<Self, EgressError> {
         let wrong = || EgressError::Publish(text.into());
-        let (rest, protocol) = match text.split_once('/') {
-            None => (text, Protocol::Tcp),
-            Some((rest, "tcp")) => (rest, Protocol::Tcp),
-            Some((rest, "udp")) => (rest, Protocol::Udp),
-            Some(_) => return Err(wrong()),
-        };
-        let (rest, guest) = rest.rsplit_once(':').ok_or_else(wrong)?;
+        let (rest, guest) = text.rsplit_once(':').ok_or_else(wrong)?;
         let (address, host) = match rest.rsplit_once(':') {
             None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
             Some((address, host)) => {
@@ -57,23 +39,14 @@ impl FromStr for Publish {
         if guest_port == 0 {
             return Err(EgressError::Port(guest.into()));
         }
-        Ok(Publish { address, host_port: port(host)?, guest_port, protocol })
+        Ok(Publish { address, host_port: port(host)?, guest_port })
     }
 }
 
 impl fmt::Display for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = std::net::SocketAddr::new(self.address, self.host_port);
-        write!(f, "{at}:{}/{}", self.guest_port, self.protocol)
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        })
+        write!(f, "{at}:{}", self.guest_port)
     }
 }
 
@@ -89,18 +62,16 @@ mod tests {
             (plain.address, plain.host_port, plain.guest_port),
             (Ipv4Addr::LOCALHOST.into(), 8080, 80)
         );
-        assert_eq!(plain.protocol, Protocol::Tcp);
-        let other = parse("[::]:5353:53/udp");
-        assert_eq!((other.address, other.protocol), ("::".parse().unwrap(), Protocol::Udp));
+        assert_eq!(parse("[::]:8080:80").address, "::".parse::<IpAddr>().unwrap());
         assert_eq!(parse("0.0.0.0:0:80").host_port, 0);
     }
 
     #[test]
     fn what_is_no_pair_of_ports_is_refused() {
-        for text in ["80", "", "a:80:80", "::80:80", "8080:80/sctp", "[::1:80:80"] {
+        for text in ["80", "", "a:80:80", "::80:80", "[::1:80:80"] {
             assert!(matches!(text.parse::<Publish>(), Err(EgressError::Publish(_))), "{text}");
         }
-        for text in ["8080:0", "8080:x", "99999:80", ":80"] {
+        for text in ["8080:0", "8080:x", "8080:80/udp", "99999:80", ":80"] {
             assert!(matches!(text.parse::<Publish>(), Err(EgressError::Port(_))), "{text}");
         }
     }

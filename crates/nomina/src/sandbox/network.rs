@@ -9,7 +9,7 @@ use nomina_kernel::net::uplink::RESOLVER;
 
 use super::config::{Net, NetworkPlan};
 use super::outcome::SpawnError;
-use crate::egress::{EgressPolicy, Protocol};
+use crate::egress::EgressPolicy;
 use crate::server::Server;
 use crate::server::uplink::{Attached, Log, Uplink, guests, host_resolvers};
 
@@ -40,9 +40,6 @@ pub(super) fn attach(
     let mut published = Vec::new();
     for publish in &plan.publish {
         let failed = |error| SpawnError::Publish { publish: *publish, error };
-        if publish.protocol == Protocol::Udp {
-            return Err(failed(std::io::ErrorKind::Unsupported.into()));
-        }
         let incoming = guests::incoming(&Arc::downgrade(server), net, publish.guest_port);
         let host_port = uplink.listen(publish, incoming).map_err(failed)?;
         published.push(crate::egress::Publish { host_port, ..*publish });
