@@ -96,7 +96,13 @@ fn push(out: &mut Vec<u8>, level: i32, kind: i32, payload: &[u8]) {
 
 /// What a receiver with these options is told of a message to `to` that came in by a device: `ip_cmsg_recv`,
 /// `ip6_datagram_recv_ctl`.
-pub fn format(family: u16, options: &SockOptions, to: SocketAddr, ifindex: u32, sending: &Sending) -> Vec<u8> {
+pub fn format(
+    family: u16,
+    options: &SockOptions,
+    to: SocketAddr,
+    ifindex: u32,
+    sending: &Sending,
+) -> Vec<u8> {
     let mut out = Vec::new();
     if options.is_set(name::TIMESTAMPNS) || options.is_set(name::TIMESTAMP) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);

@@ -32,7 +32,13 @@ fn v4(value: &[u8], at: usize) -> Option<Ipv4Addr> {
 /// # Errors
 /// `EINVAL`: no group, or too short. `ENODEV`: no such device. `EADDRINUSE`: it is a member. `EADDRNOTAVAIL`: it is none.
 /// `ENOBUFS`: of too many.
-pub fn set(socket: &InetSocket, state: &mut State, level: i32, option: i32, value: &[u8]) -> Option<Result<()>> {
+pub fn set(
+    socket: &InetSocket,
+    state: &mut State,
+    level: i32,
+    option: i32,
+    value: &[u8],
+) -> Option<Result<()>> {
     match (level, option) {
         (SOL_IPV6, _) if socket.family != AF_INET6 => return None,
         (SOL_IP, IP_MULTICAST_IF | IP_ADD_MEMBERSHIP | IP_DROP_MEMBERSHIP) => {}
@@ -61,7 +67,8 @@ fn set_known(socket: &InetSocket, state: &mut State, level: i32, option: i32, va
                 return Ok(());
             }
             let found = device(socket, ifindex, ip.into());
-            state.multicast_if = Some(found.map_err(|errno| if ifindex == 0 { Errno::EADDRNOTAVAIL } else { errno })?);
+            state.multicast_if =
+                Some(found.map_err(|errno| if ifindex == 0 { Errno::EADDRNOTAVAIL } else { errno })?);
             Ok(())
         }
         (SOL_IPV6, IPV6_MULTICAST_IF) => {

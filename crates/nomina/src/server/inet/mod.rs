@@ -30,10 +30,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
 
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::net::NetNamespace;
 use nomina_kernel::net::inet::bind::{BindTable, Holder, LOCAL_PORT_RANGE};
 use nomina_kernel::net::inet::options::{SockOptions, name};
 use nomina_kernel::net::inet::sockaddr;
+use nomina_kernel::net::{Flow, NetNamespace};
 
 use super::lock::Mutex;
 
@@ -197,6 +197,18 @@ impl InetSocket {
     }
 }
 
+/// The flow of what a socket sends to `to`, as routes look at it.
+fn flow(socket: &InetSocket, state: &State, to: SocketAddr) -> Flow {
+    let saddr = Some(state.local.ip()).filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4());
+    let scope = if let SocketAddr::V6(v6) = to { v6.scope_id() } else { 0 };
+    let ifindex = if state.ifindex != 0 { state.ifindex } else { scope };
+    let oif = match ifindex {
+        0 => None,
+        ifindex => socket.net.device_by_index(ifindex).map(|dev| dev.id),
+    };
+    Flow { saddr, oif, proto: socket.protocol as u8, uid: socket.uid, ..Flow::to(to.ip()) }
+}
+
 impl State {
     fn new(ino: u64, family: u16, stream: bool) -> State {
         State {
@@ -257,7 +269,8 @@ impl Names {
         let Some(ports) = self.ports.get(&(net, libc::IPPROTO_UDP)) else { return Vec::new() };
         // A group that nobody has joined is not listened to, not even by those who take all groups.
         let joined = |socket: &InetSocket| {
-            socket.net_ns() == net && socket.state.lock().unwrap().groups.iter().any(|&(group, _)| group == to.ip())
+            socket.net_ns() == net
+                && socket.state.lock().unwrap().groups.iter().any(|&(group, _)| group == to.ip())
         };
         let wanted = !to.ip().is_multicast() || self.sockets.values().any(|socket| joined(socket));
         let mut best: Vec<(u32, bool, Arc<InetSocket>)> = Vec::new();

@@ -147,7 +147,9 @@ pub fn get(socket: &InetSocket, level: i32, option: i32, room: usize) -> Result<
             let ip = ips.into_iter().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None });
             Ok(ip.map_or([0; 4], |ip| ip.octets()).to_vec())
         }
-        (SOL_IPV6, IPV6_MULTICAST_IF) if socket.family == AF_INET6 => int(state.multicast_if.unwrap_or(0) as i32),
+        (SOL_IPV6, IPV6_MULTICAST_IF) if socket.family == AF_INET6 => {
+            int(state.multicast_if.unwrap_or(0) as i32)
+        }
         (SOL_IP, IP_OPTIONS) => Ok(Vec::new()),
         (SOL_IP, IP_MTU) if state.peer.is_none() => Err(Errno::ENOTCONN),
         (SOL_IP, IP_MTU) => int(LOOPBACK_MTU.0),

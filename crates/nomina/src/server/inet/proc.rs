@@ -70,7 +70,8 @@ impl Inet {
         all.retain(|entry| entry.local.port() != 0);
         if protocol == libc::IPPROTO_TCP {
             // Ends that nobody has asked about: the host has made them, or will when they are accepted.
-            let met: Vec<(SocketAddr, SocketAddr)> = all.iter().map(|entry| (entry.local, entry.peer)).collect();
+            let met: Vec<(SocketAddr, SocketAddr)> =
+                all.iter().map(|entry| (entry.local, entry.peer)).collect();
             for (&id, connection) in &names.connections {
                 let ends = (connection.server, connection.client);
                 let alive = met.contains(&(ends.1, ends.0)) && !met.contains(&ends);
@@ -118,8 +119,10 @@ fn words(family: u16, address: SocketAddr) -> String {
         (_, IpAddr::V4(v4)) => v4.octets().to_vec(),
         (_, IpAddr::V6(v6)) => v6.octets().to_vec(),
     };
-    let words: String =
-        ip.chunks_exact(4).map(|word| format!("{:08X}", u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))).collect();
+    let words: String = ip
+        .chunks_exact(4)
+        .map(|word| format!("{:08X}", u32::from_ne_bytes([word[0], word[1], word[2], word[3]])))
+        .collect();
     format!("{words}:{:04X}", address.port())
 }
 

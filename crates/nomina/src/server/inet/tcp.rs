@@ -179,7 +179,7 @@ impl Inet {
         if sockaddr::family(address)? == AF_UNSPEC {
             return self.disconnect(fd, socket);
         }
-        let (to, serial, source) = {
+        let (to, serial, source, net) = {
             let mut names = self.names();
             let mut state = socket.state.lock().unwrap();
             match state.tcp {
@@ -208,9 +208,10 @@ impl Inet {
             if to.is_ipv4() && socket.family == AF_INET6 && state.options.is_set(name::IPV6_V6ONLY) {
                 return Err(Errno::ENETUNREACH);
             }
-            let Destination::Local { source, .. } =
-                socket.net.stack().lock().inet_route_output(socket.net_ns(), to.ip())?;
             let before = state.local;
+            let flow = super::flow(socket, &state, to);
+            let way = socket.net.stack().lock().inet_route_output(socket.net_ns(), &flow)?;
+            let Destination::Local { net, source } = way else { return Err(Errno::EHOSTUNREACH) };
             if before.ip().is_unspecified() {
                 state.local = SocketAddr::new(source, before.port());
             } else if before.is_ipv4() != to.is_ipv4() {
@@ -226,9 +227,9 @@ impl Inet {
                 HostName::Mark(serial) => serial,
                 _ => self.next(),
             };
-            (to, serial, before)
+            (to, serial, before, net)
         };
-        let result = self.join(fd, socket, to, serial);
+        let result = self.join(fd, socket, net, to, serial);
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
         match result {
@@ -265,9 +266,16 @@ impl Inet {
     ///
     /// # Errors
     /// `ECONNREFUSED`; `EAGAIN`: the listener has no room.
-    fn join(&self, fd: &OwnedFd, socket: &Arc<InetSocket>, to: SocketAddr, serial: u64) -> Result<()> {
+    fn join(
+        &self,
+        fd: &OwnedFd,
+        socket: &Arc<InetSocket>,
+        net: u64,
+        to: SocketAddr,
+        serial: u64,
+    ) -> Result<()> {
         loop {
-            let listener = self.names().listener(socket.net_ns(), to, self.random());
+            let listener = self.names().listener(net, to, self.random());
             let listener = listener.ok_or(Errno::ECONNREFUSED)?;
             let client = socket.state.lock().unwrap().local;
             let connection = {

@@ -50,6 +50,15 @@ const TURN: usize = 64;
 const LABELS: usize = 512;
 const AF_UNSPEC: u16 = 0;
 
+/// A message on its way.
+struct Packet {
+    /// The namespace it ends in.
+    net: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    sending: Sending,
+}
+
 /// What is ours of datagram sockets.
 pub struct Datagrams {
     /// Watches our ends.
@@ -135,7 +144,8 @@ impl Inet {
         }
         if let Some(ours) = ours {
             let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-            epoll::add(&datagrams.epoll, &ours, epoll::EventData::new_u64(socket.id), events).map_err(host)?;
+            epoll::add(&datagrams.epoll, &ours, epoll::EventData::new_u64(socket.id), events)
+                .map_err(host)?;
         }
         Ok(theirs)
     }
@@ -163,7 +173,7 @@ impl Inet {
         let to = SocketAddr::new(sockaddr::this_host(to.ip()), to.port());
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
-        let source = source_for(socket, &state, to, None)?;
+        let (_, source) = way_of(socket, &state, to, None)?;
         self.autobind(&mut names, socket, &mut state)?;
         let before = state.local;
         if before.ip().is_unspecified() {
@@ -187,9 +197,15 @@ impl Inet {
     /// # Errors
     /// `EMSGSIZE`, `EDESTADDRREQ`, `EINVAL`: an address too short, port 0, or ancillary data that is not understood. `EAFNOSUPPORT`,
     /// `ENETUNREACH`, `EACCES`; a pending error of the socket.
-    pub fn send(&self, socket: &InetSocket, address: Option<&[u8]>, control: &[u8], data: &[u8]) -> Result<usize> {
-        let (to, from, sending) = self.prepare(socket, destination(socket, address)?, control, data.len())?;
-        self.deliver(socket, from, to, &sending, data);
+    pub fn send(
+        &self,
+        socket: &InetSocket,
+        address: Option<&[u8]>,
+        control: &[u8],
+        data: &[u8],
+    ) -> Result<usize> {
+        let packet = self.prepare(socket, destination(socket, address)?, control, data.len())?;
+        self.deliver(socket, &packet, data);
         Ok(data.len())
     }
 
@@ -197,13 +213,13 @@ impl Inet {
     ///
     /// # Errors
     /// As [`Inet::send`].
-    pub fn prepare(
+    fn prepare(
         &self,
         socket: &InetSocket,
         to: Option<SocketAddr>,
         control: &[u8],
         len: usize,
-    ) -> Result<(SocketAddr, SocketAddr, Sending)> {
+    ) -> Result<Packet> {
         let longest = if socket.family == AF_INET6 { LONGEST.1 } else { LONGEST.0 };
         if len > longest {
             return Err(Errno::EMSGSIZE);
@@ -219,16 +235,16 @@ impl Inet {
         let to = to.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
         let to = SocketAddr::new(sockaddr::this_host(to.ip()), to.port());
         let sending = cmsg::parse(&socket.net, socket.net_ns(), &state.options, control)?;
-        let source = source_for(socket, &state, to, sending.source)?;
+        let (net, source) = way_of(socket, &state, to, sending.source)?;
         self.autobind(&mut names, socket, &mut state)?;
         let bound = state.local;
         let ip = sending.source.unwrap_or(if bound.ip().is_unspecified() { source } else { bound.ip() });
-        Ok((to, SocketAddr::new(ip, bound.port()), sending))
+        Ok(Packet { net, to, from: SocketAddr::new(ip, bound.port()), sending })
     }
 
     /// Brings a message to the sockets it is for.
-    pub fn deliver(&self, sender: &InetSocket, from: SocketAddr, to: SocketAddr, sending: &Sending, data: &[u8]) {
-        let net = sender.net_ns();
+    fn deliver(&self, sender: &InetSocket, packet: &Packet, data: &[u8]) {
+        let Packet { net, from, to, ref sending } = *packet;
         let many = to.ip().is_multicast() || is_broadcast(to.ip());
         let receivers = self.names().receivers(net, from, to, many, self.random());
         if receivers.is_empty() && !many {
@@ -275,7 +291,7 @@ impl Inet {
     /// # Errors
     /// As [`Inet::send`]; those of `memfd_create(2)`.
     pub fn destination(&self, socket: &InetSocket, address: Option<&[u8]>, len: usize) -> Result<OwnedFd> {
-        let (to, ..) = self.prepare(socket, destination(socket, address)?, &[], len)?;
+        let Packet { to, .. } = self.prepare(socket, destination(socket, address)?, &[], len)?;
         let key = self.random.hash_one(to);
         let text = label_text(label::DESTINATION, &sockaddr::format(AF_INET6, to), &key.to_ne_bytes());
         self.datagrams.lock().unwrap().label(text)?.try_clone().map_err(host)
@@ -287,11 +303,16 @@ fn destination(socket: &InetSocket, address: Option<&[u8]>) -> Result<Option<Soc
     address.map(|address| sockaddr::parse_as(socket.family, address)).transpose()
 }
 
-/// The address that a message to `to` is sent from.
+/// The namespace that a message to `to` ends in, and the address that it is sent from.
 ///
 /// # Errors
 /// `ENETUNREACH`; `EACCES`: a broadcast without `SO_BROADCAST`.
-fn source_for(socket: &InetSocket, state: &State, to: SocketAddr, wanted: Option<IpAddr>) -> Result<IpAddr> {
+fn way_of(
+    socket: &InetSocket,
+    state: &State,
+    to: SocketAddr,
+    wanted: Option<IpAddr>,
+) -> Result<(u64, IpAddr)> {
     if to.is_ipv4() && socket.family == AF_INET6 && state.options.is_set(name::IPV6_V6ONLY) {
         return Err(Errno::ENETUNREACH);
     }
@@ -306,16 +327,20 @@ fn source_for(socket: &InetSocket, state: &State, to: SocketAddr, wanted: Option
         let own = || stack.inet_local_dev(socket.net_ns(), local).and_then(|id| stack.dev(id));
         let dev = chosen.or_else(own).ok_or(Errno::ENETUNREACH)?;
         let ip = dev.addresses.iter().map(|known| known.address).find(|ip| ip.is_ipv4() == to.is_ipv4());
-        return ip.ok_or(Errno::ENETUNREACH);
+        return Ok((socket.net_ns(), ip.ok_or(Errno::ENETUNREACH)?));
     }
     if is_broadcast(to.ip()) {
         if !state.options.is_set(name::BROADCAST) {
             return Err(Errno::EACCES);
         }
-        return Ok(Ipv4Addr::LOCALHOST.into());
+        return Ok((socket.net_ns(), Ipv4Addr::LOCALHOST.into()));
     }
-    let Destination::Local { source, .. } = stack.inet_route_output(socket.net_ns(), to.ip())?;
-    Ok(source)
+    drop(stack);
+    let flow = super::flow(socket, state, to);
+    match socket.net.stack().lock().inet_route_output(socket.net_ns(), &flow)? {
+        Destination::Local { net, source } => Ok((net, source)),
+        Destination::Outside(_) => Err(Errno::EHOSTUNREACH),
+    }
 }
 
 /// Broadcasts of the loopback device's network and of no network in particular.
@@ -392,8 +417,8 @@ fn take_all(inet: &Inet, id: u64, buffer: &mut [u8]) -> bool {
         }
         let address = fds.first().and_then(|label| inet.destination_of(label));
         let sent = inet.prepare(&socket, address, &[], got.bytes);
-        if let Ok((to, from, sending)) = sent {
-            inet.deliver(&socket, from, to, &sending, &buffer[..got.bytes]);
+        if let Ok(packet) = sent {
+            inet.deliver(&socket, &packet, &buffer[..got.bytes]);
         }
     }
     true

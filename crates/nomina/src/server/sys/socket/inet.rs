@@ -71,7 +71,8 @@ pub fn sendto(ctx: &mut Ctx<'_>, socket: &Arc<InetSocket>) -> Result<Reply> {
         return Err(Errno::EOPNOTSUPP);
     }
     let inet = &ctx.server.inet;
-    let (data, control, address) = (ctx.bytes_opt(1)?, ctx.bytes_opt(2)?.unwrap_or_default(), ctx.bytes_opt(4)?);
+    let (data, control, address) =
+        (ctx.bytes_opt(1)?, ctx.bytes_opt(2)?.unwrap_or_default(), ctx.bytes_opt(4)?);
     match data {
         Some(data) => {
             let sent = inet.send(socket, address.as_deref(), &control, &data)?;
