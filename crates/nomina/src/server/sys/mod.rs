@@ -16,6 +16,7 @@ pub mod mount_attr;
 pub mod mount_tree;
 pub mod namespace;
 pub mod open;
+pub mod owner;
 pub mod poll;
 pub mod process;
 pub mod ptrace;
