@@ -103,6 +103,7 @@ def abuse(program, arguments=None, times=1, opts=(), codes=(0,), timeout=150):
 
 case(timeout=240, name="abuse.every_syscall_with_hostile_arguments")(abuse("every_syscall", [0, 24], 2, timeout=220))
 case(timeout=240, name="abuse.every_syscall_as_an_ordinary_user")(abuse("every_syscall", [0, 24], 1, ["--user", "1000:1000"], timeout=220))
+case(timeout=60, name="abuse.forged_file_handles")(abuse("handles"))
 case(timeout=60, name="abuse.control_groups_without_end")(abuse("cgroup_storm"))
 case(timeout=60, name="abuse.writers_that_never_stop_hold_up_nobody")(abuse("control_flood"))
 case(timeout=60, name="abuse.foreign_system_call_tables")(abuse("foreign_abi"))

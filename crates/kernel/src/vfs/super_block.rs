@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::dcache::{Dentry, DentryLru, Found, Keep};
+use super::exportfs::Handles;
 use super::inode::SuperBlock;
 use super::lock::Mutex;
 use crate::errno::{Errno, Result};
@@ -53,6 +54,8 @@ pub struct ActiveSuper {
     flags: AtomicU32,
     pub(crate) rename_lock: Mutex<()>,
     pub(crate) lru: DentryLru,
+    /// File handles given out.
+    pub(crate) handles: Mutex<Handles>,
     iflags: AtomicU32,
     user_ns: OnceLock<Arc<UserNamespace>>,
     /// Mounts of it, some of which may be gone (`s_mounts`), and how many there may be before those are sought.
@@ -73,6 +76,7 @@ impl ActiveSuper {
             flags: AtomicU32::new(flags.bits()),
             rename_lock: Mutex::new(()),
             lru: DentryLru::new(DentryLru::DEFAULT_LIMIT),
+            handles: Mutex::default(),
             iflags: AtomicU32::new(0),
             user_ns: OnceLock::new(),
             mounts: Mutex::default(),
