@@ -76,7 +76,7 @@ pub fn open_by_handle_at(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     let (size, kind) = (u32_at(&handle, 0) as usize, u32_at(&handle, 4) as i32);
     // The upper half of the type is for flags, none of which belongs to a handle given out here.
-    if size == 0 || kind < 0 || kind > 0xffff {
+    if size == 0 || !(0..=0xffff).contains(&kind) {
         return Err(Errno::EINVAL);
     }
     let anchor = ctx.open_place(ctx.int(0))?;
