@@ -132,6 +132,22 @@ def mounts_without_end_meet_the_limit_and_hold_up_nobody(t):
     r.has("served many, the slowest in time", "code 0").lacks("FAILED", "panicked")
 
 
+@case(timeout=120)
+def the_calls_on_mounts_are_used_with_ill_will(t):
+    """Descriptors of the wrong kind, sizes that lie, ids of other namespaces, races; a read-only bind that stays so."""
+    outside = pathlib.Path(tempfile.mkdtemp(prefix="nomina-mounts.", dir="/var/tmp"))
+    try:
+        (outside / "canary").write_text("canary")
+        shutil.copy(Settings.built / "abuse" / "mount_calls", t.dir)
+        script = f": NOMINA_ABUSE; ./mount_calls {os.urandom(8).hex()}; echo code $?; sh -c 'echo still alive'"
+        r = t.sh(script, ["--bind", f"{outside}:/ro:ro", "--env", "NOMINA_ABUSE_INSIDE=1"])
+        r.has("done", "code 0", "still alive").lacks("ESCAPED", "FAILED", "panicked")
+        equal((outside / "canary").read_text(), "canary", "the file below the read-only bind")
+        equal([x.name for x in outside.iterdir()], ["canary"], "its directory")
+    finally:
+        shutil.rmtree(outside, ignore_errors=True)
+
+
 @case(timeout=90)
 def nobody_walks_out_of_a_bind_when_directories_move(t):
     """A host directory and one in it are both bound, and things are moved between them while others walk."""

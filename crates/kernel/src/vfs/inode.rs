@@ -200,6 +200,10 @@ pub trait SuperBlock: Send + Sync {
     fn has_fixed_names(&self) -> bool {
         false
     }
+    /// Whether it can never be written, however it is mounted: in Linux, whether its device is write-protected.
+    fn is_write_protected(&self) -> bool {
+        false
+    }
     /// What file handles of its objects are made of.
     fn export(&self) -> Export {
         Export::No

@@ -69,6 +69,7 @@ impl ActiveSuper {
     /// Takes a file system into use.
     pub fn new(ops: Arc<dyn SuperBlock>, flags: SuperFlags) -> Arc<Self> {
         let root = Dentry::new_root(ops.root());
+        let flags = if ops.is_write_protected() { flags | SuperFlags::RDONLY } else { flags };
         Arc::new(ActiveSuper {
             root,
             cacheable: ops.cacheable(),
@@ -171,9 +172,17 @@ impl ActiveSuper {
         SuperFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
     }
 
-    /// Sets the flags (`mount -o remount`).
-    pub fn set_flags(&self, flags: SuperFlags) {
-        self.flags.store(flags.bits(), Ordering::Relaxed);
+    /// Sets those of the flags that are in `mask` (`mount -o remount`).
+    ///
+    /// # Errors
+    /// `EACCES`: to be writable, which it can never be.
+    pub fn change_flags(&self, mask: SuperFlags, flags: SuperFlags) -> Result<()> {
+        let new = (self.flags() - mask) | (flags & mask);
+        if self.ops.is_write_protected() && !new.contains(SuperFlags::RDONLY) {
+            return Err(Errno::EACCES);
+        }
+        self.flags.store(new.bits(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Forgets directories that only the cache holds, as `echo 2 > /proc/sys/vm/drop_caches` does.

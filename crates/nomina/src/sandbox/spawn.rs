@@ -322,7 +322,8 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
                 (sb, MountFlags::empty())
             }
             MountKind::Host { src, read_only, .. } => {
-                let sb = HostSb::new(src, ids).map_err(errno_error("opening a directory to bind"))?;
+                let new = if *read_only { HostSb::new_read_only } else { HostSb::new };
+                let sb = new(src, ids).map_err(errno_error("opening a directory to bind"))?;
                 let ro = if *read_only { MountFlags::READONLY } else { MountFlags::empty() };
                 (sb, MountFlags::NOSUID | MountFlags::NODEV | ro)
             }
