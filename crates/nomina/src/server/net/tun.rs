@@ -387,7 +387,7 @@ fn attached<'a>(
         SIOCSIFHWADDR => {
             let ifreq = given(IFREQ_LEN)?;
             let address = MacAddr(ifreq[18..24].try_into().unwrap_or_default());
-            stack.dev_set_mac_address(dev, address)?;
+            stack.tun_set_address(dev, address)?;
         }
         _ => return Err(Errno::EINVAL),
     }
