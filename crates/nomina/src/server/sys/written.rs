@@ -26,7 +26,7 @@ pub fn written(ctx: &mut Ctx<'_>) -> Result<Reply> {
         if let Some(done) = tun::result(ctx, &copy) {
             return done.map(|()| Reply::Value(native));
         }
-        if let Some(done) = server.controls.result(copy.as_fd()) {
+        if let Some(done) = server.controls.result(ctx.task(), copy.as_fd()) {
             return done.map(|()| Reply::Value(native));
         }
         if let Some(done) = server.reporters.result(ctx.thread, &copy, native) {
