@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::nsfs::NsRef;
 
+use super::super::net::tun;
 use super::super::netlink;
 use super::super::proc_source::NsInode;
 use super::super::request::{Ctx, Reply, host};
@@ -41,6 +42,9 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if command == FIOASYNC {
         let on = ctx.structure::<40>(3)?.ok_or(Errno::EFAULT)?[..4] != [0; 4];
         return owner::set_async(ctx, owner::Wanted::On(on), Errno::ENOTTY).map(Into::into);
+    }
+    if let Some(done) = tun::ioctl(ctx, &fd) {
+        return done;
     }
     if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
         && let Some(mut request) = ctx.structure::<40>(3)?
