@@ -118,6 +118,14 @@ impl Arena {
     }
 
     /// Leaves room for what the supervisor writes.
+    /// Copies the instructions of a `struct sock_fprog`.
+    pub fn filter(&mut self, from: u64) -> Result<u64, i64> {
+        const INSTRUCTION: u64 = 8;
+        let count: u16 = get_user(from)?;
+        let at: u64 = get_user(from.wrapping_add(8))?;
+        self.bytes(at, u64::from(count) * INSTRUCTION)
+    }
+
     pub fn room_for(&mut self, len: u64) -> Result<u64, i64> {
         let len = (len as usize).min(self.room());
         let (at, _) = self.take(len)?;
@@ -229,12 +237,13 @@ fn give_back(area: &Area, kinds: &[Kind], guest: &[u64; 6], args: &[u64; 6], ret
         match *kind {
             Kind::X(len) if from != SPAN_NULL => copy_out(area, from, to, u64::from(len))?,
             Kind::FH => copy_out(area, from, to, out(area, 0))?,
+            // The size of a handle that does not fit comes with an error.
+            Kind::ID(flags) if from != SPAN_NULL && out(area, 0) != 0 => {
+                copy_out(area, from, to, if guest[flags as usize] & 1 != 0 { 8 } else { 4 })?;
+            }
             _ if ret < 0 => {}
             Kind::O8(_) => copy_out(area, from, to, ret as u64 * 8)?,
             Kind::OL(_) => copy_out(area, from, to, out(area, 0))?,
-            Kind::ID(flags) if from != SPAN_NULL => {
-                copy_out(area, from, to, if guest[flags as usize] & 1 != 0 { 8 } else { 4 })?;
-            }
             Kind::O(len) if from != SPAN_NULL => copy_out(area, from, to, u64::from(len))?,
             Kind::OB(_) => copy_out(area, from, to, ret as u64)?,
             Kind::O4(_) => copy_out(area, from, to, ret as u64 * 4)?,

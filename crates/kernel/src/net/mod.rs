@@ -48,7 +48,7 @@ pub use inetdev::{
     InterfaceAddress, Memberships, broadcast_of, ifa_f, ipv6_scope, network, scope, solicited_node,
 };
 pub use neighbour::{NeighTable, Neighbour, nud};
-pub use stack::{Net, NetStack, Stack};
+pub use stack::{Net, NetStack, Stack, StackGuard};
 pub use sysctl::NetSysctl;
 
 use crate::ns_common::{NsCommon, NsKind, impl_ns};

@@ -53,6 +53,11 @@ pub fn outside(address: IpAddr) -> Outside {
 }
 
 impl Stack {
+    /// Whether a device is one behind which the outside is.
+    pub fn is_uplink(&self, dev: DevId) -> bool {
+        self.dev(dev).is_some_and(|dev| dev.kind == DeviceKind::Uplink)
+    }
+
     /// Adds the device to a namespace, up, with addresses and default routes; those of IPv6 if `v6`.
     ///
     /// # Errors
@@ -89,6 +94,7 @@ impl Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::fib::Flow;
     use crate::net::inet::route::Destination;
     use crate::net::{NetNamespace, NetStack};
     use crate::user_namespace::UserNamespace;
@@ -99,10 +105,14 @@ mod tests {
         let stack: &NetStack = ns.stack();
         let mut stack = stack.lock();
         stack.add_uplink(1, true).unwrap();
-        let route = |stack: &Stack, to: &str| stack.inet_route_output(1, to.parse().unwrap());
-        assert_eq!(route(&stack, "192.0.2.1"), Ok(Destination::Uplink { source: ADDRESS.into() }));
-        assert_eq!(route(&stack, "10.0.2.3"), Ok(Destination::Uplink { source: ADDRESS.into() }));
-        assert_eq!(route(&stack, "2001:db8::1"), Ok(Destination::Uplink { source: ADDRESS6.into() }));
+        let route = |stack: &Stack, to: &str| stack.inet_route_output(1, &Flow::to(to.parse().unwrap()));
+        let source = |stack: &Stack, to: &str| match route(stack, to) {
+            Ok(Destination::Outside(dst)) if stack.is_uplink(dst.dev) => Some(dst.prefsrc),
+            _ => None,
+        };
+        assert_eq!(source(&stack, "192.0.2.1"), Some(ADDRESS.into()));
+        assert_eq!(source(&stack, "10.0.2.3"), Some(ADDRESS.into()));
+        assert_eq!(source(&stack, "2001:db8::1"), Some(ADDRESS6.into()));
         let local = Destination::Local { net: 1, source: ADDRESS.into() };
         assert_eq!(route(&stack, "10.0.2.15"), Ok(local));
         stack.net_mut(1).unwrap().fib.routes.retain(|route| route.prefix_len != 0);

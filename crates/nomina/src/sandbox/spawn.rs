@@ -56,8 +56,8 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::{
-    Server, controls, fuse, handle, inet, inspector, netlink, pids, reaper, robust, spares, stats, tether,
-    watcher, worker,
+    Server, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares, stats,
+    tether, watcher, worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -325,7 +325,8 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
                 (sb, MountFlags::empty())
             }
             MountKind::Host { src, read_only, .. } => {
-                let sb = HostSb::new(src, ids).map_err(errno_error("opening a directory to bind"))?;
+                let new = if *read_only { HostSb::new_read_only } else { HostSb::new };
+                let sb = new(src, ids).map_err(errno_error("opening a directory to bind"))?;
                 let ro = if *read_only { MountFlags::READONLY } else { MountFlags::empty() };
                 (sb, MountFlags::NOSUID | MountFlags::NODEV | ro)
             }
@@ -506,6 +507,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         devtmpfs: mounted.devtmpfs,
         mqueues: Default::default(),
         segments: Default::default(),
+        net: net::Network::new().map_err(host_error("preparing the network"))?,
         netlink: netlink::Netlink::new().map_err(host_error("preparing netlink"))?,
         fuse: nomina_fs::fuse::Fuse::new(fuse_host.clone()).map_err(host_error("preparing FUSE"))?,
         terminals: mounted.terminals.clone(),
@@ -535,6 +537,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         server.stats.switch_on();
     }
     if let Some(net) = &first_net {
+        server.net.attach(net.stack());
         network::attach(&server, net, &plan.network)?;
     }
     let _ = fuse_host.server.set(Arc::downgrade(&server));

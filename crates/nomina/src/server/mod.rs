@@ -31,6 +31,7 @@ pub mod ipc;
 pub mod layout;
 pub mod lock;
 pub mod mounts_poll;
+pub mod net;
 pub mod netlink;
 pub mod opens;
 pub mod overlayfs;
@@ -129,6 +130,8 @@ pub struct Server {
     pub devtmpfs: Option<Arc<DevTmpfs>>,
     /// The network of all namespaces. Its lock is taken after the kernel's.
     pub net_stack: Arc<nomina_kernel::net::NetStack>,
+    /// Packets.
+    pub net: net::Network,
     /// Sockets to the kernel.
     pub netlink: netlink::Netlink,
     /// File systems served by guests.

@@ -32,10 +32,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock};
 
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::net::NetNamespace;
 use nomina_kernel::net::inet::bind::{BindTable, Holder, LOCAL_PORT_RANGE};
 use nomina_kernel::net::inet::options::{SockOptions, name};
+use nomina_kernel::net::inet::route::Destination;
 use nomina_kernel::net::inet::sockaddr;
+use nomina_kernel::net::{Flow, NetNamespace};
 
 use super::lock::Mutex;
 use super::uplink::Attached;
@@ -222,6 +223,33 @@ impl InetSocket {
             uid: self.uid,
             listens: matches!(state.tcp, TcpState::Listen(_)),
         }
+    }
+}
+
+/// The flow of what a socket sends to `to`, as routes look at it.
+fn flow(socket: &InetSocket, state: &State, to: SocketAddr) -> Flow {
+    let saddr = Some(state.local.ip()).filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4());
+    let scope = if let SocketAddr::V6(v6) = to { v6.scope_id() } else { 0 };
+    let ifindex = if state.ifindex != 0 { state.ifindex } else { scope };
+    let oif = match ifindex {
+        0 => None,
+        ifindex => socket.net.device_by_index(ifindex).map(|dev| dev.id),
+    };
+    Flow { saddr, oif, proto: socket.protocol as u8, uid: socket.uid, ..Flow::to(to.ip()) }
+}
+
+/// Where what a socket sends goes, and the address it is sent from: to a namespace, or with `None` outside, where the way out is.
+///
+/// # Errors
+/// Those of the model's routes; `EHOSTUNREACH`: behind a device of packets, where sockets do not reach.
+fn way(socket: &InetSocket, flow: &Flow) -> Result<(Option<u64>, IpAddr)> {
+    let stack = socket.net.stack().lock();
+    match stack.inet_route_output(socket.net_ns(), flow)? {
+        Destination::Local { net, source } => Ok((Some(net), source)),
+        Destination::Outside(dst) if stack.is_uplink(dst.dev) => {
+            Ok((None, flow.saddr.unwrap_or(dst.prefsrc)))
+        }
+        Destination::Outside(_) => Err(Errno::EHOSTUNREACH),
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Where ours differs from Linux: an end whose peer is closed shows `POLLHUP` and refuses to send at once, not only after the
 //! peer's reset has come; `SO_LINGER` with a time of zero ends a connection without a reset; a `write(2)` on a socket that was
-//! never connected is `ENOTCONN`; of a backlog of less than [`LEAST_BACKLOG`] more connections are taken than asked for,
-//! since there is no sender who would try again a second later.
+//! never connected is `ENOTCONN`; a listener takes [`SOMAXCONN`] connections whatever backlog it asks for, since there is no
+//! sender who would try again a second later, and who does not wait is told `EAGAIN` when even these are too many.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -15,7 +15,6 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::NetNamespace;
 use nomina_kernel::net::inet::AF_INET6;
 use nomina_kernel::net::inet::options::name;
-use nomina_kernel::net::inet::route::Destination;
 use nomina_kernel::net::inet::sockaddr;
 use rustix::net::{SendFlags, SocketFlags};
 
@@ -25,9 +24,7 @@ use super::super::sys::socket::unix::{bind_host, connect_host};
 use super::super::uplink::guests as uplink;
 use super::{Connection, HostName, Inet, InetSocket, State, TcpState, host_socket};
 
-/// Room for connections that a listener has at least.
-const LEAST_BACKLOG: u32 = 128;
-/// `net.core.somaxconn`
+/// `net.core.somaxconn`: room for connections that every listener has.
 const SOMAXCONN: u32 = 4096;
 const AF_UNSPEC: u16 = 0;
 
@@ -146,7 +143,7 @@ impl Inet {
             }
             state.bound = HostName::File;
         }
-        Ok(Listening::Backlog(asked.max(LEAST_BACKLOG)))
+        Ok(Listening::Backlog(SOMAXCONN))
     }
 
     /// The file of a listener.
@@ -186,7 +183,7 @@ impl Inet {
         if sockaddr::family(address)? == AF_UNSPEC {
             return self.disconnect(fd, socket);
         }
-        let (to, serial, source, out) = {
+        let (to, serial, source, net) = {
             let mut names = self.names();
             let mut state = socket.state.lock().unwrap();
             match state.tcp {
@@ -219,12 +216,9 @@ impl Inet {
             if to.is_ipv4() && socket.family == AF_INET6 && state.options.is_set(name::IPV6_V6ONLY) {
                 return Err(Errno::ENETUNREACH);
             }
-            let destination = socket.net.stack().lock().inet_route_output(socket.net_ns(), to.ip())?;
-            let (source, out) = match destination {
-                Destination::Local { source, .. } => (source, false),
-                Destination::Uplink { source } => (source, true),
-            };
             let before = state.local;
+            let flow = super::flow(socket, &state, to);
+            let (net, source) = super::way(socket, &flow)?;
             if before.ip().is_unspecified() {
                 state.local = SocketAddr::new(source, before.port());
             } else if before.is_ipv4() != to.is_ipv4() {
@@ -240,15 +234,14 @@ impl Inet {
                 HostName::Mark(serial) => serial,
                 _ => self.next(),
             };
-            (to, serial, before, out)
+            (to, serial, before, net)
         };
-        let result = if out {
-            match uplink::connect(ctx, fd, socket, to) {
+        let result = match net {
+            Some(net) => self.join(fd, socket, net, to, serial),
+            None => match uplink::connect(ctx, fd, socket, to) {
                 Ok(()) => return socket.connecting(nonblock, true),
                 Err(errno) => Err(errno),
-            }
-        } else {
-            self.join(fd, socket, to, serial)
+            },
         };
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
@@ -286,9 +279,16 @@ impl Inet {
     ///
     /// # Errors
     /// `ECONNREFUSED`; `EAGAIN`: the listener has no room.
-    fn join(&self, fd: &OwnedFd, socket: &Arc<InetSocket>, to: SocketAddr, serial: u64) -> Result<()> {
+    fn join(
+        &self,
+        fd: &OwnedFd,
+        socket: &Arc<InetSocket>,
+        net: u64,
+        to: SocketAddr,
+        serial: u64,
+    ) -> Result<()> {
         loop {
-            let listener = self.names().listener(socket.net_ns(), to, self.random());
+            let listener = self.names().listener(net, to, self.random());
             let listener = listener.ok_or(Errno::ECONNREFUSED)?;
             let client = socket.state.lock().unwrap().local;
             let connection = Connection::to(&listener, client, to);

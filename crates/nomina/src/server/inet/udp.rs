@@ -25,7 +25,6 @@ use nomina_fs::wait::descriptor_share;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::NetNamespace;
 use nomina_kernel::net::inet::options::name;
-use nomina_kernel::net::inet::route::Destination;
 use nomina_kernel::net::inet::{AF_INET6, sockaddr};
 use rustix::event::epoll;
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -37,6 +36,7 @@ use rustix::net::{
 
 use super::super::Server;
 use super::super::request::{Reply, host};
+use super::super::uplink::guests as uplink;
 use super::cmsg::{self, Sending};
 use super::{Inet, InetSocket, Names, State};
 
@@ -49,6 +49,15 @@ const TURN: usize = 64;
 /// Labels that are kept for further messages.
 const LABELS: usize = 512;
 const AF_UNSPEC: u16 = 0;
+
+/// A message on its way.
+struct Packet {
+    /// The namespace it ends in; `None`: outside.
+    net: Option<u64>,
+    from: SocketAddr,
+    to: SocketAddr,
+    sending: Sending,
+}
 
 /// What is ours of datagram sockets.
 pub struct Datagrams {
@@ -164,7 +173,7 @@ impl Inet {
         let to = SocketAddr::new(sockaddr::this_host(to.ip()), to.port());
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
-        let source = source_for(socket, &state, to, None)?;
+        let (_, source) = way_of(socket, &state, to, None)?;
         self.autobind(&mut names, socket, &mut state)?;
         let before = state.local;
         if before.ip().is_unspecified() {
@@ -195,8 +204,8 @@ impl Inet {
         control: &[u8],
         data: &[u8],
     ) -> Result<usize> {
-        let (to, from, sending) = self.prepare(socket, destination(socket, address)?, control, data.len())?;
-        self.deliver(socket, from, to, &sending, data)?;
+        let packet = self.prepare(socket, destination(socket, address)?, control, data.len())?;
+        self.deliver(socket, &packet, data)?;
         Ok(data.len())
     }
 
@@ -204,13 +213,13 @@ impl Inet {
     ///
     /// # Errors
     /// As [`Inet::send`].
-    pub fn prepare(
+    fn prepare(
         &self,
         socket: &InetSocket,
         to: Option<SocketAddr>,
         control: &[u8],
         len: usize,
-    ) -> Result<(SocketAddr, SocketAddr, Sending)> {
+    ) -> Result<Packet> {
         let longest = if socket.family == AF_INET6 { LONGEST.1 } else { LONGEST.0 };
         if len > longest {
             return Err(Errno::EMSGSIZE);
@@ -226,70 +235,68 @@ impl Inet {
         let to = to.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
         let to = SocketAddr::new(sockaddr::this_host(to.ip()), to.port());
         let sending = cmsg::parse(&socket.net, socket.net_ns(), &state.options, control)?;
-        let source = source_for(socket, &state, to, sending.source)?;
+        let (net, source) = way_of(socket, &state, to, sending.source)?;
         self.autobind(&mut names, socket, &mut state)?;
         let bound = state.local;
         let ip = sending.source.unwrap_or(if bound.ip().is_unspecified() { source } else { bound.ip() });
-        Ok((to, SocketAddr::new(ip, bound.port()), sending))
+        Ok(Packet { net, to, from: SocketAddr::new(ip, bound.port()), sending })
     }
 
-    /// Brings a message to the sockets it is for, or out.
+    /// Brings a message to the sockets it is for, or out. Of one that is closed we may learn only now: then it is for somebody else.
     ///
     /// # Errors
-    /// Those of [`super::super::uplink::guests::send`], where it goes out.
-    pub fn deliver(
-        &self,
-        sender: &Arc<InetSocket>,
-        from: SocketAddr,
-        to: SocketAddr,
-        sending: &Sending,
-        data: &[u8],
-    ) -> Result<()> {
-        let net = sender.net_ns();
-        if self.uplink.get().is_some() {
-            let destination = sender.net.stack().lock().inet_route_output(net, to.ip());
-            if let Ok(Destination::Uplink { .. }) = destination {
-                return super::super::uplink::guests::send(self, sender, to, data);
-            }
-        }
+    /// Those of [`uplink::send`], where it goes out.
+    fn deliver(&self, sender: &Arc<InetSocket>, packet: &Packet, data: &[u8]) -> Result<()> {
+        let Packet { net, from, to, .. } = *packet;
+        let Some(net) = net else { return uplink::send(self, sender, to, data) };
         let many = to.ip().is_multicast() || is_broadcast(to.ip());
-        let receivers = self.names().receivers(net, from, to, many, self.random());
-        if receivers.is_empty() && !many {
-            // As the ICMP message that the port is unreachable.
-            self.refuse_datagram(sender, to);
-        }
         let ifindex = {
             let stack = sender.net.stack().lock();
             stack.inet_local_dev(net, to.ip()).and_then(|id| stack.dev(id)).map_or(1, |dev| dev.ifindex)
         };
-        for receiver in receivers {
-            let (ours, text) = {
-                let state = receiver.state.lock().unwrap();
-                let control = cmsg::format(receiver.family, &state.options, to, ifindex, sending);
-                let text = label_text(label::INET, &sockaddr::format(receiver.family, from), &control);
-                (state.ours.clone(), text)
-            };
-            let label = self.datagrams.lock().unwrap().label(text);
-            if let (Some(ours), Ok(label)) = (ours, label) {
-                put(&ours, &label, data);
+        loop {
+            let receivers = self.names().receivers(net, from, to, many, self.random());
+            if receivers.is_empty() && !many {
+                // As the ICMP message that the port is unreachable.
+                self.refuse_datagram(sender, to);
+                return Ok(());
+            }
+            let mut closed = receivers;
+            closed.retain(|receiver| !self.deliver_to(receiver, packet, ifindex, data));
+            let mut names = self.names();
+            for socket in &closed {
+                names.remove(socket);
+            }
+            if closed.is_empty() || many {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Brings a message that comes from outside to a socket, unless it is connected to somebody else.
-    pub fn deliver_to(&self, receiver: &InetSocket, from: SocketAddr, data: &[u8]) {
-        let (ours, text) = {
+    pub fn deliver_outsiders(&self, receiver: &InetSocket, from: SocketAddr, data: &[u8]) {
+        let to = {
             let state = receiver.state.lock().unwrap();
             if state.peer.is_some_and(|peer| peer != from) {
                 return;
             }
-            let control = cmsg::format(receiver.family, &state.options, state.local, 0, &Sending::default());
-            (state.ours.clone(), label_text(label::INET, &sockaddr::format(receiver.family, from), &control))
+            state.local
+        };
+        self.deliver_to(receiver, &Packet { net: None, from, to, sending: Sending::default() }, 0, data);
+    }
+
+    /// Brings a message to one socket; false: it is closed.
+    fn deliver_to(&self, receiver: &InetSocket, packet: &Packet, ifindex: u32, data: &[u8]) -> bool {
+        let (ours, text) = {
+            let state = receiver.state.lock().unwrap();
+            let control = cmsg::format(receiver.family, &state.options, packet.to, ifindex, &packet.sending);
+            let from = sockaddr::format(receiver.family, packet.from);
+            (state.ours.clone(), label_text(label::INET, &from, &control))
         };
         let label = self.datagrams.lock().unwrap().label(text);
-        if let (Some(ours), Ok(label)) = (ours, label) {
-            put(&ours, &label, data);
+        match (ours, label) {
+            (Some(ours), Ok(label)) => put(&ours, &label, data),
+            (ours, _) => ours.is_some(),
         }
     }
 
@@ -315,7 +322,7 @@ impl Inet {
     /// # Errors
     /// As [`Inet::send`]; those of `memfd_create(2)`.
     pub fn destination(&self, socket: &InetSocket, address: Option<&[u8]>, len: usize) -> Result<OwnedFd> {
-        let (to, ..) = self.prepare(socket, destination(socket, address)?, &[], len)?;
+        let Packet { to, .. } = self.prepare(socket, destination(socket, address)?, &[], len)?;
         let key = self.random.hash_one(to);
         let text = label_text(label::DESTINATION, &sockaddr::format(AF_INET6, to), &key.to_ne_bytes());
         self.datagrams.lock().unwrap().label(text)?.try_clone().map_err(host)
@@ -327,11 +334,16 @@ fn destination(socket: &InetSocket, address: Option<&[u8]>) -> Result<Option<Soc
     address.map(|address| sockaddr::parse_as(socket.family, address)).transpose()
 }
 
-/// The address that a message to `to` is sent from.
+/// The namespace that a message to `to` ends in, and the address that it is sent from.
 ///
 /// # Errors
 /// `ENETUNREACH`; `EACCES`: a broadcast without `SO_BROADCAST`.
-fn source_for(socket: &InetSocket, state: &State, to: SocketAddr, wanted: Option<IpAddr>) -> Result<IpAddr> {
+fn way_of(
+    socket: &InetSocket,
+    state: &State,
+    to: SocketAddr,
+    wanted: Option<IpAddr>,
+) -> Result<(Option<u64>, IpAddr)> {
     if to.is_ipv4() && socket.family == AF_INET6 && state.options.is_set(name::IPV6_V6ONLY) {
         return Err(Errno::ENETUNREACH);
     }
@@ -346,17 +358,17 @@ fn source_for(socket: &InetSocket, state: &State, to: SocketAddr, wanted: Option
         let own = || stack.inet_local_dev(socket.net_ns(), local).and_then(|id| stack.dev(id));
         let dev = chosen.or_else(own).ok_or(Errno::ENETUNREACH)?;
         let ip = dev.addresses.iter().map(|known| known.address).find(|ip| ip.is_ipv4() == to.is_ipv4());
-        return ip.ok_or(Errno::ENETUNREACH);
+        return Ok((Some(socket.net_ns()), ip.ok_or(Errno::ENETUNREACH)?));
     }
     if is_broadcast(to.ip()) {
         if !state.options.is_set(name::BROADCAST) {
             return Err(Errno::EACCES);
         }
-        return Ok(Ipv4Addr::LOCALHOST.into());
+        return Ok((Some(socket.net_ns()), Ipv4Addr::LOCALHOST.into()));
     }
-    match stack.inet_route_output(socket.net_ns(), to.ip())? {
-        Destination::Local { source, .. } | Destination::Uplink { source } => Ok(source),
-    }
+    drop(stack);
+    let flow = super::flow(socket, state, to);
+    super::way(socket, &flow)
 }
 
 /// Broadcasts of the loopback device's network and of no network in particular.
@@ -364,15 +376,17 @@ fn is_broadcast(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(v4) if v4.is_broadcast() || v4 == Ipv4Addr::new(127, 255, 255, 255))
 }
 
-/// Puts a message where its receiver takes it; where there is no room it is lost, as on Linux.
-fn put(ours: &OwnedFd, label: &OwnedFd, data: &[u8]) {
+/// Puts a message where its receiver takes it; where there is no room it is lost, as on Linux. False: the receiver is closed.
+fn put(ours: &OwnedFd, label: &OwnedFd, data: &[u8]) -> bool {
     let fds = [label.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = rustix::net::sendmsg(ours, &[IoSlice::new(data)], &mut control, flags);
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return true;
     }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let sent = rustix::net::sendmsg(ours, &[IoSlice::new(data)], &mut control, flags);
+    !matches!(sent, Err(HostErrno::PIPE | HostErrno::CONNRESET | HostErrno::CONNREFUSED))
 }
 
 /// Starts the thread that sends on what guests send without an address. It ends with the last socket.
@@ -433,9 +447,9 @@ fn take_all(inet: &Inet, id: u64, buffer: &mut [u8]) -> bool {
         }
         let address = fds.first().and_then(|label| inet.destination_of(label));
         let sent = inet.prepare(&socket, address, &[], got.bytes);
-        if let Ok((to, from, sending)) = sent {
+        if let Ok(packet) = sent {
             // As on Linux, where a router's answer would come later, the sender has been told that it is sent.
-            let _ = inet.deliver(&socket, from, to, &sending, &buffer[..got.bytes]);
+            let _ = inet.deliver(&socket, &packet, &buffer[..got.bytes]);
         }
     }
     true
@@ -469,14 +483,8 @@ impl Inet {
     fn remove_datagram(&self, epoll: &OwnedFd, id: u64) {
         let mut names = self.names();
         let Some(socket) = names.by_id(id) else { return };
-        {
-            let mut state = socket.state.lock().unwrap();
-            if let Some(ours) = state.ours.take() {
-                let _ = epoll::delete(epoll, &ours);
-            }
-            if let (Some(flow), Some(attached)) = (state.outside.flow.take(), self.uplink.get()) {
-                attached.uplink.close_datagrams(flow);
-            }
+        if let Some(ours) = socket.state.lock().unwrap().ours.take() {
+            let _ = epoll::delete(epoll, &ours);
         }
         names.remove(&socket);
     }

@@ -11,7 +11,7 @@ use nomina_kernel::net::uplink::{self as device, ADDRESS, ADDRESS6, GATEWAY, GAT
 use super::super::Server;
 use super::super::inet::{Inet, InetSocket};
 use super::super::request::Ctx;
-use super::{Attached, Deliver, Incoming, Who};
+use super::{Attached, DatagramFlow, Deliver, Incoming, Who};
 use crate::egress::Protocol;
 
 /// The port of the resolver.
@@ -21,7 +21,7 @@ const DOMAIN: u16 = 53;
 #[derive(Default)]
 pub struct Outside {
     /// Its flow, from the first message on.
-    pub flow: Option<u64>,
+    pub flow: Option<Arc<DatagramFlow>>,
     /// Who has used it first.
     pub who: Option<Who>,
 }
@@ -48,7 +48,7 @@ pub fn send(inet: &Inet, socket: &Arc<InetSocket>, to: SocketAddr, data: &[u8]) 
     let attached = uplink(inet, socket)?;
     let (flow, who) = {
         let state = socket.state.lock().unwrap();
-        (state.outside.flow, state.outside.who.clone().unwrap_or_default())
+        (state.outside.flow.clone(), state.outside.who.clone().unwrap_or_default())
     };
     match outside(to.ip()) {
         // Nobody answers who is asked for the address.
@@ -59,14 +59,13 @@ pub fn send(inet: &Inet, socket: &Arc<InetSocket>, to: SocketAddr, data: &[u8]) 
             let flow = match flow {
                 Some(flow) => flow,
                 None => {
-                    let flow = attached.uplink.open_datagrams(deliver(attached, socket))?;
-                    let known = socket.state.lock().unwrap().outside.flow.replace(flow);
-                    // Another thread was faster; its flow has lost nothing yet but one answer.
-                    known.into_iter().for_each(|other| attached.uplink.close_datagrams(other));
+                    let flow = Arc::new(attached.uplink.open_datagrams(deliver(attached, socket))?);
+                    // Another thread may have been faster; all it has lost is an answer.
+                    socket.state.lock().unwrap().outside.flow = Some(flow.clone());
                     flow
                 }
             };
-            attached.uplink.send_datagram(flow, SocketAddr::new(address, to.port()), data, &who)
+            flow.send(SocketAddr::new(address, to.port()), data, &who)
         }
     }
 }
@@ -81,7 +80,7 @@ fn deliver(attached: &Attached, socket: &Arc<InetSocket>) -> Deliver {
             IpAddr::V6(address) if address.is_loopback() => GATEWAY6.into(),
             address => address,
         };
-        server.inet.deliver_to(&socket, SocketAddr::new(address, from.port()), data);
+        server.inet.deliver_outsiders(&socket, SocketAddr::new(address, from.port()), data);
     })
 }
 

@@ -168,31 +168,18 @@ impl Uplink {
         dns::ask(&self.0, query, who, dns::Asker { deliver, from })
     }
 
-    /// Opens the host's side of a guest's datagram socket. It is closed with [`Uplink::close_datagrams`].
+    /// Opens the host's side of a guest's datagram socket.
     ///
     /// # Errors
     /// `ENFILE`: there are too many.
-    pub fn open_datagrams(&self, deliver: Deliver) -> Result<u64> {
+    pub fn open_datagrams(&self, deliver: Deliver) -> Result<DatagramFlow> {
         let mut all = self.0.datagrams.lock().unwrap();
         if all.len() >= descriptor_share() {
             return Err(Errno::ENFILE);
         }
         let id = self.0.serial.fetch_add(1, Ordering::Relaxed);
         all.insert(id, Arc::new(datagrams::Datagrams::new(deliver)));
-        Ok(id)
-    }
-
-    /// Sends a datagram from it.
-    ///
-    /// # Errors
-    /// `EACCES`: `to` may not be reached. `EBADF`: it is closed. Those of `sendto(2)`.
-    pub fn send_datagram(&self, flow: u64, to: SocketAddr, data: &[u8], who: &Who) -> Result<()> {
-        datagrams::send(&self.0, flow, to, data, who)
-    }
-
-    /// Closes it.
-    pub fn close_datagrams(&self, flow: u64) {
-        self.0.datagrams.lock().unwrap().remove(&flow);
+        Ok(DatagramFlow { id, shared: self.0.clone() })
     }
 
     /// Listens on the host for a published TCP port; gives the port, which the host chose if it was 0.
@@ -211,6 +198,28 @@ impl Uplink {
             .add(Flow::Listener { socket, incoming })
             .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
         Ok(port)
+    }
+}
+
+/// The host's side of a guest's datagram socket, closed when this is dropped.
+pub struct DatagramFlow {
+    id: u64,
+    shared: Arc<Shared>,
+}
+
+impl DatagramFlow {
+    /// Sends a datagram from it.
+    ///
+    /// # Errors
+    /// `EACCES`: `to` may not be reached. Those of `sendto(2)`.
+    pub fn send(&self, to: SocketAddr, data: &[u8], who: &Who) -> Result<()> {
+        datagrams::send(&self.shared, self.id, to, data, who)
+    }
+}
+
+impl Drop for DatagramFlow {
+    fn drop(&mut self) {
+        self.shared.datagrams.lock().unwrap().remove(&self.id);
     }
 }
 
