@@ -29,6 +29,10 @@ const SIOCGIFCONF: u64 = 0x8912;
 const RTENTRY: u64 = 120;
 const RT_DEV: u64 = 88;
 const IFNAMSIZ: u64 = 16;
+/// `struct ifreq` and an int are shorter.
+const IOCTL_WINDOWS: [u64; 3] = [IOCTL_WINDOW, 40, 4];
+/// Its argument is a `struct sock_fprog`.
+const TUNATTACHFILTER: u32 = 0x4010_54d5;
 const PR_SET_SECCOMP: u32 = 22;
 /// `out[0]` of a `prctl(2)` reply: store `out[1]`, an int, where the second argument points.
 const PRCTL_STORE: u64 = 1;
@@ -144,8 +148,14 @@ pub fn ioctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
             Ok(request(area, nr::IOCTL as u32, &[fd, command, at, entry, name, 0]))
         }
         _ => {
-            let seen = Arena::new(area).bytes(at, IOCTL_WINDOW).unwrap_or(SPAN_NULL);
-            let ret = request(area, nr::IOCTL as u32, &[fd, command, at, seen, 0, 0]);
+            let mut arena = Arena::new(area);
+            // The shorter ones where a structure ends at the end of what can be read.
+            let seen = IOCTL_WINDOWS.iter().find_map(|len| arena.bytes(at, *len).ok()).unwrap_or(SPAN_NULL);
+            let filter = match command as u32 {
+                TUNATTACHFILTER => arena.filter(at)?,
+                _ => SPAN_NULL,
+            };
+            let ret = request(area, nr::IOCTL as u32, &[fd, command, at, seen, filter, 0]);
             if ret >= 0 && seen != SPAN_NULL {
                 copy_reply(area, at, IOCTL_WINDOW)?;
             }

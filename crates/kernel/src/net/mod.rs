@@ -15,6 +15,7 @@ mod devinet6;
 mod fib;
 mod fib_rules;
 pub mod filter;
+pub mod inet;
 mod inetdev;
 pub mod ioctl;
 pub mod ipv4;
@@ -48,9 +49,10 @@ pub use inetdev::{
     InterfaceAddress, Memberships, broadcast_of, ifa_f, ipv6_scope, network, scope, solicited_node,
 };
 pub use neighbour::{NeighTable, Neighbour, nud};
-pub use stack::{Net, NetStack, Stack};
+pub use stack::{Net, NetStack, Stack, StackGuard};
 pub use sysctl::NetSysctl;
 
+use crate::errno::{Errno, Result};
 use crate::ns_common::{NsCommon, NsKind, impl_ns};
 use crate::user_namespace::UserNamespace;
 
@@ -90,6 +92,16 @@ impl NetNamespace {
     /// The device named `name`: `__dev_get_by_name`.
     pub fn device_by_name(&self, name: &str) -> Option<NetDevice> {
         self.stack.lock().dev_get_by_name(self.common.inum(), name).cloned()
+    }
+
+    /// Takes the device named `name` up or down.
+    ///
+    /// # Errors
+    /// `ENODEV`: there is none. Those of [`Stack::dev_change_flags`].
+    pub fn set_up(&self, name: &str, up: bool) -> Result<()> {
+        let dev = self.device_by_name(name).ok_or(Errno::ENODEV)?;
+        let flags = if up { iff::UP } else { 0 };
+        self.stack.lock().dev_change_flags(dev.id, flags, iff::UP).map(|_| ())
     }
 
     /// The device with index `ifindex`: `__dev_get_by_index`.
