@@ -24,10 +24,12 @@ mod neighbour;
 pub mod nlattr;
 #[cfg(test)]
 mod packet_tests;
+mod proc_net;
 pub mod raw;
 pub mod rtnetlink;
 mod stack;
 mod sysctl;
+mod sysctl_tree;
 #[cfg(test)]
 mod tests;
 pub mod tun;
@@ -51,6 +53,7 @@ pub use neighbour::{NeighTable, Neighbour, nud};
 pub use stack::{Net, NetStack, Stack, StackGuard};
 pub use sysctl::NetSysctl;
 
+use crate::errno::{Errno, Result};
 use crate::ns_common::{NsCommon, NsKind, impl_ns};
 use crate::user_namespace::UserNamespace;
 
@@ -63,7 +66,7 @@ impl_ns!(NetNamespace);
 
 impl NetNamespace {
     /// A namespace in a network of its own: the first of a sandbox.
-    pub(crate) fn initial(inum: u64, owner: Arc<UserNamespace>) -> Arc<NetNamespace> {
+    pub fn initial(inum: u64, owner: Arc<UserNamespace>) -> Arc<NetNamespace> {
         NetNamespace::new_in(Arc::default(), inum, owner)
     }
 
@@ -90,6 +93,16 @@ impl NetNamespace {
     /// The device named `name`: `__dev_get_by_name`.
     pub fn device_by_name(&self, name: &str) -> Option<NetDevice> {
         self.stack.lock().dev_get_by_name(self.common.inum(), name).cloned()
+    }
+
+    /// Takes the device named `name` up or down.
+    ///
+    /// # Errors
+    /// `ENODEV`: there is none. Those of [`Stack::dev_change_flags`].
+    pub fn set_up(&self, name: &str, up: bool) -> Result<()> {
+        let dev = self.device_by_name(name).ok_or(Errno::ENODEV)?;
+        let flags = if up { iff::UP } else { 0 };
+        self.stack.lock().dev_change_flags(dev.id, flags, iff::UP).map(|_| ())
     }
 
     /// The device with index `ifindex`: `__dev_get_by_index`.

@@ -30,7 +30,6 @@ use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::Errno;
 use nomina_kernel::kernel::{Kernel, KernelConfig};
 use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount};
-use nomina_kernel::net::iff;
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
 use nomina_kernel::user_namespace::{Kgid, UserNamespace};
 use nomina_kernel::vfs::{
@@ -48,6 +47,7 @@ use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
 use crate::inspector::runtime_dir::Entry;
 use crate::server::cgroup::CgroupView;
 use crate::server::datagram::Datagrams;
+use crate::server::filesystems::NetDevices;
 use crate::server::filesystems::{self, REVEALING};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::instances::{Instances, PrivateDir, PrivateDirs};
@@ -190,6 +190,7 @@ struct Mounted {
     proc: Arc<PidNsView>,
     cgroup_root: Arc<CgroupRoot>,
     cgroup_view: Arc<CgroupView>,
+    net_devices: Arc<NetDevices>,
     cgroup_sb: Arc<ActiveSuper>,
 }
 
@@ -273,6 +274,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let cgroup_root = CgroupRoot::new(Timespec { sec: now.tv_sec, nsec: now.tv_nsec as u32 });
     let cgroup_view = Arc::new(CgroupView::default());
+    let net_devices = Arc::new(NetDevices::default());
     let cgroup_fs = CgroupFs::new(CGROUP_DEV, cgroup_root.clone(), cgroup_view.clone());
     let cgroup_sb = active(cgroup_fs.clone());
     let mut devtmpfs = None;
@@ -305,7 +307,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         let mut kept = None;
         let (sb, flags): (Arc<dyn SuperBlock>, MountFlags) = match &mount.kind {
             MountKind::Proc => (ProcFs::new(PROC_DEV, proc.clone()), standard),
-            MountKind::Sysfs => (SysFs::new(SYSFS_DEV), standard | MountFlags::READONLY),
+            MountKind::Sysfs => (SysFs::of(SYSFS_DEV, net_devices.clone()), standard | MountFlags::READONLY),
             MountKind::Cgroup2 => (cgroup_fs.clone(), standard),
             MountKind::Dev => {
                 let (backing, dir) = private("dev")?;
@@ -365,6 +367,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         proc,
         cgroup_root,
         cgroup_view,
+        net_devices,
         cgroup_sb,
     })
 }
@@ -465,13 +468,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let first_pid_ns =
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
     // As in a container: the loopback device of the first namespace is up.
-    let first_net = kernel.task(first).and_then(|task| task.nsproxy().map(|ns| ns.net_ns().clone()));
-    if let Some(net) = &first_net {
-        let mut stack = net.stack().lock();
-        let lo = stack.dev_get_by_name(net.common().inum(), "lo").map(|dev| dev.id);
-        lo.map_or(Ok(0), |lo| stack.dev_change_flags(lo, iff::UP, iff::UP))
-            .map_err(errno_error("bringing up the loopback device"))?;
-    }
+    let first_net = kernel.init_nsproxy().net_ns().clone();
+    first_net.set_up("lo", true).map_err(errno_error("bringing up the loopback device"))?;
     let scratch = scratch_dir(&plan.layer.dir)?;
     let scratch_lock = scratch::hold(&scratch).map_err(host_error("locking the directory for handles"))?;
     let sockets = scratch.join("s");
@@ -480,8 +478,9 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let ns_mnt = Mount::new(&mounted.table, ns_sb.clone(), ns_sb.root().clone(), MountFlags::empty());
 
     let fuse_host = Arc::new(fuse::Host::new(&plan.layer.dir));
+    mounted.net_devices.of(&first_net);
     let server = Arc::new(Server {
-        net_stack: kernel.init_nsproxy().net_ns().stack().clone(),
+        net_stack: first_net.stack().clone(),
         kernel: Mutex::new(kernel),
         guests: Default::default(),
         pids: pids::Pids::default(),
@@ -536,10 +535,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     if plan.stats {
         server.stats.switch_on();
     }
-    if let Some(net) = &first_net {
-        server.net.attach(net.stack());
-        network::attach(&server, net, &plan.network)?;
-    }
+    server.net.attach(first_net.stack());
+    network::attach(&server, &first_net, &plan.network)?;
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));

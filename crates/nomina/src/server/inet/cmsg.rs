@@ -149,7 +149,6 @@ pub fn format(
 
 #[cfg(test)]
 mod tests {
-    use nomina_kernel::net::iff;
     use nomina_kernel::user_namespace::UserNamespace;
 
     use super::*;
@@ -157,7 +156,7 @@ mod tests {
     #[test]
     fn what_is_malformed_or_unknown_is_refused() {
         let net = NetNamespace::initial(1, UserNamespace::initial());
-        net.set_flags("lo", iff::UP).unwrap();
+        net.set_up("lo", true).unwrap();
         let options = SockOptions::new(AF_INET, false);
         let one = |level: i32, kind: i32, payload: &[u8]| {
             let mut out = Vec::new();
