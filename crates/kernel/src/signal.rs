@@ -26,6 +26,17 @@ pub struct SignalTarget {
     pub si_uid: u32,
 }
 
+/// Whom a signal through a pidfd goes to (`PIDFD_SIGNAL_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalScope {
+    /// The thread (`PIDTYPE_PID`).
+    Thread,
+    /// Its process (`PIDTYPE_TGID`).
+    Process,
+    /// The process group that has its number (`PIDTYPE_PGID`).
+    Group,
+}
+
 impl Kernel {
     /// `kill_ok_by_cred`: whether real or effective user id of the sender is real or saved id of the receiver, or it has
     /// CAP_KILL there.
@@ -100,6 +111,30 @@ impl Kernel {
     fn permitted(&self, caller: TaskId, candidates: &[TaskId], signal: i32) -> Vec<SignalTarget> {
         let allowed = candidates.iter().filter(|t| self.check_kill(caller, **t, signal).is_ok());
         allowed.map(|t| self.signal_target(caller, *t)).collect()
+    }
+
+    /// Those a signal to `task` goes to, whatever its number (`kill_pid_info_type`, `kill_pgrp_info`).
+    ///
+    /// # Errors
+    /// `EINVAL` for an invalid signal; `ESRCH` when nobody is meant; `EPERM`.
+    pub fn signal_targets(
+        &self,
+        caller: TaskId,
+        task: TaskId,
+        scope: SignalScope,
+        signal: i32,
+    ) -> Result<Vec<SignalTarget>> {
+        let candidates = match scope {
+            SignalScope::Thread => vec![task],
+            SignalScope::Process => vec![self.leader_of(task).ok_or(Errno::ESRCH)?],
+            SignalScope::Group => self.task(task).ok_or(Errno::ESRCH)?.pid.members(PidType::Pgid),
+        };
+        if candidates.is_empty() {
+            return Err(Errno::ESRCH);
+        }
+        check_signal(signal)?;
+        let targets = self.permitted(caller, &candidates, signal);
+        if targets.is_empty() { Err(Errno::EPERM) } else { Ok(targets) }
     }
 
     /// The thread `tgkill(tgid, tid, signal)` sends to; `tkill(2)` with no `tgid`.

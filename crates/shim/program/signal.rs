@@ -6,7 +6,7 @@
 
 use core::arch::asm;
 
-use nomina_abi::{SI_NOMINA, SI_TKILL, SI_USER, op, xlate};
+use nomina_abi::{SI_FD_MASK, SI_NOMINA, SI_TKILL, SI_USER, op, xlate};
 
 use crate::arch::{fault_fixup, in_shim, window_fixup};
 use crate::area::Area;
@@ -15,7 +15,7 @@ use crate::frame::{
     UNBLOCKABLE, clear_fpstate, fpstate_size, place, restore_fpstate,
 };
 use crate::sighand::{
-    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP,
+    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP,
     is_always_ours, set_native_default,
 };
 use crate::{futex, patch, ptrace};
@@ -28,6 +28,8 @@ use crate::wait::CHILDREN;
 pub const EFLAGS_TF: u64 = 0x100;
 const EFLAGS_DF: u64 = 0x400;
 const EFLAGS_RF: u64 = 0x1_0000;
+const CLD_EXITED: i32 = 1;
+const CLD_CONTINUED: i32 = 6;
 const USER_CS: u16 = 0x33;
 const USER_SS: u16 = 0x2b;
 /// Smallest alternate stack (`MINSIGSTKSZ`).
@@ -153,6 +155,17 @@ pub fn translate_info(area: &Area, info: &mut SigInfo) {
                 info.set_uid(out(area, 0) as i32);
             }
         }
+        // A child whose exit signal is another (`clone(2)`); the same codes come from descriptors (`F_SETSIG`).
+        CLD_EXITED..=CLD_CONTINUED if !matches!(info.signo(), SIGILL | SIGTRAP | SIGFPE | SIGSEGV | SIGBUS) => {
+            if let Some(child) = CHILDREN.guest(info.pid()) {
+                let ask = [xlate::FROM_HOST, info.pid() as u64, child as u64, 0, 0, 0];
+                request(area, op::XLATE, &ask);
+                info.set_pid(child);
+                info.set_uid(out(area, 0) as i32);
+            } else {
+                info.set_fd(info.value() & SI_FD_MASK);
+            }
+        }
         _ => {}
     }
 }
@@ -171,7 +184,8 @@ fn deliver(area: &'static Area, context: &mut UContext, info: &SigInfo, mask: u6
         // Ignored meanwhile, or one that is always ours. A fault cannot be ignored: it happens again, natively.
         if is_always_ours(signal) && (action.handler == crate::sighand::SIG_DFL || info.code() > 0) {
             if info.code() <= 0 {
-                return die(area, signal);
+                // What an init does not handle does nothing (`SIGNAL_UNKILLABLE`).
+                return if area.pid.get() == 1 { () } else { die(area, signal) };
             }
             futex::exit_robust_lists(area);
             set_native_default(signal);

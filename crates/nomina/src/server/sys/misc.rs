@@ -9,6 +9,7 @@ use super::super::netlink;
 use super::super::proc_source::NsInode;
 use super::super::request::{Ctx, Reply, host};
 use super::files::FdPath;
+use super::{fasync, pidfd};
 
 /// `umask(2)`.
 pub fn umask(ctx: &mut Ctx<'_>) -> Result<Reply> {
@@ -31,6 +32,12 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let command = ctx.uint(1);
     if u64::from(command) == libc::TIOCGPTPEER {
         return open_peer(ctx);
+    }
+    if command >> 8 & 0xff == pidfd::IOCTL_MAGIC {
+        return pidfd::ioctl(ctx);
+    }
+    if let Some(done) = fasync::ioctl(ctx) {
+        return done;
     }
     let fd = ctx.getfd(ctx.int(0))?;
     if rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::PATH)) {
@@ -77,11 +84,12 @@ fn open_peer(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(Reply::Fd { fd, cloexec: flags & libc::O_CLOEXEC != 0 })
 }
 
-/// `fcntl(2)`: what the filter does not allow natively. Signals and owners of descriptors come with the process issue.
+/// `fcntl(2)`: what the filter does not allow natively.
 pub fn fcntl(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const F_GETOWN_EX: i32 = 16;
+    if let Some(done) = fasync::command(ctx) {
+        return done;
+    }
     match ctx.int(1) {
-        libc::F_GETOWN | F_GETOWN_EX => Ok(0.into()),
         libc::F_SETLEASE => Err(Errno::EAGAIN),
         _ => Err(Errno::EINVAL),
     }
