@@ -75,7 +75,6 @@ impl Kernel {
     /// `EINVAL` for an invalid signal (0 only checks); `ESRCH` when nobody is meant; `EPERM` when the caller may send to
     /// none of them (for -1 it succeeds then, as in Linux).
     pub fn kill_targets(&self, caller: TaskId, pid: i32, signal: i32) -> Result<Vec<SignalTarget>> {
-        check_signal(signal)?;
         let candidates = match pid {
             i32::MIN => return Err(Errno::ESRCH),
             -1 => {
@@ -85,10 +84,11 @@ impl Kernel {
                     .filter(|(nr, task)| *nr > 1 && !self.same_thread_group(*task, caller))
                     .map(|(_, task)| task)
                     .collect();
-                return match others.is_empty() {
-                    true => Err(Errno::ESRCH),
-                    false => Ok(self.permitted(caller, &others, signal)),
-                };
+                if others.is_empty() {
+                    return Err(Errno::ESRCH);
+                }
+                check_signal(signal)?;
+                return Ok(self.permitted(caller, &others, signal));
             }
             1.. => {
                 let task = self.find_task_by_vpid(caller, pid).ok_or(Errno::ESRCH)?;
@@ -104,6 +104,8 @@ impl Kernel {
         if candidates.is_empty() {
             return Err(Errno::ESRCH);
         }
+        // Linux looks for the receiver first.
+        check_signal(signal)?;
         let targets = self.permitted(caller, &candidates, signal);
         if targets.is_empty() { Err(Errno::EPERM) } else { Ok(targets) }
     }

@@ -75,6 +75,10 @@ pub struct Area {
     pub vfork_done: AtomicU32,
     /// That signal.
     pub pending_info: UnsafeCell<SigInfo>,
+    /// SIGSEGV and SIGBUS that were sent while the guest blocks them, a bit each: natively they are open while the shim runs.
+    pub held: Cell<u64>,
+    /// Those signals.
+    pub held_info: UnsafeCell<[SigInfo; 2]>,
     /// For a new thread: where `CLONE_CHILD_SETTID` stores its id, or 0.
     pub child_settid: Cell<u64>,
     /// For a new thread: `CLONE_CLEAR_SIGHAND`.
@@ -288,6 +292,25 @@ impl Area {
     pub fn guest_mask(&self) -> u64 {
         // SAFETY: `context` is set on entry of the handler, which runs below its frame.
         unsafe { (*self.context.get()).sigmask }
+    }
+
+    /// Keeps a fault that was sent, and which the guest blocks. The first of each counts.
+    pub fn hold(&self, info: &SigInfo) {
+        let bit = 1 << (info.signo() - 1);
+        if self.held.get() & bit == 0 {
+            // SAFETY: only this thread uses it.
+            unsafe { (*self.held_info.get())[usize::from(bit & FAULT_BITS == 1 << 6)] = *info };
+            self.held.set(self.held.get() | bit);
+        }
+    }
+
+    /// A fault that was kept, of those in `open`.
+    pub fn take_held(&self, open: u64) -> Option<SigInfo> {
+        let bit = self.held.get() & open;
+        let bit = bit & bit.wrapping_neg();
+        self.held.set(self.held.get() & !bit);
+        // SAFETY: as in `hold`.
+        (bit != 0).then(|| unsafe { (*self.held_info.get())[usize::from(bit == 1 << 6)] })
     }
 
     /// Notes the guest's signal mask when its code goes on.

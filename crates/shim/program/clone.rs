@@ -286,6 +286,7 @@ fn clone_copied(
         area.keep_only_own();
     }
     area.robust_list.set(0);
+    area.held.set(0);
     crate::ahead::forget();
     // Region and socket are the parent's: this process gets its own with its first request, unless that is an exec.
     area.slot.set(core::ptr::null_mut());

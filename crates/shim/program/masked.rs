@@ -96,7 +96,7 @@ pub fn rt_sigtimedwait(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 }
 
 /// `rt_sigpending(2)`.
-pub fn rt_sigpending(context: &UContext, set_at: u64, size: u64) -> Result<i64, i64> {
+pub fn rt_sigpending(area: &Area, context: &UContext, set_at: u64, size: u64) -> Result<i64, i64> {
     if size > 8 {
         return Err(err::EINVAL);
     }
@@ -104,7 +104,7 @@ pub fn rt_sigpending(context: &UContext, set_at: u64, size: u64) -> Result<i64, 
     // SAFETY: the kernel writes the set.
     unsafe { sys!(nr::RT_SIGPENDING, &raw mut set, 8) };
     // The shim itself has blocked everything; pending are the guest's.
-    put_user_opt(set_at, native_mask(set) & context.sigmask)?;
+    put_user_opt(set_at, native_mask(set) & context.sigmask | area.held.get())?;
     Ok(0)
 }
 

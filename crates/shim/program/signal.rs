@@ -72,6 +72,9 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
         // As above: the shim executes nothing that should raise these.
         return set_native_default(signal);
     }
+    if FAULT_BITS & 1 << (signal - 1) & area.guest_mask() != 0 {
+        return area.hold(info);
+    }
     if area.pending.replace(true) {
         return;
     }
@@ -127,6 +130,9 @@ pub fn leave(area: &'static Area, context: &mut UContext) {
         deliver(area, context, &info, mask, restored);
     } else if let Some(mask) = saved {
         context.sigmask = mask;
+    }
+    while let Some(info) = area.take_held(!context.sigmask) {
+        deliver_here(area, context, &info);
     }
 }
 

@@ -174,7 +174,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::SIGALTSTACK => signal::sigaltstack(area, context, a, b),
         nr::RT_SIGSUSPEND => masked::rt_sigsuspend(area, context, a, b),
         nr::RT_SIGTIMEDWAIT => masked::rt_sigtimedwait(area, args),
-        nr::RT_SIGPENDING => masked::rt_sigpending(context, a, b),
+        nr::RT_SIGPENDING => masked::rt_sigpending(area, context, a, b),
         nr::SIGNALFD => masked::signalfd(number, a, b, c, 0),
         nr::SIGNALFD4 => masked::signalfd(number, a, b, c, d),
         nr::PPOLL => masked::with_mask(area, context, number, args, 3),

@@ -116,15 +116,13 @@ impl Inode for FdinfoFile {
 
 /// The text with the mount id, inode number and process numbers of the sandbox in place of the host's. `numbers` gives those of the
 /// host's process, from the pid namespace of the instance inwards.
-fn rewrite_fdinfo(
-    text: &[u8],
-    mount: u32,
-    ino: Option<u64>,
-    numbers: impl Fn(i32) -> Vec<i32>,
-) -> Vec<u8> {
+fn rewrite_fdinfo(text: &[u8], mount: u32, ino: Option<u64>, numbers: impl Fn(i32) -> Vec<i32>) -> Vec<u8> {
     // Those of a pidfd: -1 when its process has been reaped, 0 when it is not seen from here.
     let pids = |value: &[u8]| -> Vec<i32> {
-        match std::str::from_utf8(value).ok().and_then(|text| text.split_ascii_whitespace().next()?.parse().ok()) {
+        match std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.split_ascii_whitespace().next()?.parse().ok())
+        {
             Some(host @ 1..) => Some(numbers(host)).filter(|found| !found.is_empty()).unwrap_or(vec![0]),
             _ => vec![-1],
         }
@@ -138,7 +136,9 @@ fn rewrite_fdinfo(
         } else if let Some(value) = line.strip_prefix(b"Pid:") {
             out.extend_from_slice(format!("Pid:\t{}\n", pids(value)[0]).as_bytes());
         } else if let Some(value) = line.strip_prefix(b"NSpid:") {
-            out.extend_from_slice(format!("NSpid:\t{}\n", super::array::numbers(&pids(value), "\t")).as_bytes());
+            out.extend_from_slice(
+                format!("NSpid:\t{}\n", super::array::numbers(&pids(value), "\t")).as_bytes(),
+            );
         } else {
             out.extend_from_slice(line);
         }

@@ -98,7 +98,8 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Option<Result<Reply>> {
     }
     let serve = |ctx: &mut Ctx<'_>| {
         let fd = ctx.getfd(ctx.int(0))?;
-        let is_socket = rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK);
+        let is_socket =
+            rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK);
         if command != FIOASYNC && !is_socket {
             return Err(Errno::ENOTTY);
         }
@@ -145,7 +146,8 @@ fn set_owner(ctx: &mut Ctx<'_>, owner: Owner) -> Result<Reply> {
         let kernel = server.kernel.lock().unwrap();
         let group = kernel.find_vpid(ctx.task(), owner.pid).ok_or(Errno::ESRCH)?;
         let members = group.members(PidType::Pgid);
-        let allowed = kernel.kill_targets(ctx.task(), -owner.pid, libc::SIGIO).map_or(0, |targets| targets.len());
+        let allowed =
+            kernel.kill_targets(ctx.task(), -owner.pid, libc::SIGIO).map_or(0, |targets| targets.len());
         // The first group may have members outside.
         let is_first = group.numbers().get(1).is_some_and(|upid| upid.nr == 1);
         if allowed < members.len() || is_first {

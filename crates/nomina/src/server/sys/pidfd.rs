@@ -206,8 +206,7 @@ pub fn kcmp(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return Err(Errno::EBADF);
     }
     // SAFETY: integers; both threads are guests'.
-    let result =
-        unsafe { libc::syscall(libc::SYS_kcmp, tids[0], tids[1], kind, ctx.args[3], ctx.args[4]) };
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, tids[0], tids[1], kind, ctx.args[3], ctx.args[4]) };
     if result < 0 {
         return Err(host(io::Error::last_os_error()));
     }

@@ -146,8 +146,8 @@ pub fn io_priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let class = |priority: i64| if priority >> 13 == 0 { i64::MAX } else { priority };
     let mut best: Option<i64> = None;
     for (task, tid) in tids {
-        // SAFETY: integers; the thread is a guest's.
         let value = if ctx.nr == 252 {
+            // SAFETY: integers; the thread is a guest's.
             unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid) }
         } else {
             check_owner(&ctx.server.kernel.lock().unwrap(), caller, task, Owner::Real)?;

@@ -79,8 +79,8 @@ pub fn send(
     }
     let kernel = server.kernel.lock().unwrap();
     let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
-    let reaches =
-        !is_init || kernel.signal_reaches(Some(sender), target.task, signal, is_safe_for_init(host_pid, signal));
+    let reaches = !is_init
+        || kernel.signal_reaches(Some(sender), target.task, signal, is_safe_for_init(host_pid, signal));
     drop(kernel);
     if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
@@ -99,6 +99,13 @@ pub fn send(
     match host(std::io::Error::last_os_error()) {
         // A zombie, or gone meanwhile: as if it had ended a moment later.
         Errno::ESRCH => Ok(true),
+        // `kill(2)` never fails for a full queue (`RLIMIT_SIGPENDING`): the signal comes without information.
+        Errno::EAGAIN if !thread && u32_at(info, 8) as i32 == abi::SI_NOMINA => {
+            let no_info = std::ptr::null::<libc::siginfo_t>();
+            // SAFETY: as above; no information is given.
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) };
+            Ok(true)
+        }
         errno => Err(errno),
     }
 }
