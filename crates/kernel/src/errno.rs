@@ -68,7 +68,9 @@ errnos! {
     ENOMSG = 42, "No message of desired type";
     EIDRM = 43, "Identifier removed";
     ENODATA = 61, "No data available";
+    EPROTO = 71, "Protocol error";
     EOVERFLOW = 75, "Value too large for defined data type";
+    EBADFD = 77, "File descriptor in bad state";
     EUSERS = 87, "Too many users";
     ENOTSOCK = 88, "Socket operation on non-socket";
     EDESTADDRREQ = 89, "Destination address required";
