@@ -71,14 +71,12 @@ pub struct Area {
     pub blocks_sigtrap: Cell<bool>,
     /// For a new thread: it is traced.
     pub born_traced: Cell<bool>,
+    /// Whether the thread goes on with a native sleep of the guest's (`call`).
+    pub sleeps: Cell<bool>,
     /// What the host clears when a child of vfork leaves its maker's memory.
     pub vfork_done: AtomicU32,
     /// That signal.
     pub pending_info: UnsafeCell<SigInfo>,
-    /// SIGSEGV and SIGBUS that were sent while the guest blocks them, a bit each: natively they are open while the shim runs.
-    pub held: Cell<u64>,
-    /// Those signals.
-    pub held_info: UnsafeCell<[SigInfo; 2]>,
     /// For a new thread: where `CLONE_CHILD_SETTID` stores its id, or 0.
     pub child_settid: Cell<u64>,
     /// For a new thread: `CLONE_CLEAR_SIGHAND`.
@@ -93,8 +91,12 @@ pub struct Area {
     pub reported: Cell<bool>,
     /// Whether the supervisor has interrupted a call of the shim's because mounts have changed.
     pub mounts_changed: Cell<bool>,
-    /// Whether the guest believes to block SIGSYS.
-    pub blocks_sigsys: Cell<bool>,
+    /// Which of the signals that are never blocked natively the guest believes to block.
+    pub blocks: Cell<u64>,
+    /// Those of them that have come meanwhile, and of the faults those that were sent while the shim had them open.
+    pub held: Cell<u64>,
+    /// What belongs to them, by `signal::held_index`.
+    pub held_info: UnsafeCell<[SigInfo; 4]>,
     /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.
     pub mark: Cell<u32>,
     /// Not 0 when calls must trap: the guest blocks the faults that access to its memory may meet.
@@ -292,25 +294,6 @@ impl Area {
     pub fn guest_mask(&self) -> u64 {
         // SAFETY: `context` is set on entry of the handler, which runs below its frame.
         unsafe { (*self.context.get()).sigmask }
-    }
-
-    /// Keeps a fault that was sent, and which the guest blocks. The first of each counts.
-    pub fn hold(&self, info: &SigInfo) {
-        let bit = 1 << (info.signo() - 1);
-        if self.held.get() & bit == 0 {
-            // SAFETY: only this thread uses it.
-            unsafe { (*self.held_info.get())[usize::from(bit & FAULT_BITS == 1 << 6)] = *info };
-            self.held.set(self.held.get() | bit);
-        }
-    }
-
-    /// A fault that was kept, of those in `open`.
-    pub fn take_held(&self, open: u64) -> Option<SigInfo> {
-        let bit = self.held.get() & open;
-        let bit = bit & bit.wrapping_neg();
-        self.held.set(self.held.get() & !bit);
-        // SAFETY: as in `hold`.
-        (bit != 0).then(|| unsafe { (*self.held_info.get())[usize::from(bit == 1 << 6)] })
     }
 
     /// Notes the guest's signal mask when its code goes on.

@@ -285,8 +285,10 @@ fn clone_copied(
         THREADED.store(same_files, Ordering::Relaxed);
         area.keep_only_own();
     }
+    if area.held.get() != 0 {
+        area.held.set(0);
+    }
     area.robust_list.set(0);
-    area.held.set(0);
     crate::ahead::forget();
     // Region and socket are the parent's: this process gets its own with its first request, unless that is an exec.
     area.slot.set(core::ptr::null_mut());
@@ -344,7 +346,7 @@ fn clone_shared(
     if args.flags & CLONE_VFORK != 0 {
         new.altstack.set(area.altstack.get());
     }
-    new.blocks_sigsys.set(area.blocks_sigsys.get());
+    new.blocks.set(area.blocks.get());
     new.note_mask(context.sigmask);
     if args.flags & CLONE_CHILD_SETTID != 0 {
         new.child_settid.set(args.child_tid);

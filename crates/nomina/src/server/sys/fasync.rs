@@ -2,7 +2,7 @@
 //!
 //! The host sends them natively, from the moment a descriptor becomes ready. Whom they may reach is decided when the owner is set,
 //! by the rules of `kill(2)`, and only processes of the sandbox can be one. Where ours differs: Linux looks at the permission
-//! when the signal is sent; and a signal that cannot be refused (SIGKILL, SIGSTOP) or is the shim's (SIGSYS) cannot be chosen.
+//! when the signal is sent; and a signal that cannot be refused (SIGKILL, SIGSTOP) or is the shim's (SIGSYS, SIGSTKFLT) cannot be chosen.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -190,7 +190,7 @@ fn get_owner(ctx: &Ctx<'_>) -> Result<Owner> {
 fn set_signal(ctx: &Ctx<'_>, signal: i32) -> Result<Reply> {
     let fd = ctx.getfd(ctx.int(0))?;
     if !(0..=nomina_kernel::fork::NSIG).contains(&signal)
-        || matches!(signal, libc::SIGKILL | libc::SIGSTOP | libc::SIGSYS)
+        || matches!(signal, libc::SIGKILL | libc::SIGSTOP | libc::SIGSYS | nomina_abi::SIG_CALL)
     {
         return Err(Errno::EINVAL);
     }

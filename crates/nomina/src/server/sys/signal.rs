@@ -30,15 +30,27 @@ pub fn info(signal: i32, code: i32, pid: i32, uid: u32, value: i32) -> Info {
     info
 }
 
+/// How a signal of a guest's travels: `SIGSYS` is the filter's natively, and goes in the shim's other signal ([`abi::SIG_CALL`]).
+fn carried(signal: i32, info: &Info) -> (i32, Info) {
+    let mut info = *info;
+    if !matches!(signal, libc::SIGSYS | abi::SIG_CALL) {
+        return (signal, info);
+    }
+    info[..4].copy_from_slice(&abi::SIG_CALL.to_ne_bytes());
+    info[abi::CARRIED..abi::CARRIED + 4].copy_from_slice(&signal.to_ne_bytes());
+    (abi::SIG_CALL, info)
+}
+
 /// Whether `signal`, sent to the init of a pid namespace, does there what it should: runs a handler, waits behind a mask, or
 /// nothing. The shim ignores natively what an init has no handler for; an init that has just begun, or the sandbox's first
 /// process, where it does not, must not get it.
 fn is_safe_for_init(host_pid: i32, signal: i32) -> bool {
     // The shim's, whatever the guest's; and those that do nothing by default.
-    const ALWAYS: [i32; 7] = [
+    const ALWAYS: [i32; 8] = [
         libc::SIGSEGV,
         libc::SIGBUS,
         libc::SIGSYS,
+        abi::SIG_CALL,
         libc::SIGCHLD,
         libc::SIGCONT,
         libc::SIGURG,
@@ -54,6 +66,11 @@ fn is_safe_for_init(host_pid: i32, signal: i32) -> bool {
             .is_some_and(|mask| mask & 1 << (signal - 1) != 0)
     };
     has("SigCgt:") || has("SigIgn:")
+}
+
+/// Whether a code is one by which shims know what the supervisor sends: no guest may say it to another.
+fn is_own_code(code: i32) -> bool {
+    matches!(code, abi::SI_NOMINA | abi::SI_MOUNTS | abi::SI_END | abi::ptrace::SI_KICK)
 }
 
 /// Sends to a process (or with `thread` to one thread). `Ok(false)`: it has not introduced itself yet.
@@ -85,12 +102,13 @@ pub fn send(
     if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
     }
+    let (signal, info) = &carried(signal, info);
     // SAFETY: a valid siginfo; the pidfd and, behind it, the tid are those of a guest.
     let result = unsafe {
         if thread {
-            libc::syscall(libc::SYS_rt_tgsigqueueinfo, host_pid, tid, signal, info.as_ptr())
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, host_pid, tid, *signal, info.as_ptr())
         } else {
-            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info.as_ptr(), 0)
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), *signal, info.as_ptr(), 0)
         }
     };
     if result == 0 {
@@ -103,7 +121,7 @@ pub fn send(
         Errno::EAGAIN if !thread && u32_at(info, 8) as i32 == abi::SI_NOMINA => {
             let no_info = std::ptr::null::<libc::siginfo_t>();
             // SAFETY: as above; no information is given.
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) };
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), *signal, no_info, 0) };
             Ok(true)
         }
         errno => Err(errno),
@@ -146,6 +164,7 @@ pub fn send_mesgq(server: &Arc<Server>, sender: &IpcCaller, owner: &Pid, signal:
     };
     let mut info = info(signal, SI_MESGQ, sender.tgid.nr_ns(owner.ns()), uid, 0);
     info[24..32].copy_from_slice(&value.to_ne_bytes());
+    let (signal, info) = carried(signal, &info);
     server.host_pid_of(leader);
     let Some(guest) = server.guests.by_task(leader) else { return };
     let Some(pidfd) = guest.process.pidfd.get().filter(|_| signal != 0) else { return };
@@ -194,12 +213,12 @@ pub fn send_all(
 /// `EPERM` where it would be taken for the kernel's or for that of `kill(2)`.
 pub fn vet(given: &mut Info, signal: i32, own: bool) -> Result<()> {
     let code = u32_at(given, 8) as i32;
-    let reserved = matches!(code, abi::SI_NOMINA | abi::SI_END | abi::ptrace::SI_KICK);
-    if (code >= 0 || code == abi::SI_TKILL || reserved) && !own {
+    let is_told = code >= 0 || code == abi::SI_TKILL || is_own_code(code);
+    if is_told && !own {
         return Err(Errno::EPERM);
     }
     given[..4].copy_from_slice(&signal.to_ne_bytes());
-    if code >= 0 || matches!(code, abi::SI_TKILL | abi::SI_END) {
+    if is_told {
         // The host lets nobody but the process itself forge these; carried as ours.
         *given = info(signal, abi::SI_NOMINA, u32_at(given, 16) as i32, u32_at(given, 20), code);
     }
