@@ -28,6 +28,10 @@ const IOCTL_WINDOW: u64 = 64;
 /// The same of a structure whose size is a part of the command.
 const IOCTL_WINDOW_MAX: u64 = 1024;
 const PIDFS_IOCTL_MAGIC: u32 = 0xff;
+/// `struct ifreq` and an int are shorter.
+const IOCTL_WINDOWS: [u64; 3] = [IOCTL_WINDOW, 40, 4];
+/// Its argument is a `struct sock_fprog`.
+const TUNATTACHFILTER: u32 = 0x4010_54d5;
 const PR_SET_SECCOMP: u32 = 22;
 /// `out[0]` of a `prctl(2)` reply: store `out[1]`, an int, where the second argument points.
 const PRCTL_STORE: u64 = 1;
@@ -121,15 +125,20 @@ pub fn ioctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
             Ok(0)
         }
         _ => {
-            // Commands of pidfds say how large their structure is.
-            let window = match command as u32 >> 8 & 0xff {
-                PIDFS_IOCTL_MAGIC => (command >> 16 & 0x3fff).min(IOCTL_WINDOW_MAX),
-                _ => IOCTL_WINDOW,
+            let mut arena = Arena::new(area);
+            // Commands of pidfds say how large their structure is. The shorter ones where a structure ends at the end of what can be read.
+            let whole = match command as u32 >> 8 & 0xff {
+                PIDFS_IOCTL_MAGIC => [(command >> 16 & 0x3fff).min(IOCTL_WINDOW_MAX); 3],
+                _ => IOCTL_WINDOWS,
             };
-            let seen = Arena::new(area).bytes(at, window).unwrap_or(SPAN_NULL);
-            let ret = request(area, nr::IOCTL as u32, &[fd, command, at, seen, 0, 0]);
+            let seen = whole.iter().find_map(|len| arena.bytes(at, *len).ok()).unwrap_or(SPAN_NULL);
+            let filter = match command as u32 {
+                TUNATTACHFILTER => arena.filter(at)?,
+                _ => SPAN_NULL,
+            };
+            let ret = request(area, nr::IOCTL as u32, &[fd, command, at, seen, filter, 0]);
             if ret >= 0 && seen != SPAN_NULL {
-                copy_reply(area, at, window)?;
+                copy_reply(area, at, whole[0])?;
             }
             Ok(ret)
         }

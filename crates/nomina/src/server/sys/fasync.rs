@@ -106,10 +106,7 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Option<Result<Reply>> {
         let value = ctx.bytes_opt(3)?.filter(|bytes| bytes.len() >= 4).map(|bytes| u32_at(&bytes, 0) as i32);
         let value = value.ok_or(Errno::EFAULT)?;
         match command {
-            FIOASYNC => {
-                let flags = fcntl(fd.as_fd(), libc::F_GETFL, 0)? & !libc::O_ASYNC;
-                set_flags(ctx, ctx.int(0), flags | if value == 0 { 0 } else { libc::O_ASYNC })
-            }
+            FIOASYNC => set_async(&fd, ctx.int(0), ctx.host_pid(), value != 0),
             FIOSETOWN | SIOCSPGRP if value == i32::MIN => Err(Errno::EINVAL),
             FIOSETOWN | SIOCSPGRP if value < 0 => set_owner(ctx, Owner { kind: F_OWNER_PGRP, pid: -value }),
             FIOSETOWN | SIOCSPGRP => set_owner(ctx, Owner { kind: F_OWNER_PID, pid: value }),
@@ -204,14 +201,28 @@ fn set_flags(ctx: &Ctx<'_>, guest_fd: i32, flags: i32) -> Result<Reply> {
     if rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(OFlags::PATH)) {
         return Err(Errno::EBADF);
     }
-    let _owners = OWNERS.lock().unwrap();
-    let wants = flags & libc::O_ASYNC != 0;
-    if wants && rustix::termios::isatty(&fd) && owner_of(fd.as_fd())?.pid == 0 {
-        set_host_owner(fd.as_fd(), Owner { kind: F_OWNER_PID, pid: ctx.host_pid() })?;
-    }
-    let numbered = if wants { Some(at_number(&fd, guest_fd)?) } else { None };
-    let fd = numbered.as_ref().unwrap_or(&fd);
+    set_async(&fd, guest_fd, ctx.host_pid(), flags & libc::O_ASYNC != 0).or_else(|errno| match errno {
+        // A file that never tells; the flag stands all the same.
+        Errno::ENOTTY => Ok(().into()),
+        errno => Err(errno),
+    })?;
     fcntl(fd.as_fd(), libc::F_SETFL, (flags & SETFL).into())?;
+    Ok(().into())
+}
+
+/// `FIOASYNC`. `ENOTTY` for files that never tell.
+fn set_async(fd: &OwnedFd, guest_fd: i32, owner: i32, on: bool) -> Result<Reply> {
+    let _owners = OWNERS.lock().unwrap();
+    if on && rustix::termios::isatty(fd) && owner_of(fd.as_fd())?.pid == 0 {
+        set_host_owner(fd.as_fd(), Owner { kind: F_OWNER_PID, pid: owner })?;
+    }
+    let numbered = if on { Some(at_number(fd, guest_fd)?) } else { None };
+    let fd = numbered.as_ref().unwrap_or(fd);
+    let value = libc::c_int::from(on);
+    // SAFETY: the command reads a number.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIOASYNC, &raw const value) } < 0 {
+        return Err(host(std::io::Error::last_os_error()));
+    }
     Ok(().into())
 }
 
