@@ -185,6 +185,11 @@ impl SigInfo {
         self.0[24..32].copy_from_slice(&value.to_ne_bytes());
     }
 
+    /// `si_fd` of signals that a descriptor sends.
+    pub fn set_fd(&mut self, fd: i32) {
+        self.set_word(24, fd);
+    }
+
     /// `si_band` of signals that a descriptor sends: the poll events.
     pub fn band(&self) -> u64 {
         u64::from(self.word(16) as u32) | u64::from(self.word(20) as u32) << 32

@@ -129,6 +129,10 @@ pub mod nr {
     pub const SECCOMP: u64 = 317;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
+    pub const IOPRIO_SET: u64 = 251;
+    pub const IOPRIO_GET: u64 = 252;
+    pub const MIGRATE_PAGES: u64 = 256;
+    pub const MOVE_PAGES: u64 = 279;
     pub const CLONE3: u64 = 435;
     pub const CLOSE_RANGE: u64 = 436;
     pub const SYNCFS: u64 = 306;

@@ -128,8 +128,15 @@ fn has_own_code(number: u64) -> bool {
             | nr::UNSHARE
             | nr::GETPRIORITY
             | nr::SETPRIORITY
+            | nr::SCHED_SETPARAM
+            | nr::SCHED_GETPARAM
+            | nr::SCHED_SETSCHEDULER
+            | nr::SCHED_GETSCHEDULER
+            | nr::SCHED_RR_GET_INTERVAL
             | nr::SCHED_SETAFFINITY
             | nr::SCHED_GETAFFINITY
+            | nr::SCHED_SETATTR
+            | nr::SCHED_GETATTR
     )
 }
 
@@ -215,7 +222,10 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         | nr::SCHED_SETAFFINITY
         | nr::SCHED_GETAFFINITY
         | nr::SCHED_SETATTR
-        | nr::SCHED_GETATTR => process::of_thread(area, number, args, 0),
+        | nr::SCHED_GETATTR
+        | nr::MIGRATE_PAGES
+        | nr::MOVE_PAGES => process::of_thread(area, number, args, 0),
+        nr::IOPRIO_SET | nr::IOPRIO_GET if a as u32 == 1 => process::of_thread(area, number, args, 1),
         nr::SETSID => Ok(process::setsid(area)),
         nr::SETPGID => Ok(process::setpgid(area, a, b)),
         nr::IOCTL => process::ioctl(area, args),
