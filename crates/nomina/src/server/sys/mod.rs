@@ -16,6 +16,7 @@ pub mod mount_attr;
 pub mod mount_tree;
 pub mod namespace;
 pub mod open;
+pub mod owner;
 pub mod poll;
 pub mod process;
 pub mod ptrace;
@@ -57,10 +58,11 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         42 => socket::connect(ctx),
         44 => socket::sendto(ctx),
         49 => socket::bind(ctx),
+        50 => socket::listen(ctx),
         51 | 52 => socket::name_of(ctx),
         53 => socket::socket(ctx),
         54 => socket::set_option(ctx),
-        55 => socket::peer_option(ctx),
+        55 => socket::get_option(ctx),
         62 => signal::kill(ctx),
         63 => uts::uname(ctx),
         64 => ipc::sem::semget(ctx),
