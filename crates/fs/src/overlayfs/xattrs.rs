@@ -63,9 +63,7 @@ impl Marks {
     pub fn is_whiteout(self, path: &Path, mounter: &Mounter) -> Result<bool> {
         match path.dentry.file_type() {
             S_IFCHR => Ok(path.inode().getattr()?.rdev == 0),
-            S_IFREG if attr::vfs_getattr(path)?.size == 0 => {
-                Ok(self.get(path, mounter, WHITEOUT)?.is_some())
-            }
+            S_IFREG if attr::vfs_getattr(path)?.size == 0 => Ok(self.get(path, mounter, WHITEOUT)?.is_some()),
             _ => Ok(false),
         }
     }
