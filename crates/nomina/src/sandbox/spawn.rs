@@ -468,7 +468,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let first_pid_ns =
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
     // As in a container: the loopback device of the first namespace is up.
-    let first_net = kernel.init_nsproxy().net_ns().clone();
+    let first_net = kernel.task(first).and_then(|task| task.nsproxy().map(|ns| ns.net_ns().clone()));
+    let first_net = first_net.ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
     first_net.set_up("lo", true).map_err(errno_error("bringing up the loopback device"))?;
     let scratch = scratch_dir(&plan.layer.dir)?;
     let scratch_lock = scratch::hold(&scratch).map_err(host_error("locking the directory for handles"))?;
