@@ -23,8 +23,6 @@ const F_OWNER_EX: u64 = 8;
 /// `CLONE_FILES`: what the host must do. Root and working directory are the model's.
 const UNSHARE_NATIVE: u64 = 0x400;
 const SIGEV_THREAD_ID: i32 = 4;
-/// What the supervisor sees of the memory an `ioctl(2)` points to.
-const IOCTL_WINDOW: u64 = 64;
 /// Commands of `netdevice(7)` and `route(8)` whose structures lead further.
 const SIOCADDRT: u64 = 0x890b;
 const SIOCDELRT: u64 = 0x890c;
@@ -33,6 +31,8 @@ const SIOCGIFCONF: u64 = 0x8912;
 const RTENTRY: u64 = 120;
 const RT_DEV: u64 = 88;
 const IFNAMSIZ: u64 = 16;
+/// What the supervisor sees of the memory an `ioctl(2)` points to.
+const IOCTL_WINDOW: u64 = 64;
 /// The same of a structure whose size is a part of the command.
 const IOCTL_WINDOW_MAX: u64 = 1024;
 const PIDFS_IOCTL_MAGIC: u32 = 0xff;
