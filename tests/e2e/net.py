@@ -30,4 +30,4 @@ def host_services_are_out_of_reach(t):
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        t.sh(f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1; python3 -m http.server {port} --bind 127.0.0.1 & sleep 0.5; (exec 3<>/dev/tcp/127.0.0.1/{port}) && echo own; kill %1").ok().has("refused", "own")
+        t.sh(UP + f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1; python3 -m http.server {port} --bind 127.0.0.1 & up {port}; (exec 3<>/dev/tcp/127.0.0.1/{port}) && echo own; kill %1").ok().has("refused", "own")
