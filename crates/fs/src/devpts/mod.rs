@@ -107,6 +107,26 @@ impl Pty {
     }
 }
 
+/// Owner and mode of the directory or of `ptmx`: those of the mounting, until they are changed.
+#[derive(Clone, Copy)]
+struct Owned {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Owned {
+    fn by_root(mode: u32) -> Mutex<Owned> {
+        Mutex::new(Owned { mode, uid: 0, gid: 0 })
+    }
+
+    fn change(&mut self, set: &SetAttr) {
+        self.mode = set.mode.map_or(self.mode, |mode| mode & 0o7777);
+        self.uid = set.uid.unwrap_or(self.uid);
+        self.gid = set.gid.unwrap_or(self.gid);
+    }
+}
+
 struct PtsInfo {
     me: Weak<PtsInfo>,
     dev: u64,
@@ -114,6 +134,12 @@ struct PtsInfo {
     born: Timespec,
     table: Mutex<BTreeMap<u32, Pty>>,
     options: Mutex<Options>,
+    root: Mutex<Owned>,
+    ptmx: Mutex<Owned>,
+}
+
+fn owned(of: &Mutex<Owned>) -> MutexGuard<'_, Owned> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PtsInfo {
@@ -197,6 +223,8 @@ impl DevPts {
             born: now(),
             table: Mutex::default(),
             options: Mutex::new(options),
+            root: Owned::by_root(0o755),
+            ptmx: Owned::by_root(options.ptmxmode),
         });
         Arc::new(DevPts { info })
     }
@@ -206,8 +234,9 @@ impl DevPts {
         Arc::new(DevPts { info: self.info.clone() })
     }
 
-    /// Puts mount options into force, for terminals made from now on.
+    /// Puts mount options into force: for `ptmx`, and for terminals made from now on.
     pub fn reconfigure(&self, options: Options) {
+        owned(&self.info.ptmx).mode = options.ptmxmode;
         *self.info.options.lock().unwrap_or_else(PoisonError::into_inner) = options;
     }
 
@@ -278,7 +307,9 @@ struct RootDir {
 
 impl Inode for RootDir {
     fn getattr(&self) -> Result<Attr> {
-        Ok(generated_attr(self.fs.dev, ROOT_INO, S_IFDIR | 0o755, (0, 0), self.fs.born))
+        let root = *owned(&self.fs.root);
+        let owner = (root.uid, root.gid);
+        Ok(generated_attr(self.fs.dev, ROOT_INO, S_IFDIR | root.mode, owner, self.fs.born))
     }
     fn file_type(&self) -> u32 {
         S_IFDIR
@@ -302,6 +333,14 @@ impl Inode for RootDir {
     fn open(&self, flags: u32) -> Result<Opened> {
         if wants_write(flags) { Err(Errno::EISDIR) } else { Ok(Opened::Directory) }
     }
+    /// Owner and mode; times are ignored.
+    fn setattr(&self, set: &SetAttr) -> Result<()> {
+        if set.size.is_some() {
+            return Err(Errno::EISDIR);
+        }
+        owned(&self.fs.root).change(set);
+        Ok(())
+    }
 }
 
 /// `ptmx`.
@@ -311,8 +350,9 @@ struct PtmxInode {
 
 impl Inode for PtmxInode {
     fn getattr(&self) -> Result<Attr> {
-        let mut attr =
-            generated_attr(self.fs.dev, PTMX_INO, S_IFCHR | self.fs.options().ptmxmode, (0, 0), self.fs.born);
+        let ptmx = *owned(&self.fs.ptmx);
+        let owner = (ptmx.uid, ptmx.gid);
+        let mut attr = generated_attr(self.fs.dev, PTMX_INO, S_IFCHR | ptmx.mode, owner, self.fs.born);
         attr.rdev = makedev(TTYAUX_MAJOR, 2);
         Ok(attr)
     }
@@ -324,6 +364,11 @@ impl Inode for PtmxInode {
     }
     fn open(&self, flags: u32) -> Result<Opened> {
         self.fs.open_master(flags).map(Opened::Host)
+    }
+    /// Owner and mode; times and sizes are ignored.
+    fn setattr(&self, set: &SetAttr) -> Result<()> {
+        owned(&self.fs.ptmx).change(set);
+        Ok(())
     }
 }
 
