@@ -98,6 +98,8 @@ struct Pty {
     uid: u32,
     gid: u32,
     time: Timespec,
+    /// It was made elsewhere, where others use it, too.
+    adopted: bool,
 }
 
 impl Pty {
@@ -172,14 +174,14 @@ impl PtsInfo {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = rustix::fs::open(format!("/dev/pts/{index}"), flags, Mode::empty()).map_err(host_errno)?;
         let (uid, gid) = self.devices.caller_ids();
-        if self.insert(node, uid, gid)? != index {
+        if self.insert(node, uid, gid, false)? != index {
             return Err(Errno::ENXIO);
         }
         Ok(master)
     }
 
     /// Registers a terminal for who made it, unless the options name another owner.
-    fn insert(&self, node: OwnedFd, uid: u32, gid: u32) -> Result<u32> {
+    fn insert(&self, node: OwnedFd, uid: u32, gid: u32, adopted: bool) -> Result<u32> {
         let stat = rustix::fs::fstat(node.as_fd()).map_err(host_errno)?;
         let tty = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
         if !tty || major(stat.st_rdev) != PTS_MAJOR {
@@ -188,7 +190,7 @@ impl PtsInfo {
         let index = minor(stat.st_rdev);
         let options = self.options();
         let (uid, gid) = (options.uid.unwrap_or(uid), options.gid.unwrap_or(gid));
-        self.table().insert(index, Pty { node, mode: options.mode, uid, gid, time: now() });
+        self.table().insert(index, Pty { node, mode: options.mode, uid, gid, time: now(), adopted });
         Ok(index)
     }
 
@@ -258,7 +260,7 @@ impl DevPts {
         let path = format!("/proc/self/fd/{}", slave.as_raw_fd());
         let node =
             rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(host_errno)?;
-        self.info.insert(node, uid, gid)
+        self.info.insert(node, uid, gid, true)
     }
 
     /// Forgets a terminal at once, without waiting for its master to be closed.
@@ -370,6 +372,17 @@ impl Inode for PtmxInode {
         owned(&self.fs.ptmx).change(set);
         Ok(())
     }
+}
+
+/// The node of a terminal that was made in this instance, for watching it (`inotify(7)`); nothing else may be done with it.
+///
+/// # Errors
+/// `EOPNOTSUPP` for another file, and for a terminal from elsewhere: when it is used there is not the sandbox's to know.
+pub fn node_to_watch(inode: &Arc<dyn Inode>) -> Result<OwnedFd> {
+    let inode = inode.as_any().downcast_ref::<PtyInode>().ok_or(Errno::EOPNOTSUPP)?;
+    let table = inode.fs.table();
+    let pty = table.get(&inode.index).filter(|pty| !pty.adopted).ok_or(Errno::EOPNOTSUPP)?;
+    pty.node.try_clone().map_err(|_| Errno::EMFILE)
 }
 
 /// The slave of a terminal.

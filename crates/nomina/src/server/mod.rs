@@ -192,10 +192,14 @@ impl Server {
         Ok(copied.unwrap_or(attr))
     }
 
-    /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see.
+    /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see, or was one until
+    /// recently.
     pub fn vnr_of_host(&self, viewer: &GuestThread, host: i32) -> Option<i32> {
-        let thread = self.guests.by_tid(host)?;
+        let thread = self.guests.by_tid(host);
         let kernel = self.kernel.lock().unwrap();
+        let Some(thread) = thread else {
+            return self.pids.departed(host, &*kernel.active_pid_ns(viewer.task)?);
+        };
         match kernel.task_pid_vnr(thread.task, viewer.task) {
             0 => None,
             nr => Some(nr),
