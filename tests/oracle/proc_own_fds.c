@@ -1,5 +1,6 @@
 /* oracle: root
- * What a process that may not be looked into, having become root of a user namespace, may do in its own directory of proc. */
+ * What a process that may not be looked into, having become root of a user namespace, may do in its own directory of proc, and
+ * with a socket that it makes (conmon changes the mode of one before it binds it). */
 #include "oracle.h"
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -18,7 +19,11 @@ static void inside(void)
 	T(setresgid(0, 0, 0));
 	T(setresuid(0, 0, 0));
 	T(prctl(PR_GET_DUMPABLE));
-	int fd = M(open("/proc/sys", O_PATH));
+	int fd = M(socket(AF_UNIX, SOCK_SEQPACKET, 0));
+	T(fchmod(fd, 0700));
+	M(fstat(fd, &st));
+	printf("%o %d:%d\n", st.st_mode, st.st_uid, st.st_gid);
+	fd = M(open("/proc/sys", O_PATH));
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	M(stat("/proc/self/fd", &st));
 	printf("%o %d\n", st.st_mode, st.st_uid);
