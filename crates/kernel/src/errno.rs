@@ -68,7 +68,9 @@ errnos! {
     ENOMSG = 42, "No message of desired type";
     EIDRM = 43, "Identifier removed";
     ENODATA = 61, "No data available";
+    EPROTO = 71, "Protocol error";
     EOVERFLOW = 75, "Value too large for defined data type";
+    EBADFD = 77, "File descriptor in bad state";
     EUSERS = 87, "Too many users";
     ENOTSOCK = 88, "Socket operation on non-socket";
     EDESTADDRREQ = 89, "Destination address required";
@@ -84,6 +86,7 @@ errnos! {
     EADDRNOTAVAIL = 99, "Cannot assign requested address";
     ENETDOWN = 100, "Network is down";
     ENETUNREACH = 101, "Network is unreachable";
+    ECONNABORTED = 103, "Software caused connection abort";
     ECONNRESET = 104, "Connection reset by peer";
     ENOBUFS = 105, "No buffer space available";
     EISCONN = 106, "Transport endpoint is already connected";

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use nomina_kernel::Result;
+use nomina_kernel::vfs::exportfs::Export;
 use nomina_kernel::vfs::{Inode, NewInode, S_IFCHR, S_IFDIR, S_IFLNK, StatFs, SuperBlock};
 use rustix::fs::makedev;
 
@@ -81,6 +82,10 @@ impl DevTmpfs {
         let fuse = makedev(devices::MISC_MAJOR, devices::FUSE_MINOR);
         root.insert("fuse", Node::device(&info, new(S_IFCHR | 0o666, fuse)));
         root.insert("tty", Node::device(&info, new(S_IFCHR | 0o666, makedev(TTYAUX_MAJOR, 0))));
+        let net = Node::directory(&info, new(S_IFDIR | 0o755, 0));
+        let tun = makedev(devices::MISC_MAJOR, devices::TUN_MINOR);
+        net.insert("tun", Node::device(&info, new(S_IFCHR | 0o666, tun)));
+        root.insert("net", net);
         for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
             root.insert(name, Node::directory(&info, new(S_IFDIR | mode, 0)));
         }
@@ -127,6 +132,9 @@ impl SuperBlock for DevTmpfs {
     }
     fn cacheable(&self) -> bool {
         true
+    }
+    fn export(&self) -> Export {
+        Export::Generation
     }
     fn path_of_host(&self, host: &[u8]) -> Option<Vec<u8>> {
         let backing = self.info.backing.path_of_host(host)?;

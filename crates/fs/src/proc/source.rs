@@ -325,6 +325,10 @@ pub trait ProcSource: Send + Sync {
     fn net(&self, _task: TaskKey, _name: &str) -> Option<Vec<u8>> {
         None
     }
+    /// Lines of `/proc/PID/net/NAME` for the sockets of the task's network namespace; `None` for other files.
+    fn net_sockets(&self, _task: TaskKey, _name: &str) -> Option<String> {
+        None
+    }
     /// Text of a limit of the viewer's IPC namespace, by its path below `/proc`; `None` where there is no such limit.
     fn ipc_sysctl(&self, _viewer: Option<TaskKey>, _path: &str) -> Option<Vec<u8>> {
         None
@@ -335,6 +339,11 @@ pub trait ProcSource: Send + Sync {
     }
     /// User and group to whom these limits belong: root in the user namespace that owns the IPC namespace.
     fn ipc_root(&self, _viewer: Option<TaskKey>) -> (u32, u32) {
+        (0, 0)
+    }
+    /// User and group to whom settings of the viewer's network namespace belong: root in the user namespace that owns it
+    /// (`net_ctl_set_ownership`).
+    fn net_root(&self, _viewer: Option<TaskKey>) -> (u32, u32) {
         (0, 0)
     }
     /// Lines of `/proc/sysvipc/{msg,sem,shm}` after the heading, for the viewer's IPC namespace.

@@ -3,17 +3,29 @@
 //! A namespace has its loopback device `lo`, which starts down, as in Linux. `rtnetlink.rs` is how programs look at it and set
 //! it up. Sockets of the Internet families, routes and other devices are not modelled yet.
 
+pub mod af_packet;
+mod bridge;
+pub mod core;
 mod dev;
 pub mod devconf;
 mod fib;
 mod fib_rules;
+pub mod filter;
+pub mod inet;
 mod inetdev;
+mod interim;
+pub mod ipv4;
+mod ipv6;
 mod neighbour;
+#[cfg(test)]
+mod packet_tests;
+pub mod raw;
 mod rtnetlink;
 mod stack;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+pub mod tun;
 
 use std::sync::Arc;
 
@@ -31,7 +43,7 @@ pub use inetdev::{
 };
 pub use neighbour::{NeighTable, Neighbour, nud};
 pub use rtnetlink::{Answer, rtmgrp, rtnetlink_rcv};
-pub use stack::{Net, NetStack, Stack};
+pub use stack::{Net, NetStack, Stack, StackGuard};
 pub use sysctl::NetSysctl;
 
 use crate::ns_common::{NsCommon, NsKind, impl_ns};

@@ -7,24 +7,75 @@
 //! The lock is taken after the kernel model's and never the other way round; nothing under it waits.
 
 use std::collections::BTreeMap;
-use std::sync::MutexGuard;
+use std::net::Ipv6Addr;
+use std::ops::{Deref, DerefMut};
+use std::sync::{MutexGuard, OnceLock};
 
+use super::af_packet::PacketSocket;
+use super::core::NeighState;
+use super::core::softirq::SoftIrq;
 use super::dev::{DevId, NetDevice};
 use super::devconf::{Ipv4Devconf, Ipv6Devconf};
 use super::fib::Fib;
+use super::ipv4::{Frags, IcmpLimits};
 use super::neighbour::NeighTable;
+use super::raw::RawSocket;
 use super::sysctl::NetSysctls;
+use super::tun::Tuns;
 use crate::errno::{Errno, Result};
 use crate::vfs::lock::Mutex;
 
 /// The network of a sandbox.
 #[derive(Default)]
-pub struct NetStack(Mutex<Stack>);
+pub struct NetStack {
+    stack: Mutex<Stack>,
+    waker: OnceLock<Waker>,
+}
+
+/// Called when work is left in the stack.
+type Waker = Box<dyn Fn() + Send + Sync>;
 
 impl NetStack {
     /// Everything in it.
-    pub fn lock(&self) -> MutexGuard<'_, Stack> {
-        self.0.lock()
+    pub fn lock(&self) -> StackGuard<'_> {
+        StackGuard { stack: self.stack.lock(), waker: self.waker.get() }
+    }
+
+    /// Sets what is called, once for good, whenever somebody gives the lock back and leaves packets, things to hand out, or a timer
+    /// that is due sooner than what is waited for.
+    pub fn set_waker(&self, waker: Waker) {
+        // The first one stays.
+        let _ = self.waker.set(waker);
+    }
+}
+
+/// The stack, while it is locked.
+pub struct StackGuard<'a> {
+    stack: MutexGuard<'a, Stack>,
+    waker: Option<&'a Waker>,
+}
+
+impl Deref for StackGuard<'_> {
+    type Target = Stack;
+
+    fn deref(&self) -> &Stack {
+        &self.stack
+    }
+}
+
+impl DerefMut for StackGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Stack {
+        &mut self.stack
+    }
+}
+
+impl Drop for StackGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(waker) = self.waker
+            && self.stack.leaves_work()
+        {
+            waker();
+        }
     }
 }
 
@@ -35,6 +86,24 @@ pub struct Stack {
     devices: BTreeMap<DevId, NetDevice>,
     /// The number the last device got.
     last_dev: u32,
+    /// Packets that wait, timers, and what is to be handed out.
+    pub(super) softirq: SoftIrq,
+    /// What the state machine of neighbours knows beyond [`NeighTable`].
+    pub(super) neigh: NeighState,
+    /// Fragments that wait for others.
+    pub(super) frags: Frags,
+    /// How many errors hosts may be told of.
+    pub(super) icmp_limits: IcmpLimits,
+    /// Addresses that may be somebody else's, with how often that is to be asked.
+    pub(super) dad: BTreeMap<(DevId, Ipv6Addr), u32>,
+    /// Devices on which routers are asked for, with how often.
+    pub(super) router_solicitations: BTreeMap<DevId, u8>,
+    /// Packet sockets, by the number their keeper gave them.
+    pub packet_sockets: BTreeMap<u64, PacketSocket>,
+    /// Raw and ping sockets, likewise.
+    pub raw_sockets: BTreeMap<u64, RawSocket>,
+    /// Files of `/dev/net/tun`.
+    pub(super) tuns: Tuns,
 }
 
 /// One network namespace: `struct net`.
@@ -84,9 +153,21 @@ impl Stack {
 
     /// Removes a namespace and the devices in it: `cleanup_net`.
     pub(super) fn cleanup_net(&mut self, inum: u64) {
-        let Some(net) = self.nets.remove(&inum) else { return };
-        for id in net.devices.into_values() {
-            self.devices.remove(&id);
+        let ids: Vec<DevId> =
+            self.nets.get(&inum).map(|net| net.devices.values().copied().collect()).unwrap_or_default();
+        for id in ids {
+            self.forget_packets(id);
+            self.forget_device(id);
+        }
+        self.frags.forget(inum);
+        self.nets.remove(&inum);
+    }
+
+    /// Takes a device out.
+    pub(super) fn forget_device(&mut self, id: DevId) {
+        let Some(dev) = self.devices.remove(&id) else { return };
+        if let Some(net) = self.nets.get_mut(&dev.net) {
+            net.devices.remove(&dev.ifindex);
         }
     }
 
@@ -113,6 +194,11 @@ impl Stack {
     /// The devices of a namespace, by index.
     pub fn devices_of(&self, inum: u64) -> impl Iterator<Item = &NetDevice> {
         self.nets.get(&inum).into_iter().flat_map(|net| net.devices.values()).filter_map(|id| self.dev(*id))
+    }
+
+    /// All devices of the sandbox.
+    pub(super) fn all_devices(&self) -> impl Iterator<Item = &NetDevice> {
+        self.devices.values()
     }
 
     /// `__dev_get_by_name`.

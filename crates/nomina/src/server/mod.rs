@@ -23,6 +23,7 @@ mod fuzz;
 pub mod given;
 pub mod guest;
 pub mod handle;
+pub mod inet;
 pub mod inspector;
 pub mod instances;
 pub mod interrupt;
@@ -30,6 +31,7 @@ pub mod ipc;
 pub mod layout;
 pub mod lock;
 pub mod mounts_poll;
+pub mod net;
 pub mod netlink;
 pub mod opens;
 pub mod overlayfs;
@@ -90,7 +92,9 @@ pub struct Server {
     /// Files with set-ID bits that are open for writing.
     pub privs: privs::Privs,
     /// Names of unix sockets.
-    pub unix: sys::socket::UnixNames,
+    pub unix: sys::socket::unix::UnixNames,
+    /// Sockets of the Internet families.
+    pub inet: inet::Inet,
     /// Host owner and sandbox user.
     pub ids: IdMap,
     /// Who a task that is gone acts as.
@@ -123,6 +127,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
+    /// Packets.
+    pub net: net::Network,
     /// Sockets to the kernel.
     pub netlink: netlink::Netlink,
     /// File systems served by guests.

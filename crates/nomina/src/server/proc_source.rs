@@ -242,6 +242,14 @@ impl ProcSource for PidNsView {
         })
     }
 
+    fn net_sockets(&self, task: TaskKey, name: &str) -> Option<String> {
+        let (server, net, cred) = self.with(|server, kernel, _| {
+            let task = kernel.task(TaskId(task.0))?;
+            Some((server.clone(), task.nsproxy()?.net_ns().common().inum(), task.cred().clone()))
+        })?;
+        server.inet.proc_net(net, name, |uid| cred.user_ns.from_kuid_munged(uid))
+    }
+
     fn task(&self, key: TaskKey, viewer: Option<TaskKey>) -> Option<TaskInfo> {
         let (server, thread) = self.thread(key).ok()?;
         look_for_killed_threads(&server, &thread);
@@ -648,6 +656,15 @@ impl ProcSource for PidNsView {
     fn ipc_root(&self, viewer: Option<TaskKey>) -> (u32, u32) {
         let Some((ns, _)) = self.ipc(viewer) else { return (0, 0) };
         (ns.user_ns().make_kuid(0).unwrap_or(0), ns.user_ns().make_kgid(0).unwrap_or(0))
+    }
+
+    fn net_root(&self, viewer: Option<TaskKey>) -> (u32, u32) {
+        self.with(|_, kernel, _| {
+            let net_ns = kernel.task(TaskId(viewer?.0))?.nsproxy()?.net_ns();
+            let user_ns = net_ns.common().owner()?;
+            Some((user_ns.make_kuid(0)?, user_ns.make_kgid(0)?))
+        })
+        .unwrap_or((0, 0))
     }
 
     fn uts(&self, viewer: Option<TaskKey>, field: UtsField) -> Vec<u8> {
