@@ -1,6 +1,6 @@
 """Whole programs that make and run other systems: debootstrap, and packages installed into what it made; container tools."""
 
-from harness import case, equal
+from harness import case, check, equal
 
 # A tree of busybox at /srv/t.
 TREE = """
@@ -207,8 +207,10 @@ nspawn --private-users=65536:65536 sh -c 'id -u; cat /proc/self/uid_map'
 nspawn --private-network --read-only sh -c 'grep -c : /proc/net/dev; echo > /new' || echo failed
 """
     r = t.sh(script, ["--tmpfs", "/run"]).ok()
-    r.has("data\ntouch: /mnt/d/new: Read-only file system\nfailed\n/new\n/new\nunchanged\n0\n         0      65536      65536\n")
-    r.has("can't create /new: Read-only file system\nfailed").lacks("busy")
+    said = " ".join(r.out.split())
+    for part in ("data touch: /mnt/d/new: Read-only file system failed /new /new unchanged 0 0 65536 65536", "can't create /new: Read-only file system failed"):
+        check(part in said, f"no {part!r}: {r.describe()}")
+    r.lacks("busy")
 
 
 @case(timeout=60)
@@ -218,9 +220,9 @@ def schroot_sessions_come_and_go(t):
 exec 2>&1; mkdir -p /srv/t/home /srv/t/dev/pts /srv/t/dev/shm /var/lib/schroot/union/overlay /var/lib/schroot/union/underlay
 printf '[t]\ntype=directory\ndirectory=/srv/t\nunion-type=overlay\nroot-users=root\nprofile=default\n' > /etc/schroot/chroot.d/t
 for i in 1 2 3; do schroot -c t -d / -- sh -c 'id -u; (cd /tmp; sleep 100 > /log &); echo > /new; ls /new'; done
-ls -d /srv/t/new 2>/dev/null || echo unchanged; schroot -l --all-sessions | wc -l; grep -c schroot /proc/mounts || echo unmounted; pgrep sleep || echo ended
+ls -d /srv/t/new 2>/dev/null || echo unchanged; schroot -l --all-sessions | wc -l; grep /run/schroot /proc/mounts || echo unmounted; pgrep sleep || echo ended
 """
-    equal(t.sh(script).ok().lines(), ["0", "/new"] * 3 + ["unchanged", "0", "0", "unmounted", "ended"])
+    equal(t.sh(script).ok().lines(), ["0", "/new"] * 3 + ["unchanged", "0", "unmounted", "ended"])
 
 
 @case(timeout=90)
@@ -228,7 +230,7 @@ def buildah_builds_an_image(t):
     script = TREE + r"""
 exec 2>&1; mkdir /srv/context; tar -C /srv/t -c . > /srv/context/root.tar; echo text > /srv/context/file
 printf 'FROM scratch\nADD root.tar /\nCOPY file /etc/file\nENV A=b\nRUN cat /etc/file; echo $A; id -u; echo made > /made\nCMD ["cat", "/made"]\n' > /srv/context/Containerfile
-buildah bud -q --isolation chroot --network host -t built /srv/context | grep -v -E '^[0-9a-f]{64}$'
+buildah bud --isolation chroot --network host -t built /srv/context >log 2>&1 || cat log; grep -x -E 'text|b|0' log
 buildah images --format '{{.Name}}'; c=$(buildah from built); buildah run --isolation chroot $c cat /made; cat $(buildah mount $c)/made
 """
     r = t.sh(script, ["--tmpfs", "/var/lib/containers"], timeout=80).ok()
