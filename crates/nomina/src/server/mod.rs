@@ -39,6 +39,7 @@ pub mod privs;
 pub mod proc_source;
 pub mod ptrace;
 pub mod reaper;
+pub mod remembered;
 pub mod reporters;
 pub mod request;
 pub mod robust;
