@@ -108,3 +108,86 @@ END
 def crun_runs_a_bundle_with_the_default_seccomp_profile(t):
     r = t.sh("set -e; exec 2>&1; runtime='crun --cgroup-manager=disabled'\n" + BUNDLE + "$runtime run test </dev/null; $runtime list | wc -l").ok()
     r.has("0\ninside\nCapEff:\t0000000020000420\nNoNewPrivs:\t1\nSeccomp:\t2\nbin\n", "can't create directory '/x': Read-only file system", "\ny\n", "mount: permission denied", "\n7\n1\n")
+
+
+@case(timeout=60)
+def runc_runs_a_bundle_with_the_default_seccomp_profile(t):
+    r = t.sh("set -e; exec 2>&1; runtime='runc --rootless=true'\n" + BUNDLE + "$runtime run test </dev/null; $runtime list | wc -l").ok()
+    r.has("0\ninside\nCapEff:\t0000000020000420\nNoNewPrivs:\t1\nSeccomp:\t2\nbin\n", "can't create directory '/x': Read-only file system", "\ny\n", "mount: permission denied", "\n7\n", "\n1\n")
+
+
+# The bundle above, with a program that stays until it is told to end.
+STAYS = r"""
+cp /bin/busybox rootfs/bin/sleep
+/usr/bin/python3 - <<'END'
+import json
+spec = json.load(open("config.json"))
+spec["process"]["args"] = ["sh", "-c", "trap 'echo told; exit 5' TERM; echo started; while :; do sleep 0.1; done"]
+json.dump(spec, open("config.json", "w"))
+END
+status() { $runtime state box | sed -n 's/.*"status": "\(.*\)",/\1/p'; }
+until_log() { for i in $(seq 100); do grep -q $1 log && return; sleep 0.1; done; }
+$runtime create box </dev/null >log 2>&1; status
+$runtime start box; until_log started; status
+$runtime exec box sh -c 'id -u; uname -n; grep ^Seccomp: /proc/self/status; ps | grep -c "[e]cho started"; exit 9' || echo exec $?
+$runtime kill box TERM; until_log told
+for i in $(seq 100); do [ "$(status)" = stopped ] && break; sleep 0.1; done; status
+$runtime delete box; $runtime list | wc -l; cat log
+"""
+
+
+def lives(t, runtime):
+    r = t.sh(f"set -e; exec 2>&1; runtime='{runtime}'\n" + BUNDLE + STAYS).ok()
+    equal(r.lines(), ["created", "running", "0", "inside", "Seccomp:\t2", "1", "exec 9", "stopped", "1", "started", "told"], r.describe())
+
+
+@case(timeout=60)
+def a_container_of_runc_is_created_started_entered_killed_and_deleted(t):
+    lives(t, "runc --rootless=true")
+
+
+@case(timeout=60)
+def a_container_of_crun_is_created_started_entered_killed_and_deleted(t):
+    lives(t, "crun --cgroup-manager=disabled")
+
+
+@case(timeout=60)
+def runc_runs_a_bundle_in_a_user_namespace_of_an_ordinary_user(t):
+    user = r"""
+/usr/bin/python3 - <<'END'
+import json, os
+spec = json.load(open("config.json"))
+linux = spec["linux"]
+linux["namespaces"].append({"type": "user"})
+linux["uidMappings"], linux["gidMappings"] = ([{"containerID": 0, "hostID": own, "size": 1}] for own in (os.getuid(), os.getgid()))
+del linux["resources"]
+for mount in spec["mounts"]:
+    mount["options"] = [option for option in mount.get("options", []) if option != "gid=5"]
+    if mount["destination"] == "/sys":
+        mount.update(type="none", source="/sys", options=["rbind", "nosuid", "noexec", "nodev", "ro"])
+spec["process"]["args"] = ["sh", "-c", "id -u; cat /proc/self/uid_map; grep ^Seccomp: /proc/self/status; mount -t tmpfs none /tmp || echo no"]
+json.dump(spec, open("config.json", "w"))
+END
+"""
+    r = t.sh("set -e; exec 2>&1; cd /tmp; runtime='runc --root /tmp/state'\n" + BUNDLE + user + "$runtime run test </dev/null", ["--user", "1234:1234"]).ok()
+    equal([l.split() for l in r.lines()], [["0"], ["0", "1234", "1"], ["Seccomp:", "2"], *[l.split() for l in r.lines()[3:-1]], ["no"]], r.describe())
+
+
+@case(timeout=120)
+def podman_imports_an_image_and_runs_containers_of_it(t):
+    """On its native overlay. The root is an overlay itself, on which containers/storage puts no other: storage is on a tmpfs."""
+    script = TREE + r"""
+exec 2>&1; set +e
+podman() { command podman --cgroup-manager=cgroupfs "$@"; }
+run() { podman run --network none --cgroups=disabled "$@"; }
+tar -C /srv/t -c . | podman import -q - box >/dev/null; podman images --format '{{.Repository}}:{{.Tag}}'; podman info --format '{{.Store.GraphDriverName}}'
+run --rm box sh -c 'id -u; ls -d /bin; touch /new; mount | grep -c "on / type overlay"; exit 4'; echo rc $?
+run --rm --rootfs /srv/t sh -c 'echo from a tree'
+run -d --name web box sh -c 'trap "echo told; exit 3" TERM; echo started; while :; do sleep 0.1; done' >/dev/null
+for i in $(seq 50); do podman logs web | grep -q started && break; sleep 0.1; done
+podman ps --format '{{.Names}}'; podman exec web sh -c 'ps | grep -c "[e]cho started"'
+podman stop -t 10 web; podman ps -a --format '{{.Names}} {{.ExitCode}}'; podman logs web; podman rm web; podman ps -aq | wc -l
+"""
+    r = t.sh(script, ["--tmpfs", "/var/lib/containers"], timeout=100).ok()
+    want = ["localhost/box:latest", "overlay", "0", "/bin", "1", "rc 4", "from a tree", "web", "1", "web", "web 3", "started", "told", "web", "0"]
+    equal(r.lines(), want, r.describe())

@@ -210,6 +210,38 @@ static void lower_whiteouts(void)
 	show("u");
 }
 
+/* A file that was opened through the overlay holds it, leads back into it, and can be mounted over by its descriptor. */
+static void open_files(void)
+{
+	char link[64], target[256];
+	static const char layers[] = "lowerdir=a:b,upperdir=u,workdir=w";
+	fresh();
+	printf("== open files\n");
+	T(mount("overlay", "m", "overlay", 0, layers));
+	int made = open("m/d/made", O_CREAT | O_WRONLY, 0644), read = open("m/low", O_RDONLY);
+	for (int i = 0; i < 2; i++) {
+		snprintf(link, sizeof link, "/proc/self/fd/%d", i ? read : made);
+		ssize_t n = readlink(link, target, sizeof target);
+		printf("  opened: %.*s\n", n < 0 ? 0 : (int)n, target);
+	}
+	T(umount("m"));
+	put("over", "over");
+	snprintf(link, sizeof link, "/proc/self/fd/%d", made);
+	T(mount("over", link, NULL, MS_BIND, NULL));
+	printf("  m/d/made \"%s\"", get("m/d/made"));
+	printf(" u/d/made \"%s\"\n", get("u/d/made"));
+	T(umount("m/d/made"));
+	close(made);
+	T(umount("m"));
+	close(read);
+	T(umount("m"));
+	/* By its layer it holds only that. */
+	T(mount("overlay", "m", "overlay", 0, layers));
+	made = open("a/both", O_RDONLY);
+	T(umount("m"));
+	close(made);
+}
+
 int main(void)
 {
 	umask(0);
@@ -222,5 +254,6 @@ int main(void)
 	changes(",redirect_dir=on");
 	changes(",userxattr");
 	lower_whiteouts();
+	open_files();
 	return 0;
 }

@@ -138,11 +138,10 @@ pub struct Notes {
     pub resumed: AtomicU32,
     /// Set, and woken as a futex, by the supervisor for a thread that sleeps ([`reply::SLEEP`]).
     pub wake: AtomicU32,
-    /// Not 0 while the thread waits for its tracees and may be called ([`ptrace::SI_KICK`]). Elsewhere the call could take the place of
-    /// a `SIGSYS` of the filter's: the host keeps one signal of a number, and drops the next.
+    /// Not 0 while the thread waits for its tracees: it wants to be called ([`called::TRACER`]) when there is news.
     pub waits: AtomicU32,
-    /// Unused.
-    pub reserved: u32,
+    /// What the thread is called for ([`called`]), set before [`SIG_CALL`] is sent: of two that come together, the host keeps one.
+    pub called: AtomicU32,
 }
 
 const _: () = assert!(core::mem::size_of::<Notes>() == NOTES_SIZE);
@@ -219,8 +218,7 @@ pub mod op {
     /// Asks about the mapping at an address of the caller's. ret 0 if it is a private, executable mapping of a file that cannot
     /// be written, otherwise `EINVAL`. out: [0] its start, [1] its end.
     pub const TEXT: u32 = 0x8008;
-    /// A native write has come back from a handle that reports its writes (the supervisor had the host send `SIGSYS` with
-    /// `si_code` [`super::SI_SIGIO`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
+    /// A native write has come back from a handle that reports its writes (the supervisor had the host send [`super::SIG_CALL`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
     /// the result the guest must see.
     pub const WRITTEN: u32 = 0x8007;
     /// The caller was told to end ([`super::SI_END`]) and has marked the robust locks it holds.
@@ -251,7 +249,7 @@ pub mod op {
     /// A thread asks how it is traced. out: [0] [`super::ptrace::mode`], [1] [`super::ptrace::attention`], [2] its signal.
     pub const PTRACE_POLL: u32 = 0x8041;
     /// A wait for tracees. args: as of `waitid(2)`: kind, id, options. ret: the number of one with news, 0: wait, `ECHILD`: there is none.
-    /// out: [0] wait status, [1] uid. The thread that is told to wait gets [`super::ptrace::KICK_TRACER`].
+    /// out: [0] wait status, [1] uid. The thread that is told to wait is called ([`super::called::TRACER`]).
     pub const PTRACE_WAIT: u32 = 0x8042;
     /// A tracee is about to end. args: wait status; 1 for the whole process.
     pub const PTRACE_EXIT: u32 = 0x8043;
@@ -299,16 +297,37 @@ pub const STRICT_KILL: i64 = 1 << 32;
 /// send `SI_USER` with another's pid. `si_pid` and `si_uid` are as the receiver sees them, `si_value` (`sival_int`) is the
 /// code the guest must see ([`SI_USER`] or [`SI_TKILL`]).
 pub const SI_NOMINA: i32 = -0x4e;
-/// `si_code` of the `SIGSYS` that the supervisor sends to a thread which waits in `poll(2)` or `select(2)` for a view of the mount
+/// The signal by which the supervisor, and the host for it, calls a thread to its shim: `SIGSTKFLT`, which no kernel raises and hardly
+/// a program uses. Its disposition and whether it is blocked are the shim's natively, like those of `SIGSYS`; what a guest does with the
+/// two is only noted, and those that are sent to it travel in this one ([`CARRIED`]).
+///
+/// It is another signal than `SIGSYS`, because the host keeps one pending signal of a number and drops the next: one that came in
+/// the same microsecond as the filter's would take its place, and the trapped system call would be lost.
+pub const SIG_CALL: i32 = 16;
+/// Where in the `siginfo_t` of [`SIG_CALL`] the number of the guest's signal stands, if it carries one other than its own. Behind the
+/// value that goes with a queued signal.
+pub const CARRIED: usize = 32;
+
+/// What a thread is called for: bits of [`Notes::called`], and of the value of a [`SIG_CALL`] with [`ptrace::SI_KICK`].
+pub mod called {
+    /// The thread's process traces, and one of its tracees has news.
+    pub const TRACER: u32 = 1;
+    /// Ask with [`super::op::PTRACE_POLL`].
+    pub const TRACEE: u32 = 2;
+    /// Stays: the thread has handles that report writes. So it asks ([`super::op::WRITTEN`]) whatever it is called for.
+    pub const REPORTS: u32 = 4;
+}
+
+/// `si_code` of the [`SIG_CALL`] that the supervisor sends to a thread which waits in `poll(2)` or `select(2)` for a view of the mount
 /// table that has changed. `si_value` (`sival_int`) is the number of that call.
 pub const SI_MOUNTS: i32 = -0x4f;
 /// What `poll(2)` finds of a regular file at once: `POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM`.
 pub const POLL_FILE: i16 = 0x145;
-/// `si_code` of a `SIGSYS` that the supervisor sends to a process which is about to be ended by the signal in its
+/// `si_code` of a [`SIG_CALL`] that the supervisor sends to a process which is about to be ended by the signal in its
 /// `si_value`: unless it blocks that, it marks the robust locks that it holds, and it answers ([`op::MARKED`]).
 pub const SI_END: i32 = -0x50;
-/// `si_code` of signals that a descriptor sends (`F_SETSIG`).
-pub const SI_SIGIO: i32 = -5;
+/// Last `si_code` of signals that a descriptor sends (`F_SETSIG`): `POLL_IN` is 1, this is `POLL_HUP`.
+pub const POLL_HUP: i32 = 6;
 /// `kill(2)`.
 pub const SI_USER: i32 = 0;
 /// `tkill(2)`, `tgkill(2)`.

@@ -117,9 +117,5 @@ pub mod event {
     pub const EXIT: u32 = 6;
 }
 
-/// `si_code` of the `SIGSYS` by which the supervisor calls a thread. The value says what for.
+/// `si_code` of the [`super::SIG_CALL`] that concerns tracing. The value says what for ([`super::called`]).
 pub const SI_KICK: i32 = -0x51;
-/// [`SI_KICK`]: the thread's process traces, and one of its tracees has news.
-pub const KICK_TRACER: i32 = 1;
-/// [`SI_KICK`]: ask with [`super::op::PTRACE_POLL`].
-pub const KICK_TRACEE: i32 = 2;

@@ -280,6 +280,18 @@ impl SlotRef {
         unsafe { &(*self.slot()).notes.waits }.load(Ordering::Acquire) != 0
     }
 
+    /// Notes what the thread is called for ([`abi::called`]), before it is.
+    pub fn call(&self, what: u32) {
+        // SAFETY: as in `waits`.
+        unsafe { &(*self.slot()).notes.called }.fetch_or(what, Ordering::AcqRel);
+    }
+
+    /// The slot gets another owner, who has been called for nothing.
+    pub fn clear_calls(&self) {
+        // SAFETY: as in `waits`.
+        unsafe { &(*self.slot()).notes.called }.store(0, Ordering::Release);
+    }
+
     /// Wakes a tracee that waits in this slot (`abi::Notes::resumed`).
     pub fn resume(&self) {
         // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.

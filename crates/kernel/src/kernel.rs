@@ -103,7 +103,7 @@ impl Kernel {
             IpcNamespace::new(inums.alloc(), user_ns.clone(), ipc_memory.clone()),
             MntNs::new(user_ns.clone(), config.mnt_ns),
             pid_ns.clone(),
-            NetNamespace::new(inums.alloc(), user_ns.clone()),
+            NetNamespace::initial(inums.alloc(), user_ns.clone()),
             CgroupNamespace::initial(inums.alloc(), user_ns.clone(), config.cgroup_root.cgrp().clone()),
             time.clone(),
             time,

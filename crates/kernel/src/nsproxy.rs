@@ -239,7 +239,7 @@ impl Kernel {
             };
         }
         if flags.contains(CloneFlags::NEWNET) {
-            new.net = NetNamespace::new(self.inums.alloc(), user_ns.clone());
+            new.net = old.net.copy_net_ns(self.inums.alloc(), user_ns.clone());
         }
         if flags.contains(CloneFlags::NEWTIME) {
             new.time_for_children = TimeNamespace::new(self.inums.alloc(), user_ns.clone());

@@ -79,6 +79,8 @@ pub struct Area {
     pub blocks_sigtrap: Cell<bool>,
     /// For a new thread: it is traced.
     pub born_traced: Cell<bool>,
+    /// Whether the thread goes on with a native sleep of the guest's (`call`).
+    pub sleeps: Cell<bool>,
     /// What the host clears when a child of vfork leaves its maker's memory.
     pub vfork_done: AtomicU32,
     /// That signal.
@@ -95,8 +97,12 @@ pub struct Area {
     pub reported: Cell<bool>,
     /// Whether the supervisor has interrupted a call of the shim's because mounts have changed.
     pub mounts_changed: Cell<bool>,
-    /// Whether the guest believes to block SIGSYS.
-    pub blocks_sigsys: Cell<bool>,
+    /// Which of the signals that are never blocked natively the guest believes to block.
+    pub blocks: Cell<u64>,
+    /// Those of them that have come meanwhile.
+    pub held: Cell<u64>,
+    /// What belongs to them: to SIGSYS, to the other one.
+    pub held_info: UnsafeCell<[SigInfo; 2]>,
     /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.
     pub mark: Cell<u32>,
     /// Where the stack for calls that come by a trampoline ends.

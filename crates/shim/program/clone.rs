@@ -273,6 +273,7 @@ fn clone_copied(
     crate::remembered::reset_lock();
     if THREADED.load(Ordering::Relaxed) {
         THREADED.store(same_files, Ordering::Relaxed);
+        area.held.set(0);
         area.keep_only_own();
     }
     area.robust_list.set(0);
@@ -332,7 +333,7 @@ fn clone_shared(
     if args.flags & CLONE_VFORK != 0 {
         new.altstack.set(area.altstack.get());
     }
-    new.blocks_sigsys.set(area.blocks_sigsys.get());
+    new.blocks.set(area.blocks.get());
     new.note_mask(context.sigmask);
     if args.flags & CLONE_CHILD_SETTID != 0 {
         new.child_settid.set(args.child_tid);

@@ -5,14 +5,19 @@
 
 /// Most bytes of a siginfo.
 pub const SIGINFO_SIZE: usize = 128;
-/// Bit of SIGSYS in a mask: always open, because it is how system calls arrive.
+/// Bit of SIGSYS in a mask.
 pub const SIGSYS_BIT: u64 = 1 << (31 - 1);
+/// Bit of the signal by which a thread is called.
+pub const CALL_BIT: u64 = 1 << (nomina_abi::SIG_CALL - 1);
+/// Bits of the signals that are never blocked natively: how system calls arrive, and how a thread is called. What the guest
+/// believes of them is [`Area::blocks`](crate::area::Area::blocks).
+pub const ALWAYS_OPEN: u64 = SIGSYS_BIT | CALL_BIT;
 /// Bits of the signals that no mask can block.
 pub const UNBLOCKABLE: u64 = 1 << (9 - 1) | 1 << (19 - 1);
 /// Bits of the faults that access to guest memory may meet.
 pub const FAULT_BITS: u64 = 1 << (11 - 1) | 1 << (7 - 1);
 /// The mask under which the shim runs.
-pub const BLOCK_ALL: u64 = !(SIGSYS_BIT | FAULT_BITS);
+pub const BLOCK_ALL: u64 = !(ALWAYS_OPEN | FAULT_BITS);
 
 /// `SS_ONSTACK`.
 pub const SS_ONSTACK: u32 = 1;
@@ -160,6 +165,11 @@ impl SigInfo {
     /// `si_value.sival_int` of queued signals.
     pub fn value(&self) -> i32 {
         self.word(24)
+    }
+
+    /// The signal that a [`nomina_abi::SIG_CALL`] carries.
+    pub fn carried(&self) -> i32 {
+        self.word(nomina_abi::CARRIED)
     }
 
     /// What the supervisor puts behind the value for a SIGCHLD about a tracee: its `si_code`.

@@ -12,6 +12,7 @@ mod ahead;
 #[path = "arch/x86_64.rs"]
 mod arch;
 mod area;
+mod call;
 mod clone;
 mod elf;
 mod exec;

@@ -1,7 +1,7 @@
-//! System calls that take a signal mask: the host's, with SIGSYS kept open.
+//! System calls that take a signal mask: the host's, with the shim's own signals kept open.
 
 use crate::area::Area;
-use crate::frame::{SIGSYS_BIT, SigInfo, UContext, UNBLOCKABLE};
+use crate::frame::{ALWAYS_OPEN, SigInfo, UContext, UNBLOCKABLE};
 use crate::poll;
 use crate::signal::translate_info;
 use crate::slot::{data, out};
@@ -10,7 +10,7 @@ use crate::uaccess::{get_user, put_user, put_user_opt};
 use crate::window::window;
 
 fn native_mask(mask: u64) -> u64 {
-    mask & !SIGSYS_BIT
+    mask & !ALWAYS_OPEN
 }
 
 /// Puts a mask in force until the call ends; a handler that runs returns to the old one.
@@ -41,7 +41,8 @@ pub fn with_mask(
 ) -> Result<i64, i64> {
     let mut call = *args;
     if args[index] == 0 {
-        return Ok(poll::finish(area, number, args, window(area, context.sigmask, number, call)));
+        let ret = poll::finish(area, number, args, window(area, context.sigmask, number, call));
+        return Ok(unless_only_called(area, ret));
     }
     if args[index + 1] != 8 {
         return Err(err::EINVAL);
@@ -51,7 +52,13 @@ pub fn with_mask(
     replace_mask(area, context, mask);
     // SAFETY: the guest's arguments, with the mask in our memory. The host puts the mask in force and blocks in one step.
     let ret = unsafe { syscall(number, call) };
-    Ok(poll::finish(area, number, args, ret))
+    Ok(unless_only_called(area, poll::finish(area, number, args, ret)))
+}
+
+/// The result of a wait that nothing of the guest's has interrupted: the wait begins again, for what is left of its time where the host
+/// tells that.
+fn unless_only_called(area: &Area, ret: i64) -> i64 {
+    if ret == err::EINTR && !area.pending.get() { err::ERESTARTNOHAND } else { ret }
 }
 
 /// `pselect6(2)`: the mask stands in a structure with its size.
@@ -61,7 +68,7 @@ pub fn pselect6(area: &Area, context: &mut UContext, args: &[u64; 6]) -> Result<
     if mask_at == 0 {
         call[5] = 0;
         let ret = window(area, context.sigmask, nr::PSELECT6, call);
-        return Ok(poll::finish(area, nr::PSELECT6, args, ret));
+        return Ok(unless_only_called(area, poll::finish(area, nr::PSELECT6, args, ret)));
     }
     if size != 8 {
         return Err(err::EINVAL);
@@ -72,7 +79,7 @@ pub fn pselect6(area: &Area, context: &mut UContext, args: &[u64; 6]) -> Result<
     replace_mask(area, context, mask);
     // SAFETY: as in `with_mask`.
     let ret = unsafe { syscall(nr::PSELECT6, call) };
-    Ok(poll::finish(area, nr::PSELECT6, args, ret))
+    Ok(unless_only_called(area, poll::finish(area, nr::PSELECT6, args, ret)))
 }
 
 /// `rt_sigtimedwait(2)`. `EAGAIN` after the timeout, `EINTR` if a handler ran.
@@ -85,7 +92,7 @@ pub fn rt_sigtimedwait(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let mut info = SigInfo::ZERO;
     let call = [&raw const set as u64, &raw mut info as u64, timeout, 8, 0, 0];
     let ret = window(area, area.guest_mask(), nr::RT_SIGTIMEDWAIT, call);
-    if ret == err::ERESTARTSYS {
+    if ret == err::ERESTARTSYS || (ret == err::EINTR && !area.pending.get()) {
         return Err(err::ERESTARTNOHAND);
     }
     if ret > 0 && info_at != 0 {
@@ -96,7 +103,7 @@ pub fn rt_sigtimedwait(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 }
 
 /// `rt_sigpending(2)`.
-pub fn rt_sigpending(context: &UContext, set_at: u64, size: u64) -> Result<i64, i64> {
+pub fn rt_sigpending(area: &Area, context: &UContext, set_at: u64, size: u64) -> Result<i64, i64> {
     if size > 8 {
         return Err(err::EINVAL);
     }
@@ -104,7 +111,7 @@ pub fn rt_sigpending(context: &UContext, set_at: u64, size: u64) -> Result<i64, 
     // SAFETY: the kernel writes the set.
     unsafe { sys!(nr::RT_SIGPENDING, &raw mut set, 8) };
     // The shim itself has blocked everything; pending are the guest's.
-    put_user_opt(set_at, native_mask(set) & context.sigmask)?;
+    put_user_opt(set_at, native_mask(set) & context.sigmask | area.held.get())?;
     Ok(0)
 }
 

@@ -1,21 +1,16 @@
 //! Waiting for a view of the mount table (`/proc/PID/mountinfo`), which natively is a file that cannot be waited for.
 //!
 //! `poll(2)` and `select(2)` stay native. When the mounts have changed, the supervisor sends a thread that sleeps in one of them
-//! `SIGSYS`, which makes the call fail with `EINTR`; here that becomes the result Linux would have given.
+//! a signal, which makes the call fail with `EINTR`; here that becomes the result Linux would have given.
 
 use nomina_abi::{POLL_FILE, op};
 
-use crate::arch::in_shim;
 use crate::area::Area;
-use crate::frame::{SigInfo, UContext};
-use crate::patch::in_trampoline;
-use crate::signal;
+use crate::frame::UContext;
 use crate::slot::request;
 use crate::sys::{err, nr, sys};
 use crate::uaccess::{get_user, put_user};
 
-/// The instruction `syscall`.
-const SYSCALL: u16 = 0x050f;
 const POLLPRI: i16 = 2;
 const POLLERR: i16 = 8;
 const EPOLL_CTL_DEL: u64 = 2;
@@ -44,25 +39,12 @@ pub fn epoll_ctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     Ok(request(area, nr::EPOLL_CTL as u32, &[epoll, op, fd, events.into(), data, 0]))
 }
 
-/// The supervisor has interrupted a call that waited for a view of the mount table, or so it thinks.
-pub fn mounts_changed(info: &SigInfo, context: &mut UContext) {
-    let area = Area::current();
-    let number = info.value() as u32 as u64;
-    if in_shim(context.mcontext.rip) || in_trampoline(context.mcontext.rip) {
-        area.mounts_changed.set(true);
-        return;
-    }
-    area.context.set(context);
-    signal::open_faults(context);
-    let registers = &context.mcontext;
-    let interrupted = registers.rax as i64 == err::EINTR
-        && get_user::<u16>(registers.rip.wrapping_sub(2)) == Ok(SYSCALL);
-    if interrupted {
-        let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
-        context.mcontext.rax = changed(area, number, &args) as u64;
-    }
-    signal::leave(area, context);
-    area.note_mask(context.sigmask);
+/// The supervisor has interrupted a call of the guest's that waited for a view of the mount table, or so it thinks: gives it the
+/// result, or leaves it as interrupted.
+pub fn mounts_changed(area: &Area, context: &mut UContext, number: u64) {
+    let registers = &mut context.mcontext;
+    let args = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+    registers.rax = changed(area, number, &args) as u64;
 }
 
 /// The result of a call that the shim made for the guest, `ret` natively.

@@ -10,14 +10,12 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use nomina_abi::ptrace::{
-    KICK_TRACEE, KICK_TRACER, REGISTERS_SIZE, Registers, attention, event, mode, reg, stop,
-};
+use nomina_abi::ptrace::{REGISTERS_SIZE, Registers, attention, event, mode, reg, stop};
 use nomina_abi::{SHIM_BASE, Slot, op};
 
-use crate::arch::{in_shim, nomina_window_stub, shim_end, window_fixup};
+use crate::arch::{nomina_window_stub, shim_end};
 use crate::area::Area;
-use crate::frame::{BLOCK_ALL, SIGSYS_BIT, SigInfo, UContext, fpstate_size};
+use crate::frame::{ALWAYS_OPEN, BLOCK_ALL, SigInfo, UContext, fpstate_size};
 use crate::patch;
 use crate::seccomp;
 use crate::sighand::{KernelSigaction, SA_NOCLDSTOP, SA_RESTART, SIG_IGN, SIGCHLD, SIGKILL, SIGTRAP};
@@ -27,8 +25,6 @@ use crate::sys::{
     self, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, err, nr, sys,
 };
 use crate::trap::GUESTS_TRAP;
-use crate::uaccess::get_user;
-use crate::window::window;
 
 /// Where the stub is: `syscall`, `ret`.
 pub const STUB: u64 = SHIM_BASE - 0x1000;
@@ -45,7 +41,6 @@ const TRAP_BRKPT: i32 = 1;
 const NO_CALL: u64 = u64::MAX;
 /// Flags that a tracer can change.
 const EFLAGS_MASK: u64 = 0x5_4dd5;
-const SYSCALL: u16 = 0x050f;
 
 /// Whether a thread of this process traces, or has traced: waits ask the supervisor as well.
 #[unsafe(link_section = ".bss.A0")]
@@ -106,7 +101,7 @@ fn map_stub() -> bool {
 fn native(area: &Area, number: u64, args: &[u64; 6]) -> i64 {
     let [a, b, c, d, e, f] = *args;
     let call = [number, a, b, c, d, e, f, area.interruptions(), STUB];
-    let mask = area.guest_mask() & !SIGSYS_BIT;
+    let mask = area.guest_mask() & !ALWAYS_OPEN;
     // SAFETY: the words live through the call; the arguments are the guest's.
     let ret = unsafe { nomina_window_stub(&raw const call, &raw const mask) };
     sys::set_mask(BLOCK_ALL);
@@ -543,75 +538,13 @@ fn take_registers(area: &Area, context: &mut UContext, posted: &Registers, given
     r.eflags = r.eflags & !EFLAGS_MASK | user[reg::EFLAGS] & EFLAGS_MASK;
     r.rsp = user[reg::RSP];
     area.orig_rax.set(user[reg::ORIG_RAX]);
-    context.sigmask = given.sigmask & !(SIGSYS_BIT | crate::frame::UNBLOCKABLE);
+    context.sigmask = given.sigmask & !(ALWAYS_OPEN | crate::frame::UNBLOCKABLE);
     for (index, option) in [(reg::FS_BASE, ARCH_SET_FS), (reg::GS_BASE, ARCH_SET_GS)] {
         if user[index] != posted.user[index] {
             // SAFETY: touches no memory.
             unsafe { sys!(nr::ARCH_PRCTL, option, user[index]) };
         }
     }
-}
-
-/// The supervisor calls (`SI_KICK`).
-pub fn kicked(info: &SigInfo, context: &mut UContext) {
-    let area = Area::current();
-    let what = info.value();
-    if what & KICK_TRACER != 0 {
-        TRACER.store(true, Ordering::Relaxed);
-        area.woken.set(true);
-    }
-    if what & KICK_TRACEE != 0 {
-        area.kicked.set(true);
-    }
-    let rip = context.mcontext.rip;
-    let in_guest = patch::complete(area, context) || !(in_shim(rip) || patch::in_trampoline(rip));
-    if !in_guest {
-        if let Some((rip, pops)) = window_fixup(rip) {
-            context.mcontext.rip = rip;
-            context.mcontext.rsp += pops;
-        }
-        return;
-    }
-    area.woken.set(false);
-    signal::open_faults(context);
-    let before = context.mcontext.rip;
-    if area.kicked.get() {
-        interrupted(area, context, None);
-    }
-    area.context.set(context);
-    if context.mcontext.rip == before
-        && context.mcontext.rax as i64 == err::EINTR
-        && get_user::<u16>(before.wrapping_sub(2)) == Ok(SYSCALL)
-    {
-        sleep_on(area, context);
-    }
-    area.note_mask(context.sigmask);
-}
-
-/// Goes on with a native sleep that the supervisor's call has interrupted: only a handler of the guest's may. The host kernel still knows
-/// the sleep, if it was one, as long as no signal frame has been returned from.
-fn sleep_on(area: &'static Area, context: &mut UContext) {
-    if let Some(number @ (nr::PAUSE | nr::SELECT | nr::PSELECT6 | nr::PPOLL)) = number_at_site(context) {
-        // Only a handler ends these (`ERESTARTNOHAND`), and the host kernel has forgotten them.
-        context.mcontext.rax = number;
-        context.mcontext.rip -= 2;
-        return;
-    }
-    let ret = window(area, area.guest_mask(), nr::RESTART_SYSCALL, [0; 6]);
-    if ret != err::ERESTARTSYS {
-        context.mcontext.rax = ret as u64;
-    }
-    if area.kicked.get() || area.trace.get() != 0 {
-        interrupted(area, context, None);
-    } else {
-        signal::leave(area, context);
-    }
-}
-
-/// The number that the instruction before the `syscall` has loaded, if it is `mov $NR,%eax`, as in nearly all libraries.
-fn number_at_site(context: &UContext) -> Option<u64> {
-    let site: [u8; 5] = get_user(context.mcontext.rip.wrapping_sub(7)).ok()?;
-    (site[0] == 0xb8).then(|| u64::from(u32::from_le_bytes([site[1], site[2], site[3], site[4]])))
 }
 
 /// The first stops of an image that is traced, in the state in which its first instruction will find the processor.

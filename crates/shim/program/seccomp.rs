@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nomina_abi::{SLOT_DATA, SPAN_NULL, STRICT_KILL, TRAP_DATA, UNREADABLE, op};
 
 use crate::area::Area;
-use crate::frame::{SigInfo, UContext};
+use crate::frame::{SIGSYS_BIT, SigInfo, UContext};
 use crate::lock::Lock;
 use crate::marshal::Arena;
 use crate::sighand::{SIGSYS, set_native_default};
@@ -139,7 +139,7 @@ pub fn info_of(number: u64, address: u64, data: i32) -> SigInfo {
 
 /// A filter of the guest's has raised SIGSYS (`force_sig_seccomp`): without a handler, or blocked, it ends the process.
 pub fn trapped(area: &'static Area, context: &mut UContext, info: &SigInfo) {
-    if !area.sighand().get(SIGSYS).is_caught() || area.blocks_sigsys.get() {
+    if !area.sighand().get(SIGSYS).is_caught() || area.blocks.get() & SIGSYS_BIT != 0 {
         die(area);
     }
     if area.trace.get() != 0 {
@@ -152,7 +152,7 @@ pub fn trapped(area: &'static Area, context: &mut UContext, info: &SigInfo) {
 }
 
 /// Ends the process by SIGSYS.
-fn die(area: &Area) -> ! {
+pub fn die(area: &Area) -> ! {
     crate::futex::exit_robust_lists(area);
     set_native_default(SIGSYS);
     // A call that the sandbox's filter traps.

@@ -2,14 +2,16 @@
 //!
 //! The host kernel has for every signal that a guest catches the shim's own handler, and the default or ignored dispositions as
 //! they are, so that it acts on those itself. SIGSEGV and SIGBUS always are the shim's, because access to guest memory may
-//! fault, and SIGSYS, because it carries the system calls.
+//! fault, SIGSYS, because it carries the system calls, and the signal by which a thread is called (`call`).
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use nomina_abi::SIG_CALL;
+
 use crate::arch::nomina_restorer;
 use crate::area::Area;
-use crate::frame::{BLOCK_ALL, UNBLOCKABLE};
+use crate::frame::{BLOCK_ALL, CALL_BIT, UNBLOCKABLE};
 use crate::lock::Lock;
 use crate::sys::{err, nr, sys};
 use crate::uaccess::{get_user, put_user};
@@ -64,8 +66,9 @@ pub const SIGCHLD: i32 = 17;
 pub const SIGSTOP: i32 = 19;
 /// See [`SIGILL`].
 pub const SIGSYS: i32 = 31;
-/// The faults that access to guest memory meets.
-const FAULTS: [i32; 2] = [SIGSEGV, SIGBUS];
+/// The shim's signals of which the host kernel is told across an exec that the guest ignores them. SIGSYS is not: a thread that the
+/// exec is about to end may still make system calls.
+const TOLD: [i32; 3] = [SIGSEGV, SIGBUS, SIG_CALL];
 /// Number of signals.
 pub const NSIG: usize = 64;
 
@@ -105,6 +108,11 @@ unsafe impl Sync for Sighand {}
 
 /// Whether the host kernel always has the shim's handler for a signal.
 pub fn is_always_ours(signal: i32) -> bool {
+    is_fault(signal) || signal == SIG_CALL
+}
+
+/// Whether an instruction may raise a signal for which the host kernel always has the shim's handler.
+pub fn is_fault(signal: i32) -> bool {
     matches!(signal, SIGSEGV | SIGBUS | SIGSYS)
 }
 
@@ -128,28 +136,33 @@ fn wrapped(handler: u64, flags: u64, mask: u64) -> KernelSigaction {
 
 /// Installs what a new image needs.
 pub fn install() {
-    // NODEFER for all three: a handler meets further faults when it accesses guest memory, and a system call within SIGSYS's
-    // handler must not be fatal. RESTART for a SIGSYS that reports another thread's write (`written`): nobody must notice it.
+    // NODEFER, as for the faults: a handler meets further faults when it accesses guest memory, and a system call within SIGSYS's
+    // handler must not be fatal.
     let system_call = crate::trap::system_call as *const () as u64;
-    native_action(SIGSYS, Some(&wrapped(system_call, SA_NODEFER | SA_RESTART, BLOCK_ALL)));
-    for signal in FAULTS {
-        if install_fault(signal).handler == SIG_IGN {
+    native_action(SIGSYS, Some(&wrapped(system_call, SA_NODEFER, BLOCK_ALL)));
+    for signal in TOLD {
+        if install_own(signal).handler == SIG_IGN {
             crate::area::SIGHAND
                 .set_initial(signal, KernelSigaction { handler: SIG_IGN, ..KernelSigaction::DEFAULT });
         }
     }
 }
 
-fn install_fault(signal: i32) -> KernelSigaction {
-    let arrived = crate::signal::arrived as *const () as u64;
-    native_action(signal, Some(&wrapped(arrived, SA_NODEFER, BLOCK_ALL)))
+fn install_own(signal: i32) -> KernelSigaction {
+    let action = if signal == SIG_CALL {
+        // Not NODEFER: calls without end must not fill the stack.
+        wrapped(crate::call::called as *const () as u64, SA_RESTART, BLOCK_ALL | CALL_BIT)
+    } else {
+        wrapped(crate::signal::arrived as *const () as u64, SA_NODEFER, BLOCK_ALL)
+    };
+    native_action(signal, Some(&action))
 }
 
-/// Runs a native exec. What a process ignores stays ignored in the new image, but the host kernel knows it of the faults only
+/// Runs a native exec. What a process ignores stays ignored in the new image, but the host kernel knows it of the shim's signals only
 /// if it is told.
 pub fn across_exec(area: &Area, exec: impl FnOnce() -> i64) -> i64 {
-    let ignored = FAULTS.map(|signal| area.sighand().get(signal).handler == SIG_IGN);
-    for (signal, ignored) in FAULTS.into_iter().zip(ignored) {
+    let ignored = TOLD.map(|signal| area.sighand().get(signal).handler == SIG_IGN);
+    for (signal, ignored) in TOLD.into_iter().zip(ignored) {
         if ignored {
             native_action(signal, Some(&KernelSigaction { handler: SIG_IGN, ..KernelSigaction::DEFAULT }));
         }
@@ -169,9 +182,9 @@ pub fn across_exec(area: &Area, exec: impl FnOnce() -> i64) -> i64 {
     if table.is_traced() {
         table.install_all();
     }
-    for (signal, ignored) in FAULTS.into_iter().zip(ignored) {
+    for (signal, ignored) in TOLD.into_iter().zip(ignored) {
         if ignored {
-            install_fault(signal);
+            install_own(signal);
         }
     }
     error

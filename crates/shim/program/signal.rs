@@ -11,12 +11,12 @@ use nomina_abi::{SI_NOMINA, SI_TKILL, SI_USER, op, xlate};
 use crate::arch::{fault_fixup, in_shim, window_fixup};
 use crate::area::Area;
 use crate::frame::{
-    BLOCK_ALL, FAULT_BITS, RtSigFrame, SIGSYS_BIT, SS_AUTODISARM, SS_DISABLE, SigInfo, StackT, UContext,
+    ALWAYS_OPEN, BLOCK_ALL, FAULT_BITS, RtSigFrame, SIGSYS_BIT, SS_AUTODISARM, SS_DISABLE, SigInfo, StackT, UContext,
     UNBLOCKABLE, clear_fpstate, fpstate_size, place, restore_fpstate,
 };
 use crate::sighand::{
-    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGTRAP,
-    is_always_ours, set_native_default,
+    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP,
+    is_always_ours, is_fault, set_native_default,
 };
 use crate::{futex, patch, ptrace};
 use crate::slot::{out, request};
@@ -37,10 +37,14 @@ const MINSIGSTKSZ: u64 = 2048;
 pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UContext) {
     // SAFETY: the kernel wrote both for this handler.
     let (info, context) = unsafe { (&*info, &mut *context) };
-    let is_fault = is_always_ours(signal) && info.code() > 0;
+    let is_fault = is_fault(signal) && info.code() > 0;
     let area = Area::current();
     let in_guest = patch::complete(area, context)
         || !(in_shim(context.mcontext.rip) || patch::in_trampoline(context.mcontext.rip));
+    let bit = 1u64 << (signal - 1);
+    if !is_fault && bit & area.blocks.get() != 0 {
+        return hold(area, info);
+    }
     if in_guest {
         if is_fault && context.sigmask & 1 << (signal - 1) != 0 {
             // The guest blocks the fault: the kernel would have killed it.
@@ -79,6 +83,27 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     if let Some((rip, pops)) = window_fixup(context.mcontext.rip) {
         context.mcontext.rip = rip;
         context.mcontext.rsp += pops;
+    }
+}
+
+/// Keeps a signal that the guest blocks, but the host kernel does not. As there, one of a number.
+fn hold(area: &Area, info: &SigInfo) {
+    let bit = 1u64 << (info.signo() - 1);
+    if area.held.get() & bit == 0 {
+        area.held.set(area.held.get() | bit);
+        // SAFETY: only this thread uses it.
+        unsafe { (*area.held_info.get())[usize::from(bit != SIGSYS_BIT)] = *info };
+    }
+}
+
+/// The guest blocks less than before: what it now lets in is delivered at the end of the call.
+fn unhold(area: &Area) {
+    let let_in = area.held.get() & !area.blocks.get();
+    if let_in != 0 && !area.pending.replace(true) {
+        let bit = let_in & let_in.wrapping_neg();
+        area.held.set(area.held.get() & !bit);
+        // SAFETY: only this thread uses them.
+        unsafe { *area.pending_info.get() = (*area.held_info.get())[usize::from(bit != SIGSYS_BIT)] };
     }
 }
 
@@ -169,8 +194,9 @@ fn deliver(area: &'static Area, context: &mut UContext, info: &SigInfo, mask: u6
     let action = area.sighand().take(signal);
     if !action.is_caught() {
         // Ignored meanwhile, or one that is always ours. A fault cannot be ignored: it happens again, natively.
-        if is_always_ours(signal) && (action.handler == crate::sighand::SIG_DFL || info.code() > 0) {
-            if info.code() <= 0 {
+        let is_fault = is_fault(signal) && info.code() > 0;
+        if is_always_ours(signal) && (action.handler == crate::sighand::SIG_DFL || is_fault) {
+            if !is_fault {
                 return die(area, signal);
             }
             futex::exit_robust_lists(area);
@@ -216,8 +242,7 @@ pub fn enter_handler(
     let mut frame = RtSigFrame { pretcode: action.restorer, uc: *context, info };
     frame.uc.link = 0;
     frame.uc.stack = altstack;
-    // SIGSYS is never blocked natively, but the guest believes so.
-    let shown = restored & !SIGSYS_BIT | if area.blocks_sigsys.get() { SIGSYS_BIT } else { 0 };
+    let shown = restored & !ALWAYS_OPEN | area.blocks.get();
     frame.uc.sigmask = shown;
     frame.uc.mcontext.oldmask = shown;
     frame.uc.mcontext.fpstate = if fp_size == 0 { 0 } else { fp };
@@ -246,14 +271,15 @@ pub fn enter_handler(
     // SAFETY: the state is the kernel's.
     unsafe { clear_fpstate(native_fp) };
     let own = if action.flags & SA_NODEFER == 0 { 1 << (signal - 1) } else { 0 };
-    if (action.mask | own) & SIGSYS_BIT != 0 {
-        area.blocks_sigsys.set(true);
-    }
-    context.sigmask = (mask | action.mask | own) & !(SIGSYS_BIT | UNBLOCKABLE);
+    area.blocks.set(area.blocks.get() | (action.mask | own) & ALWAYS_OPEN);
+    context.sigmask = (mask | action.mask | own) & !(ALWAYS_OPEN | UNBLOCKABLE);
 }
 
 /// Ends the process by a signal, as the kernel does when a frame cannot be built.
 pub fn die(area: &Area, signal: i32) {
+    if signal == SIGSYS {
+        crate::seccomp::die(area);
+    }
     futex::exit_robust_lists(area);
     set_native_default(signal);
     let (pid, tid) = (area.pid.get() as u64, area.tid.get() as u64);
@@ -302,8 +328,9 @@ fn restore(area: &Area, context: &mut UContext) -> Result<(), i64> {
     context.mcontext.gs = old.gs;
     context.mcontext.fs = old.fs;
     context.mcontext.ss = old.ss;
-    context.sigmask = guest.sigmask & !(SIGSYS_BIT | UNBLOCKABLE);
-    area.blocks_sigsys.set(guest.sigmask & SIGSYS_BIT != 0);
+    context.sigmask = guest.sigmask & !(ALWAYS_OPEN | UNBLOCKABLE);
+    area.blocks.set(guest.sigmask & ALWAYS_OPEN);
+    unhold(area);
     let _ = set_altstack(area, &guest.stack, context.mcontext.rsp);
     Ok(())
 }
@@ -342,7 +369,7 @@ pub fn sigaltstack(area: &Area, context: &UContext, new: u64, old: u64) -> Resul
     Ok(0)
 }
 
-/// `rt_sigprocmask(2)`. `EINVAL` for a bad size or `how`. SIGSYS seems to be blocked and is not.
+/// `rt_sigprocmask(2)`. `EINVAL` for a bad size or `how`. The shim's own signals seem to be blocked and are not.
 pub fn rt_sigprocmask(
     area: &Area,
     context: &mut UContext,
@@ -354,7 +381,7 @@ pub fn rt_sigprocmask(
     if size != 8 {
         return Err(err::EINVAL);
     }
-    let was = context.sigmask | if area.blocks_sigsys.get() { SIGSYS_BIT } else { 0 };
+    let was = context.sigmask | area.blocks.get();
     if new != 0 {
         let set: u64 = get_user(new)?;
         let wanted = match how as u32 as u64 {
@@ -363,8 +390,9 @@ pub fn rt_sigprocmask(
             sys::SIG_SETMASK => set,
             _ => return Err(err::EINVAL),
         };
-        area.blocks_sigsys.set(wanted & SIGSYS_BIT != 0);
-        context.sigmask = wanted & !(SIGSYS_BIT | UNBLOCKABLE);
+        area.blocks.set(wanted & ALWAYS_OPEN);
+        context.sigmask = wanted & !(ALWAYS_OPEN | UNBLOCKABLE);
+        unhold(area);
     }
     if old != 0 {
         put_user(old, was)?;

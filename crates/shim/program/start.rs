@@ -94,7 +94,7 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     // SAFETY: the stack of the area is the shim's alone.
     unsafe { sys!(nr::SIGALTSTACK, &raw const stack_of_handlers, 0) };
     crate::sighand::install();
-    sys::unblock(crate::frame::SIGSYS_BIT);
+    sys::unblock(crate::frame::ALWAYS_OPEN);
     // SAFETY: the name is NUL-terminated.
     unsafe { sys!(nr::PRCTL, PR_SET_NAME, info.comm.as_ptr()) };
     crate::seccomp::note(&info.always);

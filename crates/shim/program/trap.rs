@@ -1,7 +1,6 @@
 //! Where system calls arrive: the handler of SIGSYS.
 
-use nomina_abi::ptrace::SI_KICK;
-use nomina_abi::{Kind, SI_END, SI_MOUNTS, SI_SIGIO, op};
+use nomina_abi::Kind;
 
 use crate::arch::{in_shim, traced_entry};
 use crate::area::Area;
@@ -16,7 +15,6 @@ use crate::{
 const SYS_SECCOMP: i32 = 1;
 /// `si_code` of a SIGSYS for a call of a traced thread.
 const SYS_USER_DISPATCH: i32 = 2;
-const SIGKILL: i32 = 9;
 
 /// What the stub's call gives when a filter of the guest's traps it, less the filter's data.
 pub const GUESTS_TRAP: i64 = -0x1_0000;
@@ -25,20 +23,8 @@ pub const GUESTS_TRAP: i64 = -0x1_0000;
 pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut UContext) {
     // SAFETY: the kernel wrote both for this handler.
     let (info, context) = unsafe { (&*info, &mut *context) };
-    if info.code() == SI_SIGIO {
-        return written::reported(info, context);
-    }
-    if info.code() == SI_END {
-        return about_to_end(info.value(), context);
-    }
-    if info.code() == SI_MOUNTS {
-        return poll::mounts_changed(info, context);
-    }
-    if info.code() == SI_KICK {
-        return ptrace::kicked(info, context);
-    }
     if info.code() != SYS_SECCOMP && info.code() != SYS_USER_DISPATCH {
-        // A SIGSYS that somebody sent.
+        // A timer of the guest's, or the like.
         return signal::arrived(number, info, context);
     }
     if in_shim(context.mcontext.rip) {
@@ -84,6 +70,8 @@ pub extern "C" fn system_call(number: i32, info: *const SigInfo, context: *mut U
         signal::rt_sigreturn(area, context);
         if area.kicked.get() {
             ptrace::interrupted(area, context, None);
+        } else {
+            signal::leave(area, context);
         }
     } else {
         patch::trapped(area, context, number);
@@ -101,19 +89,6 @@ pub fn serve(area: &'static Area, context: &mut UContext, number: u64, args: &[u
         Some(kinds) => marshal::generic(area, number, kinds, args),
         None => special(area, context, number, args),
     }
-}
-
-/// The supervisor is about to send `signal`, which ends a process.
-fn about_to_end(signal: i32, context: &UContext) {
-    let area = Area::current();
-    let waits = in_shim(context.mcontext.rip);
-    let mask = if waits { area.guest_mask() } else { context.sigmask };
-    let blocked = signal != SIGKILL && mask >> (signal as u32).wrapping_sub(1) & 1 != 0;
-    signal::open_faults(context);
-    if !blocked {
-        futex::exit_robust_lists(area);
-    }
-    slot::request(area, op::MARKED, &[0; 6]);
 }
 
 /// Serves a call that came without a signal frame. `NEEDS_FRAME` if it has to have one.
@@ -167,7 +142,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::SIGALTSTACK => signal::sigaltstack(area, context, a, b),
         nr::RT_SIGSUSPEND => masked::rt_sigsuspend(area, context, a, b),
         nr::RT_SIGTIMEDWAIT => masked::rt_sigtimedwait(area, args),
-        nr::RT_SIGPENDING => masked::rt_sigpending(context, a, b),
+        nr::RT_SIGPENDING => masked::rt_sigpending(area, context, a, b),
         nr::SIGNALFD => masked::signalfd(number, a, b, c, 0),
         nr::SIGNALFD4 => masked::signalfd(number, a, b, c, d),
         nr::PPOLL => masked::with_mask(area, context, number, args, 3),

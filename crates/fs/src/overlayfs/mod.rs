@@ -10,8 +10,8 @@
 //! can make neither devices nor `trusted.*`.
 //!
 //! Where ours differs from Linux's:
-//! - Handles are those of the layers' files, and the supervisor cannot tell a handle that was opened through the overlay
-//!   from one that was opened through the layer. So files (not directories) have the device and inode numbers of the layer
+//! - Handles are those of the layers' files, and nothing about a handle tells whether it was opened through the overlay
+//!   or through the layer. So files (not directories) have the device and inode numbers of the layer
 //!   they are in, as overlayfs has them without `xino` on several file systems; they change when a file is copied up.
 //! - `index`, `nfs_export` and `verity` are never in effect: they are accepted and fall back to `off`, as Linux does where
 //!   the upper file system cannot encode file handles. `xino=on` is ignored, as where all layers are on one file system.
@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use nomina_kernel::mount::clone_private_mount;
+use nomina_kernel::vfs::d_path::dentry_path;
 use nomina_kernel::vfs::{Inode, Path, S_IFDIR, StatFs, SuperBlock, attr};
 use nomina_kernel::{Errno, Result};
 
@@ -157,9 +158,33 @@ impl OvlSuper {
         Ok(Arc::new(OvlSuper { fs, root, depth: depth + 1 }))
     }
 
+    /// The path of a host file of one of the layers, as the overlay shows it where no directory was renamed. Whether it was
+    /// opened by the overlay the file does not tell.
+    pub fn path_of_layer_file(&self, host: &[u8]) -> Option<Vec<u8>> {
+        let roots = self.fs.upper.iter().chain(self.fs.layers.iter().map(|layer| &layer.root));
+        roots.into_iter().find_map(|root| {
+            let ops = root.mnt.sb().ops();
+            let below = match ops.as_any().downcast_ref::<OvlSuper>() {
+                Some(overlay) => overlay.path_of_layer_file(host),
+                None => ops.path_of_host(host),
+            };
+            strip_directory(&below?, &dentry_path(&root.dentry))
+        })
+    }
+
     /// Whether nothing can be written: there is no upper directory.
     pub fn is_readonly(&self) -> bool {
         self.fs.upper.is_none()
+    }
+}
+
+/// The path below the directory `top` of what is at `path`, if it is there.
+fn strip_directory(path: &[u8], top: &[u8]) -> Option<Vec<u8>> {
+    match path.strip_prefix(top) {
+        _ if top == b"/" => Some(path.to_vec()),
+        Some(b"") => Some(b"/".to_vec()),
+        Some(rest) if rest.starts_with(b"/") => Some(rest.to_vec()),
+        _ => None,
     }
 }
 

@@ -6,8 +6,8 @@ use nomina_kernel::{Errno, Result};
 use super::base::TaskFile;
 use super::source::TaskInfo;
 
-/// SIGSYS in the masks of `SigCgt` and the like: its handler is the shim's, not the program's.
-const SIGSYS_BIT: u64 = 1 << (libc::SIGSYS - 1);
+/// SIGSYS and SIGSTKFLT in the masks of `SigCgt` and the like: their handlers are the shim's, not the program's.
+const SHIMS_BITS: u64 = 1 << (libc::SIGSYS - 1) | 1 << (libc::SIGSTKFLT - 1);
 
 pub(crate) fn stat(file: &TaskFile) -> Result<Vec<u8>> {
     let info = file.info()?;
@@ -65,7 +65,7 @@ pub(crate) fn translate_stat(host: &[u8], info: &TaskInfo, permitted: bool) -> O
     // The old masks have 31 bits.
     for nr in [32, 34] {
         if let Ok(mask) = fields[nr - 3].parse::<u64>() {
-            fields[nr - 3] = (mask & !SIGSYS_BIT).to_string();
+            fields[nr - 3] = (mask & !SHIMS_BITS).to_string();
         }
     }
     let mut out = format!("{} (", info.pid).into_bytes();
@@ -130,10 +130,10 @@ pub(crate) fn translate_status(host: &[u8], info: &TaskInfo) -> Vec<u8> {
             b"NSsid" => Some(numbers(&info.nssid, "\t").into()),
             b"Threads" => Some(info.threads.to_string().into()),
             b"SigBlk" if info.blocked.is_some() => {
-                info.blocked.map(|blocked| format!("{:016x}", blocked & !SIGSYS_BIT).into())
+                info.blocked.map(|blocked| format!("{:016x}", blocked & !SHIMS_BITS).into())
             }
             b"SigBlk" | b"SigCgt" => {
-                line.get(colon + 1..).and_then(mask).map(|m| format!("{:016x}", m & !SIGSYS_BIT).into())
+                line.get(colon + 1..).and_then(mask).map(|m| format!("{:016x}", m & !SHIMS_BITS).into())
             }
             b"CapInh" => Some(format!("{:016x}", info.caps[0]).into()),
             b"CapPrm" => Some(format!("{:016x}", info.caps[1]).into()),

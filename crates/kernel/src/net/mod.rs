@@ -3,51 +3,97 @@
 //! A namespace has its loopback device `lo`, which starts down, as in Linux. `rtnetlink.rs` is how programs look at it and set
 //! it up. Sockets of the Internet families, routes and other devices are not modelled yet.
 
+pub mod af_packet;
+mod bridge;
+pub mod core;
 mod dev;
+pub mod devconf;
+mod fib;
+mod fib_rules;
+pub mod filter;
+mod inetdev;
+mod interim;
+pub mod ipv4;
+mod ipv6;
+mod neighbour;
+#[cfg(test)]
+mod packet_tests;
+pub mod raw;
 mod rtnetlink;
+mod stack;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+pub mod tun;
 
 use std::sync::Arc;
 
-pub use dev::{InterfaceAddress, NetDevice, iff};
+pub use dev::{
+    Bridge, BridgePort, DevId, DeviceKind, DeviceStats, FdbEntry, MacAddr, NetDevice, Tun, arphrd, if_oper,
+    iff,
+};
+pub use fib::{
+    AddMode, Fib, FibResult, Flow, NextHop, RT_TABLE_DEFAULT, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTPROT_BOOT,
+    RTPROT_KERNEL, RTPROT_RA, Route, RouteType, rtnh_f,
+};
+pub use fib_rules::{FibRule, RuleAction};
+pub use inetdev::{
+    InterfaceAddress, Memberships, broadcast_of, ifa_f, ipv6_scope, network, scope, solicited_node,
+};
+pub use neighbour::{NeighTable, Neighbour, nud};
 pub use rtnetlink::{Answer, rtmgrp, rtnetlink_rcv};
+pub use stack::{Net, NetStack, Stack};
 pub use sysctl::NetSysctl;
 
 use crate::ns_common::{NsCommon, NsKind, impl_ns};
 use crate::user_namespace::UserNamespace;
-use crate::vfs::lock::Mutex;
 
-/// A namespace of this kind.
+/// A namespace of this kind. What it holds stands in the sandbox's [`NetStack`] under its inode number, as long as this lives.
 pub struct NetNamespace {
     common: NsCommon,
-    devices: Mutex<Vec<NetDevice>>,
-    sysctls: Mutex<sysctl::NetSysctls>,
+    stack: Arc<NetStack>,
 }
 impl_ns!(NetNamespace);
 
 impl NetNamespace {
-    pub(crate) fn new(inum: u64, owner: Arc<UserNamespace>) -> Arc<NetNamespace> {
-        Arc::new(NetNamespace {
-            common: NsCommon::new(NsKind::Net, inum, Some(owner)),
-            devices: Mutex::new(vec![NetDevice::loopback()]),
-            sysctls: Mutex::default(),
-        })
+    /// A namespace in a network of its own: the first of a sandbox.
+    pub(crate) fn initial(inum: u64, owner: Arc<UserNamespace>) -> Arc<NetNamespace> {
+        NetNamespace::new_in(Arc::default(), inum, owner)
+    }
+
+    /// Another namespace beside `self`: `copy_net_ns`.
+    pub(crate) fn copy_net_ns(&self, inum: u64, owner: Arc<UserNamespace>) -> Arc<NetNamespace> {
+        NetNamespace::new_in(self.stack.clone(), inum, owner)
+    }
+
+    fn new_in(stack: Arc<NetStack>, inum: u64, owner: Arc<UserNamespace>) -> Arc<NetNamespace> {
+        stack.lock().setup_net(inum);
+        Arc::new(NetNamespace { common: NsCommon::new(NsKind::Net, inum, Some(owner)), stack })
+    }
+
+    /// The network it is part of.
+    pub fn stack(&self) -> &Arc<NetStack> {
+        &self.stack
     }
 
     /// The devices, by index.
     pub fn devices(&self) -> Vec<NetDevice> {
-        self.devices.lock().clone()
+        self.stack.lock().devices_of(self.common.inum()).cloned().collect()
     }
 
     /// The device named `name`: `__dev_get_by_name`.
     pub fn device_by_name(&self, name: &str) -> Option<NetDevice> {
-        self.devices.lock().iter().find(|dev| dev.name == name).cloned()
+        self.stack.lock().dev_get_by_name(self.common.inum(), name).cloned()
     }
 
     /// The device with index `ifindex`: `__dev_get_by_index`.
     pub fn device_by_index(&self, ifindex: u32) -> Option<NetDevice> {
-        self.devices.lock().iter().find(|dev| dev.ifindex == ifindex).cloned()
+        self.stack.lock().dev_get_by_index(self.common.inum(), ifindex).cloned()
+    }
+}
+
+impl Drop for NetNamespace {
+    fn drop(&mut self) {
+        self.stack.lock().cleanup_net(self.common.inum());
     }
 }

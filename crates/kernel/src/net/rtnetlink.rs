@@ -3,7 +3,7 @@
 //! Served are `RTM_GETLINK`, `RTM_NEWLINK`/`RTM_SETLINK` of an existing device's flags, and `RTM_GETADDR`, `RTM_NEWADDR`,
 //! `RTM_DELADDR`; everything else is `EOPNOTSUPP`, as on a kernel that is built without it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload, ParseableParametrized};
@@ -11,6 +11,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, State};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::inetdev::scope;
 use super::{InterfaceAddress, NetDevice, NetNamespace, iff};
 use crate::errno::{Errno, Result};
 
@@ -197,8 +198,9 @@ fn rcv_msg(
 
 impl NetNamespace {
     fn with_device<T>(&self, ifindex: u32, with: impl FnOnce(&mut NetDevice) -> T) -> Result<T> {
-        let mut devices = self.devices.lock();
-        devices.iter_mut().find(|dev| dev.ifindex == ifindex).map(with).ok_or(Errno::ENODEV)
+        let mut stack = self.stack.lock();
+        let id = stack.dev_get_by_index(self.common.inum(), ifindex).ok_or(Errno::ENODEV)?.id;
+        stack.dev_mut(id).map(with).ok_or(Errno::ENODEV)
     }
 
     /// `dev_change_flags`: the device and the addresses it has got, where something has changed.
@@ -226,6 +228,70 @@ impl NetNamespace {
         let dev = self.device_by_name(name).ok_or(Errno::ENODEV)?;
         self.change_flags(dev.ifindex, flags, u32::MAX);
         Ok(())
+    }
+}
+
+impl NetDevice {
+    /// Sets the flags that `change` has to those of `flags`: `dev_change_flags`. Only `IFF_UP` changes anything here. A
+    /// loopback device that comes up gets its addresses (`inetdev_event`, `init_loopback`); one that goes down loses those of
+    /// IPv6. Gives whether something has changed.
+    pub fn change_flags(&mut self, flags: u32, change: u32) -> bool {
+        let (was, up) = (self.flags & iff::UP != 0, flags & iff::UP != 0);
+        if change & iff::UP == 0 || was == up {
+            return false;
+        }
+        let running = iff::UP | iff::RUNNING | iff::LOWER_UP;
+        if up {
+            self.flags |= running;
+            let has = |v4: bool| self.addresses.iter().any(|known| known.address.is_ipv4() == v4);
+            let (has_v4, has_v6) = (has(true), has(false));
+            let mut give = |address: IpAddr, prefix_len, label: &str| {
+                let label = label.to_owned();
+                self.addresses.push(InterfaceAddress {
+                    label,
+                    ..InterfaceAddress::new(address, prefix_len, scope::HOST)
+                });
+            };
+            if !has_v4 {
+                give(Ipv4Addr::LOCALHOST.into(), 8, "lo");
+            }
+            if !has_v6 {
+                give(Ipv6Addr::LOCALHOST.into(), 128, "");
+            }
+        } else {
+            self.flags &= !running;
+            self.addresses.retain(|known| known.address.is_ipv4());
+        }
+        true
+    }
+
+    /// Adds an address: `inet_rtm_newaddr`.
+    ///
+    /// # Errors
+    /// `EEXIST`: it is there. `EINVAL`: a prefix longer than the address. `EACCES`: IPv6 on a device that is down.
+    pub fn add_address(&mut self, new: InterfaceAddress) -> Result<()> {
+        let longest = if new.address.is_ipv4() { 32 } else { 128 };
+        if new.prefix_len > longest {
+            return Err(Errno::EINVAL);
+        }
+        let same = |known: &InterfaceAddress| {
+            known.address == new.address && (new.address.is_ipv6() || known.prefix_len == new.prefix_len)
+        };
+        if self.addresses.iter().any(same) {
+            return Err(Errno::EEXIST);
+        }
+        self.addresses.push(new);
+        Ok(())
+    }
+
+    /// Removes an address.
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL`: it is not there.
+    pub fn remove_address(&mut self, address: IpAddr, prefix_len: u8) -> Result<InterfaceAddress> {
+        let same = |known: &InterfaceAddress| known.address == address && known.prefix_len == prefix_len;
+        let at = self.addresses.iter().position(same).ok_or(Errno::EADDRNOTAVAIL)?;
+        Ok(self.addresses.remove(at))
     }
 }
 
@@ -266,7 +332,8 @@ fn wanted_address(ns: &NetNamespace, message: &AddressMessage) -> Result<(IpAddr
     let dev = ns.device_by_index(message.header.index).ok_or(Errno::ENODEV)?;
     let label = if address.is_ipv4() { label.unwrap_or(dev.name) } else { String::new() };
     let prefix_len = message.header.prefix_len;
-    Ok((address, InterfaceAddress { address, prefix_len, scope: message.header.scope.into(), label }))
+    let scope = message.header.scope.into();
+    Ok((address, InterfaceAddress { label, ..InterfaceAddress::new(address, prefix_len, scope) }))
 }
 
 fn family_of(address: &IpAddr) -> AddressFamily {

@@ -19,7 +19,7 @@ pub enum NetSysctl {
 
 /// Their values in one namespace.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NetSysctls {
+pub struct NetSysctls {
     /// As kernel ids.
     ping_group_range: (u32, u32),
     unprivileged_port_start: u32,
@@ -34,7 +34,8 @@ impl Default for NetSysctls {
 impl NetNamespace {
     /// What `reader` reads.
     pub fn show_sysctl(&self, which: NetSysctl, reader: &Cred) -> String {
-        let all = self.sysctls.lock();
+        let stack = self.stack.lock();
+        let Some(all) = stack.net(self.common.inum()).map(|net| &net.sysctls) else { return String::new() };
         match which {
             NetSysctl::PingGroupRange => {
                 let (low, high) = all.ping_group_range;
@@ -62,7 +63,8 @@ impl NetNamespace {
             .map(str::parse)
             .collect::<std::result::Result<_, _>>()
             .map_err(|_| Errno::EINVAL)?;
-        let mut all = self.sysctls.lock();
+        let mut stack = self.stack.lock();
+        let all = &mut stack.net_mut(self.common.inum()).ok_or(Errno::ENODEV)?.sysctls;
         match (which, numbers[..].as_ref()) {
             (NetSysctl::PingGroupRange, &[low, high]) => {
                 let kgid = |gid| writer.user_ns.make_kgid(gid).ok_or(Errno::EINVAL);
@@ -87,7 +89,7 @@ mod tests {
     fn settings_are_kept_where_they_are_numbers_in_range() {
         let user_ns = UserNamespace::initial();
         let (root, user) = (Cred::root(user_ns.clone()), Cred::user(1000, 1000, &[], user_ns.clone()));
-        let net = NetNamespace::new(1, user_ns);
+        let net = NetNamespace::initial(1, user_ns);
         let which = NetSysctl::PingGroupRange;
         assert_eq!(net.show_sysctl(which, &root), "1\t0\n");
         assert_eq!(net.write_sysctl(which, b"0 0", &user), Err(Errno::EPERM));

@@ -8,7 +8,7 @@ const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 
 fn ns() -> Arc<NetNamespace> {
-    NetNamespace::new(1, UserNamespace::initial())
+    NetNamespace::initial(1, UserNamespace::initial())
 }
 
 fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {

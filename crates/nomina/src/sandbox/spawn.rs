@@ -553,6 +553,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         loading: Mutex::default(),
         pace: Default::default(),
         observed: Mutex::default(),
+        reports: std::sync::atomic::AtomicBool::new(false),
     });
     server.guests.expect(thread.clone());
     Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })

@@ -1,7 +1,7 @@
 //! Files of proc whose writes must reach the supervisor: `uid_map`, `comm`, `sys/kernel/hostname` …
 //!
 //! In Linux the file's own `write` runs inside `write(2)`, whose result is its result. Here `write(2)` is native: the guest
-//! holds one end of a socket pair that keeps write boundaries, and we the other. The host sends `SIGSYS` to the opener
+//! holds one end of a socket pair that keeps write boundaries, and we the other. The host calls the opener ([`SIG_CALL`])
 //! whenever something arrives at our end (`F_SETSIG`), which it does inside the writing call; so the shim of the opener asks
 //! for the true result ([`Controls::result`]) before the guest sees any. Handles that do not report writes cost nothing.
 //!
@@ -14,8 +14,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nomina_abi::{SIG_CALL, called};
 use nomina_fs::proc::{TaskKey, with_current};
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
@@ -105,9 +107,9 @@ impl Controls {
         self.count.store(open.len(), Ordering::Release);
     }
 
-    /// What became of the latest write to this descriptor, which has been applied; once. `None` for one that is no control
-    /// file and when there was none.
-    pub fn result(&self, fd: BorrowedFd<'_>) -> Option<Result<()>> {
+    /// What became of the latest write to this descriptor, which has been applied; once, and only for who has opened it. `None` for one
+    /// that is no control file and when there was none.
+    pub fn result(&self, task: TaskId, fd: BorrowedFd<'_>) -> Option<Result<()>> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -116,7 +118,8 @@ impl Controls {
             return None;
         }
         let mut open = self.open.lock().unwrap();
-        open.iter_mut().find(|control| control.ino == stat.st_ino)?.result.take()
+        let is_it = |control: &&mut Control| control.ino == stat.st_ino && control.opener == TaskKey(task.0);
+        open.iter_mut().find(is_it)?.result.take()
     }
 }
 
@@ -159,12 +162,16 @@ impl Control {
     }
 }
 
-/// Has the host send `SIGSYS` to `thread` at every event of `fd`: a message, for a socket; a notification, for inotify.
+/// Has the host call `thread` at every event of `fd`: a message, for a socket; a notification, for inotify.
 ///
 /// # Errors
 /// Those of `fcntl(2)`.
 pub fn report_writes(fd: BorrowedFd<'_>, thread: &GuestThread) -> std::io::Result<()> {
-    signal_at_events(fd, libc::SIGSYS, thread.host_tid.load(Ordering::Acquire), true)
+    thread.reports.store(true, Ordering::Release);
+    if let Some(image) = thread.image() {
+        image.slot.call(called::REPORTS);
+    }
+    signal_at_events(fd, SIG_CALL, thread.host_tid.load(Ordering::Acquire), true)
 }
 
 /// Has the host send `signal` to a thread or a process at every event of `fd`.

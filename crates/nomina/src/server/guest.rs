@@ -151,7 +151,9 @@ impl Image {
     pub fn beside(&self) -> Option<Image> {
         let space = self.space().clone();
         let index = space.slots.lock().unwrap().alloc()?;
-        Some(Image { slot: space.region.slot(index), lease: Arc::new(Lease { space, index }) })
+        let slot = space.region.slot(index);
+        slot.clear_calls();
+        Some(Image { slot, lease: Arc::new(Lease { space, index }) })
     }
 
     /// A slot of the same region for a child with memory of its own, to prepare an exec in; `None` when threads may need
@@ -204,6 +206,8 @@ pub struct GuestThread {
     pub pace: super::watcher::Pace,
     /// What its image asks first.
     pub observed: Mutex<Option<super::ahead::Observed>>,
+    /// It has, or had, handles that report writes ([`nomina_abi::called::REPORTS`]).
+    pub reports: AtomicBool,
 }
 
 impl GuestFiles {

@@ -8,7 +8,7 @@
 //! - `epoll_ctl(2)` fails natively (`EPERM`), and the shim asks us, who put a socket into the guest's epoll in place of the file
 //!   ([`MountsFile::epoll_ctl`]). Its urgent data is the change.
 //! - A thread that waits for the file in `poll(2)` or `select(2)` sleeps natively. After a change we look for such threads and
-//!   send each a `SIGSYS` ([`nomina_abi::SI_MOUNTS`]), which makes the call return, and its shim asks which files have changed
+//!   call each ([`nomina_abi::SI_MOUNTS`]), which makes the call return, and its shim asks which files have changed
 //!   ([`nomina_abi::op::MOUNTS_CHANGED`]). Who is not asleep yet is found later: we look until somebody was told.
 //!
 //! Where ours differs: `epoll_wait` tells `EPOLLPRI` (with `EPOLLIN`, where that was asked for) and not `EPOLLERR`; a `poll` that
@@ -267,11 +267,11 @@ fn wake_if_waiting(thread: &GuestThread, changed: &[Arc<MountsFile>]) {
     });
     if waits {
         let mut info = [0u8; 128];
-        for (at, word) in [(0, libc::SIGSYS), (8, abi::SI_MOUNTS), (24, number as i32)] {
+        for (at, word) in [(0, abi::SIG_CALL), (8, abi::SI_MOUNTS), (24, number as i32)] {
             info[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         }
         // SAFETY: a valid siginfo, for a thread of a guest. One that is gone needs none.
-        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, libc::SIGSYS, info.as_ptr()) };
+        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, abi::SIG_CALL, info.as_ptr()) };
     }
 }
 

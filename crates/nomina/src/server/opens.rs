@@ -3,7 +3,8 @@
 //! In Linux an open file holds the mount it was opened by, which makes that busy for `umount2(2)`. Here the open file is
 //! the host's and knows nothing of our mounts; guests copy, pass on and close it natively. So who wants to know looks
 //! at the descriptors and maps of all guests: that happens only when something is unmounted. A file opened by another mount
-//! than the first of its file system is noted, by device and inode number; what is not noted was opened by the first.
+//! than the first of its file system is noted, by device and inode number; what is not noted was opened by the first. So is every
+//! file opened by an overlay that guests have mounted, whose handles are those of its layers.
 //!
 //! Where ours differs: descriptors that are on their way in a socket are not seen; device nodes, terminals and proc's
 //! files of the whole machine hold no mount; a file that has been opened by several mounts holds all of them.
@@ -15,6 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use nomina_fs::overlayfs::OvlSuper;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::mount::Mount;
 use nomina_kernel::vfs::ActiveSuper;
@@ -79,7 +81,7 @@ impl Opens {
 impl Server {
     /// Notes that `mount` was the way to an open file.
     pub fn note_open(&self, fd: &OwnedFd, mount: &Arc<Mount>) {
-        if mount.sb().is_first_mount(mount) {
+        if mount.sb().is_first_mount(mount) && overlay_of(mount.sb()).is_none() {
             return;
         }
         let Ok(stat) = rustix::fs::fstat(fd) else { return };
@@ -94,10 +96,23 @@ impl Server {
         noted.into_iter().find(|mount| std::ptr::eq(&**mount.sb(), sb)).or_else(|| first_mount(sb))
     }
 
-    /// The file system that a host file is of, and the mount by which it was opened.
+    /// The file systems that show an open host file, and its path there: the overlay by which it was opened, then the one it
+    /// is of.
+    pub fn instances_of_open(&self, fd: &OwnedFd) -> Vec<(Arc<ActiveSuper>, Vec<u8>)> {
+        let name = super::places::host_link(fd).ok().filter(|name| name.first() == Some(&b'/'));
+        let (Some(name), Ok(stat)) = (name, rustix::fs::fstat(fd)) else { return Vec::new() };
+        let noted = self.opens.mounts_of((stat.st_dev, stat.st_ino));
+        let overlays = noted.iter().filter_map(|mount| {
+            Some((mount.sb().clone(), overlay_of(mount.sb())?.path_of_layer_file(&name)?))
+        });
+        let all = self.instances.all();
+        let own = all.iter().find_map(|sb| Some((sb.clone(), sb.ops().path_of_host(&name)?)));
+        overlays.chain(own).collect()
+    }
+
+    /// The file system that a host file was opened by, and the mount.
     pub fn instance_of_open(&self, fd: &OwnedFd) -> Option<(Arc<ActiveSuper>, Option<Arc<Mount>>)> {
-        let name = super::places::host_link(fd).ok().filter(|name| name.first() == Some(&b'/'))?;
-        let sb = self.instances.all().into_iter().find(|sb| sb.ops().path_of_host(&name).is_some())?;
+        let (sb, _) = self.instances_of_open(fd).into_iter().next()?;
         let stat = rustix::fs::fstat(fd).ok()?;
         let mount = self.mount_of_open(&sb, (stat.st_dev, stat.st_ino));
         Some((sb, mount))
@@ -161,10 +176,17 @@ impl Server {
             if only_writers && !writes {
                 return;
             }
+            let (overlays, noted): (Vec<_>, Vec<_>) =
+                self.opens.mounts_of(key).into_iter().partition(|mount| overlay_of(mount.sb()).is_some());
+            let by_overlay = !overlays.is_empty();
+            overlays.into_iter().filter(|mount| is_meant(mount.sb())).for_each(&mut add);
             let Some(sb) = finder.find(name).filter(|of| is_meant(of)) else { return };
             let sb = &sb;
-            let noted = self.opens.mounts_of(key);
             let noted: Vec<_> = noted.into_iter().filter(|mount| Arc::ptr_eq(mount.sb(), sb)).collect();
+            // An overlay uses its layers by mounts of its own.
+            if noted.is_empty() && by_overlay {
+                return;
+            }
             if noted.is_empty() {
                 first_mount(sb).into_iter().for_each(&mut add);
             } else {
@@ -201,6 +223,11 @@ impl Server {
             }
         }
     }
+}
+
+/// The overlay that a guest has mounted, if it is one.
+fn overlay_of(sb: &ActiveSuper) -> Option<&OvlSuper> {
+    sb.ops().as_any().downcast_ref()
 }
 
 /// Finds the instances of many files: those of one directory are of one instance, except where the file itself is mounted.

@@ -26,10 +26,9 @@ impl Server {
     /// # Errors
     /// Those of `fstat(2)`.
     pub fn place_of_handle(self: &Arc<Self>, fd: OwnedFd) -> Result<Path> {
-        let name = host_link(&fd)?;
+        let shown = self.instances_of_open(&fd);
         let inode: Arc<dyn Inode> = Arc::new(HandleInode::new(self, fd)?);
-        for sb in self.instances.all() {
-            let Some(below) = sb.ops().path_of_host(&name) else { continue };
+        for (sb, below) in shown {
             if let Some(mount) = first_mount(&sb)
                 && let Some(place) = self.place_at(&mount, &below, &inode)
             {
@@ -45,13 +44,12 @@ impl Server {
         let find = || {
             let inode = path.inode();
             let handle = handle_of(inode)?;
-            let name = host_link(&handle).ok()?;
             let stat = rustix::fs::fstat(&handle).ok()?;
-            let all = self.instances.all();
-            let (sb, below) = all.iter().find_map(|sb| Some((sb, sb.ops().path_of_host(&name)?)))?;
-            let noted = self.mount_of_open(sb, (stat.st_dev, stat.st_ino));
-            let mounts = noted.into_iter().chain(sb.mounts()).filter(|mount| mount.is_in(ns));
-            mounts.filter_map(|mount| self.place_at(&mount, &below_mount(&mount, &below)?, inode)).next()
+            self.instances_of_open(&handle).into_iter().find_map(|(sb, below)| {
+                let noted = self.mount_of_open(&sb, (stat.st_dev, stat.st_ino));
+                let mut mounts = noted.into_iter().chain(sb.mounts()).filter(|mount| mount.is_in(ns));
+                mounts.find_map(|mount| self.place_at(&mount, &below_mount(&mount, &below)?, inode))
+            })
         };
         find().unwrap_or(path)
     }
@@ -68,6 +66,15 @@ impl Server {
         let found = found.ok()?;
         let (named, open) = (found.inode().getattr().ok()?, inode.getattr().ok()?);
         ((named.dev, named.ino) == (open.dev, open.ino)).then_some(found)
+    }
+
+    /// The path, below `root`, of an open file.
+    pub fn path_of_open(&self, fd: &OwnedFd, root: &Path) -> Option<Vec<u8>> {
+        let stat = rustix::fs::fstat(fd).ok()?;
+        self.instances_of_open(fd).iter().find_map(|(sb, below)| {
+            let noted = self.mount_of_open(sb, (stat.st_dev, stat.st_ino));
+            noted.into_iter().chain(sb.mounts()).find_map(|mount| path_in_mount(&mount, below, root))
+        })
     }
 
     /// The path, below `root`, of a host file that one of the mounts made at the start shows.

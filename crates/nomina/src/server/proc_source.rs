@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_fs::proc::{
@@ -148,6 +149,10 @@ impl PidNsView {
     fn thread(&self, task: TaskKey) -> Result<(Arc<Server>, Arc<GuestThread>)> {
         let server = self.server().ok_or(Errno::ESRCH)?;
         let thread = server.guests.by_task(TaskId(task.0)).ok_or(Errno::ESRCH)?;
+        if thread.host_tid.load(Ordering::Acquire) == 0 {
+            // It has asked for nothing yet; whoever reads about it has its number from who made it.
+            server.seek(&thread);
+        }
         Ok((server, thread))
     }
 
@@ -159,7 +164,7 @@ impl PidNsView {
     fn host_pid(&self, task: TaskKey) -> Result<i32> {
         let (server, thread) = self.thread(task)?;
         let _ = server;
-        match thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire) {
+        match thread.process.host_pid.load(Ordering::Acquire) {
             0 => Err(Errno::ESRCH),
             pid => Ok(pid),
         }
@@ -242,8 +247,8 @@ impl ProcSource for PidNsView {
         look_for_killed_threads(&server, &thread);
         let ns = self.ns.get()?;
         let comm = server.renamed_comm(&thread);
-        let host_pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
-        let host_tid = thread.host_tid.load(std::sync::atomic::Ordering::Acquire);
+        let host_pid = thread.process.host_pid.load(Ordering::Acquire);
+        let host_tid = thread.host_tid.load(Ordering::Acquire);
         let kernel = server.kernel.lock().unwrap();
         let id = TaskId(key.0);
         let task = kernel.task(id)?;
@@ -411,16 +416,7 @@ impl ProcSource for PidNsView {
                 if !text.starts_with(b"/") || text.starts_with(b"/memfd:") || is_device {
                     return Ok(text);
                 }
-                let (path, deleted) = match text.strip_suffix(b" (deleted)") {
-                    Some(path) => (path, true),
-                    None => (&text[..], false),
-                };
-                let mut shown =
-                    server.guest_path(path, &self.root_of(viewer)?).unwrap_or_else(|| path.to_vec());
-                if deleted {
-                    shown.extend_from_slice(b" (deleted)");
-                }
-                Ok(shown)
+                Ok(server.path_of_open(&copy, &self.root_of(viewer)?).unwrap_or(text))
             }
             _ => Ok(d_path::d_path(&self.link_target(task, link)?, &self.root_of(viewer)?)),
         }
@@ -713,8 +709,8 @@ pub struct Renamed {
 
 /// What the host calls a thread.
 fn host_comm(thread: &GuestThread) -> Option<Vec<u8>> {
-    let pid = thread.process.host_pid.load(std::sync::atomic::Ordering::Acquire);
-    let tid = thread.host_tid.load(std::sync::atomic::Ordering::Acquire);
+    let pid = thread.process.host_pid.load(Ordering::Acquire);
+    let tid = thread.host_tid.load(Ordering::Acquire);
     std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()
 }
 

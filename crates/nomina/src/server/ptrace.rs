@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nomina_abi::ptrace as abi;
-use nomina_abi::{SHIM_BASE, SHIM_END, SI_NOMINA, span};
+use nomina_abi::{SHIM_BASE, SHIM_END, SI_NOMINA, SIG_CALL, called, span};
 use nomina_gate::region::SlotRef;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exit::ExitOutcome;
@@ -126,20 +126,23 @@ impl Tracees {
     }
 }
 
-/// Calls a thread to its shim: `SIGSYS`, which no guest can block.
-pub fn kick(server: &Arc<Server>, thread: &Arc<GuestThread>, what: i32) {
+/// Calls a thread to its shim, for [`called`]: no guest can block it.
+pub fn kick(server: &Arc<Server>, thread: &Arc<GuestThread>, what: u32) {
     let Some(tid) = host_tid(thread).or_else(|| server.seek(thread)) else { return };
     let pid = thread.process.host_pid.load(Ordering::Acquire);
+    if let Some(image) = thread.image() {
+        image.slot.call(what);
+    }
     let mut info = [0u8; 128];
-    info[..4].copy_from_slice(&libc::SIGSYS.to_ne_bytes());
+    info[..4].copy_from_slice(&SIG_CALL.to_ne_bytes());
     info[8..12].copy_from_slice(&abi::SI_KICK.to_ne_bytes());
     info[24..28].copy_from_slice(&what.to_ne_bytes());
     // SAFETY: a valid siginfo; both numbers are those of a guest.
-    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, libc::SIGSYS, info.as_ptr()) };
+    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, SIG_CALL, info.as_ptr()) };
 }
 
 /// As [`kick`], by task.
-pub fn kick_task(server: &Arc<Server>, task: TaskId, what: i32) {
+pub fn kick_task(server: &Arc<Server>, task: TaskId, what: u32) {
     if let Some(thread) = server.guests.by_task(task) {
         kick(server, &thread, what);
     }
@@ -200,7 +203,7 @@ impl News {
         for waiter in &self.waiters {
             // One that has come back for another reason asks again by itself.
             if waiter.image().is_some_and(|image| image.slot.waits()) {
-                kick(server, waiter, abi::KICK_TRACER);
+                kick(server, waiter, called::TRACER);
             }
         }
         let Some(pidfd) = self.tracer.as_ref().and_then(|tracer| tracer.process.pidfd.get()) else { return };
@@ -239,7 +242,7 @@ pub fn release(server: &Arc<Server>, released: &[Released]) {
         if released.stopped {
             server.tracees.unpark(released.task, 0);
         } else {
-            kick_task(server, released.task, abi::KICK_TRACEE);
+            kick_task(server, released.task, called::TRACEE);
         }
     }
 }

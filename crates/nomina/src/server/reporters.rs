@@ -2,7 +2,7 @@
 //!
 //! In Linux a write to a tmpfs charges each page before it exists. Here it is native. So every thread that opens such a file
 //! for writing, or is executed with one open, gets an inotify instance, which watches the files for `IN_MODIFY` and has the
-//! host send the thread `SIGSYS` at each event (as for [control files](super::controls)): while the write returns, the shim
+//! host call the thread at each event (as for [control files](super::controls)): while the write returns, the shim
 //! asks ([`nomina_abi::op::WRITTEN`]), and the write is made to have failed if there is no room ([`Space::written`]).
 //!
 //! The host merges an event with an equal one that has not been read yet, and then sends nothing. So reading is what asks for

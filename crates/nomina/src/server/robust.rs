@@ -71,10 +71,10 @@ impl Robust {
             return true;
         }
         let mut order = [0; 128];
-        order[..4].copy_from_slice(&libc::SIGSYS.to_ne_bytes());
+        order[..4].copy_from_slice(&abi::SIG_CALL.to_ne_bytes());
         order[8..12].copy_from_slice(&abi::SI_END.to_ne_bytes());
         order[24..28].copy_from_slice(&signal.to_ne_bytes());
-        if condemned.len() >= MOST || !send(pidfd, libc::SIGSYS, &order) {
+        if condemned.len() >= MOST || !send(pidfd, abi::SIG_CALL, &order) {
             return false;
         }
         let until = Instant::now() + PATIENCE;

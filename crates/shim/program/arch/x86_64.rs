@@ -5,6 +5,8 @@ use core::mem::offset_of;
 use core::ops::Range;
 
 use crate::area::{Area, MARK, Patched};
+use crate::frame::SigContext;
+use crate::sys::err::EINTR;
 
 global_asm!(
     r#"
@@ -176,6 +178,19 @@ nomina_window_stub_call:
     call qword ptr [rbx + 64]
     pop rbx
     ret
+
+    # Leaves a signal handler without rt_sigreturn: rdi = the registers that a function's caller relies on (rbx, rbp, r12 to r15),
+    # then rsp and rip.
+    .globl nomina_leap
+nomina_leap:
+    mov rbx, [rdi]
+    mov rbp, [rdi + 8]
+    mov r12, [rdi + 16]
+    mov r13, [rdi + 24]
+    mov r14, [rdi + 32]
+    mov r15, [rdi + 40]
+    mov rsp, [rdi + 48]
+    jmp qword ptr [rdi + 56]
 
     # As nomina_enter_guest for a traced program, which has to stop first: a call that is always trapped makes a signal frame.
     .globl nomina_enter_traced
@@ -395,6 +410,7 @@ unsafe extern "C" {
     pub fn nomina_window(call: *const [u64; 8], mask: *const u64) -> i64;
     /// See the assembly.
     pub fn nomina_window_stub(call: *const [u64; 9], mask: *const u64) -> i64;
+    fn nomina_leap(registers: *const [u64; 8]) -> !;
     /// Never returns.
     pub fn nomina_enter_traced(stack: u64) -> !;
     /// See the assembly.
@@ -447,6 +463,27 @@ pub fn window_fixup(rip: u64) -> Option<(u64, u64)> {
         rip if window.contains(&rip) || stub.contains(&rip) => Some((interrupted, 0)),
         _ => None,
     }
+}
+
+/// After a signal at `context` in the window, when the window's system call has not been made or was interrupted: leaves the handler
+/// as if the window had returned `ERESTARTSYS`. Without `rt_sigreturn(2)` the host kernel goes on knowing the sleep that
+/// `restart_syscall(2)` resumes. Otherwise it returns.
+///
+/// # Safety
+/// Nothing of the handler's may be needed any more. The mask and the floating point state stay the handler's.
+pub unsafe fn leave_window(context: &SigContext) {
+    let syscall = nomina_window_syscall as *const () as u64;
+    let made = context.rip == syscall + 2;
+    if made && context.rax as i64 != EINTR
+        || !(nomina_window_begin as *const () as u64..=syscall + 2).contains(&context.rip)
+    {
+        return;
+    }
+    let c = context;
+    let registers =
+        [c.rbx, c.rbp, c.r12, c.r13, c.r14, c.r15, c.rsp, nomina_window_interrupted as *const () as u64];
+    // SAFETY: the registers are those of a call of the window's on this stack, which has not returned.
+    unsafe { nomina_leap(&raw const registers) }
 }
 
 /// Where the look for the area's mark may fault.

@@ -261,6 +261,7 @@ fn newcomer(server: &Arc<Server>, task: TaskId) -> std::io::Result<(Arc<GuestThr
         files: Mutex::new(Arc::new(GuestFiles::with_socket(ours))),
         image: Mutex::new(Some(Image::first(AddressSpace::new()?))),
         observed: Mutex::default(),
+        reports: std::sync::atomic::AtomicBool::new(false),
         borrowed: Mutex::default(),
         maker: None,
         hint: AtomicI32::new(0),

@@ -116,6 +116,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         loading: Mutex::default(),
         pace: Default::default(),
         observed: Mutex::default(),
+        reports: std::sync::atomic::AtomicBool::new(false),
     });
     if !new_thread {
         ctx.thread.made.lock().unwrap().push((outcome.pid, Arc::downgrade(&child)));

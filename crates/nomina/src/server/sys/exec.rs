@@ -299,6 +299,9 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
     if clone::host_tid(thread) != Some(tid) {
         server.guests.retid(thread, tid);
     }
+    if thread.reports.load(Ordering::Acquire) {
+        image.slot.call(nomina_abi::called::REPORTS);
+    }
     let old = thread.image.lock().unwrap().replace(image);
     server.spares.bury_image(old);
     *thread.borrowed.lock().unwrap() = None;

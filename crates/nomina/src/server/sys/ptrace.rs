@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nomina_abi::ptrace::{self as abi, attention, reg, stop};
-use nomina_abi::{SLOT_DATA, span};
+use nomina_abi::{SLOT_DATA, called, span};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::ptrace::{
     Attention, EVENT_STOP, PtraceCreds, PtraceOptions, ResumeMode, SIGTRAP, StopKind,
@@ -80,7 +80,7 @@ pub fn ptrace(ctx: &mut Ctx<'_>) -> Result<Reply> {
         drop(kernel);
         // The parent may be waiting natively.
         for thread in threads {
-            kick_task(server, thread, abi::KICK_TRACER);
+            kick_task(server, thread, called::TRACER);
         }
         return Ok(().into());
     }
@@ -111,7 +111,7 @@ fn attach(ctx: &Ctx<'_>, target: TaskId, seize: Option<PtraceOptions>) -> Result
     }
     kernel.ptrace_attach(ctx.task(), target, seize)?;
     drop(kernel);
-    kick(server, &thread, abi::KICK_TRACEE);
+    kick(server, &thread, called::TRACEE);
     Ok(().into())
 }
 
@@ -154,7 +154,7 @@ fn of_tracee(ctx: &mut Ctx<'_>, request: i32, target: TaskId) -> Result<Reply> {
                 news.tell(server);
             }
             if running {
-                kick_task(server, target, abi::KICK_TRACEE);
+                kick_task(server, target, called::TRACEE);
             }
             return Ok(().into());
         }
@@ -456,7 +456,7 @@ pub fn stopped(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let news = News::of_stop(server, &kernel, tracer, task, code);
     drop(kernel);
     for other in others {
-        kick_task(server, other, abi::KICK_TRACEE);
+        kick_task(server, other, called::TRACEE);
     }
     news.tell(server);
     Ok(().into())
@@ -591,7 +591,7 @@ pub fn intercept(
     let running = kernel.tracee(chosen).is_some_and(|tracee| tracee.stop.is_none());
     drop(kernel);
     if running {
-        kick_task(server, chosen, abi::KICK_TRACEE);
+        kick_task(server, chosen, called::TRACEE);
     }
     true
 }

@@ -30,8 +30,19 @@ pub fn info(signal: i32, code: i32, pid: i32, uid: u32, value: i32) -> Info {
     info
 }
 
+/// How a signal of a guest's travels: `SIGSYS` is the filter's natively, and goes in the shim's other signal ([`abi::SIG_CALL`]).
+fn carried(signal: i32, info: &Info) -> (i32, Info) {
+    let mut info = *info;
+    if !matches!(signal, libc::SIGSYS | abi::SIG_CALL) {
+        return (signal, info);
+    }
+    info[..4].copy_from_slice(&abi::SIG_CALL.to_ne_bytes());
+    info[abi::CARRIED..abi::CARRIED + 4].copy_from_slice(&signal.to_ne_bytes());
+    (abi::SIG_CALL, info)
+}
+
 /// Whether the guest has a handler for `signal`: what the host knows of it. The shim catches the synchronous faults always,
-/// so for those the answer is no.
+/// and the signals that are its own, so for those the answer is no.
 fn has_handler(host_pid: i32, signal: i32) -> bool {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{host_pid}/status")) else { return false };
     let caught = status
@@ -39,7 +50,13 @@ fn has_handler(host_pid: i32, signal: i32) -> bool {
         .find_map(|line| line.strip_prefix("SigCgt:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(0);
-    !matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGSYS) && caught & 1 << (signal - 1) != 0
+    !matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGSYS | abi::SIG_CALL)
+        && caught & 1 << (signal - 1) != 0
+}
+
+/// Whether a code is one by which shims know what the supervisor sends: no guest may say it to another.
+fn is_own_code(code: i32) -> bool {
+    matches!(code, abi::SI_NOMINA | abi::SI_MOUNTS | abi::SI_END | abi::ptrace::SI_KICK)
 }
 
 /// Sends to a process (or with `thread` to one thread). `Ok(false)`: it has not introduced itself yet.
@@ -71,12 +88,13 @@ pub fn send(
     if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
     }
+    let (signal, info) = &carried(signal, info);
     // SAFETY: a valid siginfo; the pidfd and, behind it, the tid are those of a guest.
     let result = unsafe {
         if thread {
-            libc::syscall(libc::SYS_rt_tgsigqueueinfo, host_pid, tid, signal, info.as_ptr())
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, host_pid, tid, *signal, info.as_ptr())
         } else {
-            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info.as_ptr(), 0)
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), *signal, info.as_ptr(), 0)
         }
     };
     if result == 0 {
@@ -125,6 +143,7 @@ pub fn send_mesgq(server: &Arc<Server>, sender: &IpcCaller, owner: &Pid, signal:
     };
     let mut info = info(signal, SI_MESGQ, sender.tgid.nr_ns(owner.ns()), uid, 0);
     info[24..32].copy_from_slice(&value.to_ne_bytes());
+    let (signal, info) = carried(signal, &info);
     server.host_pid_of(leader);
     let Some(guest) = server.guests.by_task(leader) else { return };
     let Some(pidfd) = guest.process.pidfd.get().filter(|_| signal != 0) else { return };
@@ -176,11 +195,7 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let kernel = server.kernel.lock().unwrap();
     let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
     // Not even the kernel and kill() may be impersonated, except towards oneself.
-    if (code >= 0
-        || code == abi::SI_TKILL
-        || matches!(code, abi::SI_NOMINA | abi::SI_END | abi::ptrace::SI_KICK))
-        && pid != own
-    {
+    if (code >= 0 || code == abi::SI_TKILL || is_own_code(code)) && pid != own {
         return Err(Errno::EPERM);
     }
     let target = if thread {
@@ -193,7 +208,7 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
     };
     drop(kernel);
     given[..4].copy_from_slice(&signal.to_ne_bytes());
-    if code >= 0 || matches!(code, abi::SI_TKILL | abi::SI_END) {
+    if code >= 0 || code == abi::SI_TKILL || is_own_code(code) {
         // Towards oneself: the host lets nobody but the process itself forge these; carried as ours.
         given = info(signal, abi::SI_NOMINA, u32_at(&given, 16) as i32, u32_at(&given, 20), code);
     }
@@ -223,11 +238,7 @@ pub fn pidfd_send_signal(ctx: &mut Ctx<'_>) -> Result<Reply> {
             if u32_at(&given, 0) as i32 != signal {
                 return Err(Errno::EINVAL);
             }
-            if (code >= 0
-                || code == abi::SI_TKILL
-                || matches!(code, abi::SI_NOMINA | abi::SI_END | abi::ptrace::SI_KICK))
-                && nr != own
-            {
+            if (code >= 0 || code == abi::SI_TKILL || is_own_code(code)) && nr != own {
                 return Err(Errno::EPERM);
             }
             given[..4].copy_from_slice(&signal.to_ne_bytes());

@@ -22,7 +22,7 @@ pub fn written(ctx: &mut Ctx<'_>) -> Result<Reply> {
         if let Some(refused) = server.datagrams.result(ctx.task(), &copy) {
             return refused.map(Reply::Value);
         }
-        if let Some(done) = server.controls.result(copy.as_fd()) {
+        if let Some(done) = server.controls.result(ctx.task(), copy.as_fd()) {
             return done.map(|()| Reply::Value(native));
         }
         if let Some(done) = server.reporters.result(ctx.thread, &copy, native) {

@@ -1,0 +1,194 @@
+//! All network namespaces of a sandbox: what `struct net` holds, the devices, and the lock over them.
+//!
+//! Devices connect namespaces: a frame that enters one end of a veth pair comes out in another namespace and may be forwarded by a
+//! bridge there. So there is one lock for all of it, [`NetStack::lock`], which stands for `rtnl_lock` and for the locks of the
+//! packet path, and everything behind it is plain data reached by number.
+//!
+//! The lock is taken after the kernel model's and never the other way round; nothing under it waits.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::sync::MutexGuard;
+
+use super::af_packet::PacketSocket;
+use super::core::NeighState;
+use super::core::softirq::SoftIrq;
+use super::dev::{DevId, NetDevice};
+use super::devconf::{Ipv4Devconf, Ipv6Devconf};
+use super::fib::Fib;
+use super::ipv4::{Frags, IcmpLimits};
+use super::neighbour::NeighTable;
+use super::raw::RawSocket;
+use super::sysctl::NetSysctls;
+use super::tun::Tuns;
+use crate::errno::{Errno, Result};
+use crate::vfs::lock::Mutex;
+
+/// The network of a sandbox.
+#[derive(Default)]
+pub struct NetStack(Mutex<Stack>);
+
+impl NetStack {
+    /// Everything in it.
+    pub fn lock(&self) -> MutexGuard<'_, Stack> {
+        self.0.lock()
+    }
+}
+
+/// What [`NetStack`] guards.
+#[derive(Default)]
+pub struct Stack {
+    nets: BTreeMap<u64, Net>,
+    devices: BTreeMap<DevId, NetDevice>,
+    /// The number the last device got.
+    last_dev: u32,
+    /// Packets that wait, timers, and what is to be handed out.
+    pub(super) softirq: SoftIrq,
+    /// What the state machine of neighbours knows beyond [`NeighTable`].
+    pub(super) neigh: NeighState,
+    /// Fragments that wait for others.
+    pub(super) frags: Frags,
+    /// How many errors hosts may be told of.
+    pub(super) icmp_limits: IcmpLimits,
+    /// Addresses that may be somebody else's, with how often that is to be asked.
+    pub(super) dad: BTreeMap<(DevId, Ipv6Addr), u32>,
+    /// Devices on which routers are asked for, with how often.
+    pub(super) router_solicitations: BTreeMap<DevId, u8>,
+    /// Packet sockets, by the number their keeper gave them.
+    pub packet_sockets: BTreeMap<u64, PacketSocket>,
+    /// Raw and ping sockets, likewise.
+    pub raw_sockets: BTreeMap<u64, RawSocket>,
+    /// Files of `/dev/net/tun`.
+    pub(super) tuns: Tuns,
+}
+
+/// One network namespace: `struct net`.
+pub struct Net {
+    /// Its devices: `dev_index_head`.
+    pub devices: BTreeMap<u32, DevId>,
+    /// The highest index given so far: `ifindex`.
+    pub last_ifindex: u32,
+    /// `net.ipv4.conf.all`
+    pub ipv4_all: Ipv4Devconf,
+    /// `net.ipv4.conf.default`
+    pub ipv4_default: Ipv4Devconf,
+    /// `net.ipv6.conf.all`
+    pub ipv6_all: Ipv6Devconf,
+    /// `net.ipv6.conf.default`
+    pub ipv6_default: Ipv6Devconf,
+    /// Routes and rules.
+    pub fib: Fib,
+    /// Neighbours: ARP and ND.
+    pub neighbours: NeighTable,
+    /// `/proc/sys/net`.
+    pub sysctls: NetSysctls,
+}
+
+impl Default for Net {
+    fn default() -> Net {
+        Net {
+            devices: BTreeMap::new(),
+            last_ifindex: 0,
+            ipv4_all: Ipv4Devconf::all(),
+            ipv4_default: Ipv4Devconf::default(),
+            ipv6_all: Ipv6Devconf::all(),
+            ipv6_default: Ipv6Devconf::default(),
+            fib: Fib::default(),
+            neighbours: NeighTable::default(),
+            sysctls: NetSysctls::default(),
+        }
+    }
+}
+
+impl Stack {
+    /// Adds an empty namespace with a loopback device: `setup_net`.
+    pub(super) fn setup_net(&mut self, inum: u64) {
+        self.nets.insert(inum, Net::default());
+        self.register_netdevice(inum, NetDevice::loopback()).expect("the namespace is new");
+    }
+
+    /// Removes a namespace and the devices in it: `cleanup_net`.
+    pub(super) fn cleanup_net(&mut self, inum: u64) {
+        let ids: Vec<DevId> =
+            self.nets.get(&inum).map(|net| net.devices.values().copied().collect()).unwrap_or_default();
+        for id in ids {
+            self.forget_packets(id);
+            self.forget_device(id);
+        }
+        self.frags.forget(inum);
+        self.nets.remove(&inum);
+    }
+
+    /// Takes a device out.
+    pub(super) fn forget_device(&mut self, id: DevId) {
+        let Some(dev) = self.devices.remove(&id) else { return };
+        if let Some(net) = self.nets.get_mut(&dev.net) {
+            net.devices.remove(&dev.ifindex);
+        }
+    }
+
+    /// A namespace, by inode number.
+    pub fn net(&self, inum: u64) -> Option<&Net> {
+        self.nets.get(&inum)
+    }
+
+    /// A namespace, by inode number.
+    pub fn net_mut(&mut self, inum: u64) -> Option<&mut Net> {
+        self.nets.get_mut(&inum)
+    }
+
+    /// A device.
+    pub fn dev(&self, id: DevId) -> Option<&NetDevice> {
+        self.devices.get(&id)
+    }
+
+    /// A device.
+    pub fn dev_mut(&mut self, id: DevId) -> Option<&mut NetDevice> {
+        self.devices.get_mut(&id)
+    }
+
+    /// The devices of a namespace, by index.
+    pub fn devices_of(&self, inum: u64) -> impl Iterator<Item = &NetDevice> {
+        self.nets.get(&inum).into_iter().flat_map(|net| net.devices.values()).filter_map(|id| self.dev(*id))
+    }
+
+    /// All devices of the sandbox.
+    pub(super) fn all_devices(&self) -> impl Iterator<Item = &NetDevice> {
+        self.devices.values()
+    }
+
+    /// `__dev_get_by_name`.
+    pub fn dev_get_by_name(&self, inum: u64, name: &str) -> Option<&NetDevice> {
+        self.devices_of(inum).find(|dev| dev.name == name)
+    }
+
+    /// `__dev_get_by_index`.
+    pub fn dev_get_by_index(&self, inum: u64, ifindex: u32) -> Option<&NetDevice> {
+        self.dev(*self.nets.get(&inum)?.devices.get(&ifindex)?)
+    }
+
+    /// Puts a device into a namespace and gives it a number, and an index unless it brings a free one: `register_netdevice`.
+    ///
+    /// # Errors
+    /// `EEXIST`: the name, or the index, is taken. `ENODEV`: there is no such namespace.
+    pub fn register_netdevice(&mut self, inum: u64, mut dev: NetDevice) -> Result<DevId> {
+        if self.dev_get_by_name(inum, &dev.name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let net = self.nets.get_mut(&inum).ok_or(Errno::ENODEV)?;
+        if dev.ifindex == 0 {
+            net.last_ifindex += 1;
+            dev.ifindex = net.last_ifindex;
+        } else if net.devices.contains_key(&dev.ifindex) {
+            return Err(Errno::EEXIST);
+        }
+        net.last_ifindex = net.last_ifindex.max(dev.ifindex);
+        self.last_dev += 1;
+        let id = DevId(self.last_dev);
+        dev.id = id;
+        dev.net = inum;
+        net.devices.insert(dev.ifindex, id);
+        self.devices.insert(id, dev);
+        Ok(id)
+    }
+}
