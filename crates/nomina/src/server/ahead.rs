@@ -22,12 +22,14 @@ use nomina_abi::ahead::{ACCESS, Entry, Identity, MAX_ENTRIES, OPEN, READLINK, ST
 use nomina_abi::{SLOTS_OFFSET, op};
 use nomina_gate::region::Region;
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::mount::Mount;
 use nomina_kernel::seccomp::Seccomp;
 use nomina_kernel::vfs::{Attr, LookupFlags, Opened, S_IFREG, WalkContext, attr, namei};
 
 use super::Server;
 use super::context::walk_cred;
 use super::guest::GuestThread;
+use super::kept::{Given, KeptAnswers};
 use super::layout;
 use super::lock::Mutex;
 use super::remembered::Holding;
@@ -54,12 +56,12 @@ const USELESS: i8 = 2;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Question {
     pub(super) op: u32,
-    flags: u32,
+    pub(super) flags: u32,
     path: Vec<u8>,
 }
 
 /// What is returned, the bytes that go with it, and what was opened.
-type Found = (i64, Vec<u8>, Option<OwnedFd>);
+pub(super) type Found = (i64, Vec<u8>, Option<(OwnedFd, Arc<Mount>)>);
 
 struct Remembered {
     question: Question,
@@ -99,6 +101,7 @@ pub struct Ahead {
     state: Mutex<State>,
     programs: Mutex<HashMap<(u64, u64), Vec<Remembered>>>,
     observing: AtomicUsize,
+    pub(super) kept: KeptAnswers,
 }
 
 /// While it lives something may change, and no answers are given out.
@@ -112,15 +115,29 @@ impl Drop for Changing<'_> {
 
 /// Answers for an image: to be written into its region, and descriptors to be sent with the index of their entries.
 pub struct Answers {
-    entries: Vec<Entry>,
-    bytes: Vec<u8>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) bytes: Vec<u8>,
     /// (entry, descriptor).
     pub opened: Vec<(u64, OwnedFd)>,
-    epoch: u64,
-    questions: Vec<Question>,
+    /// By which mounts.
+    pub(super) mounts: Vec<Arc<Mount>>,
+    pub(super) epoch: u64,
+    pub(super) questions: Vec<Question>,
 }
 
 impl Answers {
+    /// None yet.
+    fn none(epoch: u64) -> Answers {
+        Answers {
+            entries: Vec::new(),
+            bytes: Vec::new(),
+            opened: Vec::new(),
+            mounts: Vec::new(),
+            epoch,
+            questions: Vec::new(),
+        }
+    }
+
     /// How many there are.
     fn count(&self) -> usize {
         self.entries.len()
@@ -234,6 +251,8 @@ impl Ahead {
             region.ahead_valid().store(0, Ordering::SeqCst);
         }
         state.holding.withdraw();
+        drop(state);
+        self.kept.forget();
         Changing(self)
     }
 
@@ -252,6 +271,7 @@ impl Ahead {
 
     /// Lets no answer be remembered for longer than it should be. Gives whether there are any left.
     pub fn expire(&self) -> bool {
+        self.kept.expire();
         self.state.lock().unwrap().holding.expire()
     }
 
@@ -359,23 +379,26 @@ impl Server {
             return None;
         }
         let fs = fs.lock().unwrap().clone();
-        let mut answers = Answers {
-            entries: Vec::new(),
-            bytes: Vec::new(),
-            opened: Vec::new(),
-            epoch,
-            questions: Vec::new(),
-        };
-        for question in &questions {
+        let given = Given { program, epoch, cred, root: fs.root.clone(), questions };
+        if let Some(again) = self.again(&given) {
+            return Some(again);
+        }
+        let (cred, questions) = (&given.cred, &given.questions);
+        let mut answers = Answers::none(epoch);
+        for question in questions {
             if question.op == OPEN && answers.opened.len() == MOST_OPENS {
                 continue;
             }
-            walk_cred(&cred, question.op == ACCESS, |cred| {
+            walk_cred(cred, question.op == ACCESS, |cred| {
                 let walk = WalkContext { root: &fs.root, pwd: &fs.pwd, cred, umask: fs.umask };
                 self.answer(&walk, question, &mut answers);
             });
         }
-        (answers.count() > 0).then_some(answers)
+        if answers.count() == 0 {
+            return None;
+        }
+        self.ahead.kept.keep(given, &answers);
+        Some(answers)
     }
 
     /// Finds what a question is answered, from what only requests can change; `EAGAIN` where that is not so.
@@ -394,7 +417,7 @@ impl Server {
                     return Err(Errno::EAGAIN);
                 }
                 self.note_open(&fd, &place.mnt);
-                Ok((0, self.identity(fd.as_fd())?, Some(fd)))
+                Ok((0, self.identity(fd.as_fd())?, Some((fd, place.mnt))))
             }
             ACCESS => {
                 let place = namei::path_lookup(walk, &question.path, follow)?;
@@ -442,8 +465,9 @@ impl Server {
             Ok((ret, bytes, fd)) => {
                 let before = answers.count();
                 answers.add(question, ret, &bytes);
-                if let Some(fd) = fd.filter(|_| answers.count() > before) {
+                if let Some((fd, mount)) = fd.filter(|_| answers.count() > before) {
                     answers.opened.push((before as u64, fd));
+                    answers.mounts.push(mount);
                 }
             }
             Err(errno @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) => {
@@ -517,13 +541,7 @@ mod tests {
         let ahead = Ahead::default();
         let region = Region::new().unwrap();
         let answers = |epoch| {
-            let mut answers = Answers {
-                entries: Vec::new(),
-                bytes: Vec::new(),
-                opened: Vec::new(),
-                epoch,
-                questions: Vec::new(),
-            };
+            let mut answers = Answers::none(epoch);
             answers.add(&Question { op: ACCESS, flags: 0, path: b"/x".to_vec() }, 0, &[]);
             answers
         };
@@ -540,13 +558,7 @@ mod tests {
 
     #[test]
     fn a_full_region_takes_no_more_answers() {
-        let mut answers = Answers {
-            entries: Vec::new(),
-            bytes: Vec::new(),
-            opened: Vec::new(),
-            epoch: 0,
-            questions: Vec::new(),
-        };
+        let mut answers = Answers::none(0);
         for number in 0..1000 {
             let path = format!("/{number:0>150}").into_bytes();
             answers.add(&Question { op: READLINK, flags: 0, path }, 200, &[b'x'; LONGEST_LINK]);

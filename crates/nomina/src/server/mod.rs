@@ -27,6 +27,7 @@ pub mod inspector;
 pub mod instances;
 pub mod interrupt;
 pub mod ipc;
+mod kept;
 pub mod layout;
 pub mod lock;
 pub mod mounts_poll;

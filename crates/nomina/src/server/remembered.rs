@@ -24,7 +24,7 @@ use super::context::walk_cred;
 use super::request::{Ctx, Reply};
 
 /// How long an answer may be remembered, but for the two milliseconds between two looks.
-const LONGEST_LIFE: Duration = Duration::from_millis(20);
+pub(super) const LONGEST_LIFE: Duration = Duration::from_millis(20);
 
 /// The regions in which answers hold.
 #[derive(Default)]
