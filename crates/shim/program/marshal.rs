@@ -90,6 +90,14 @@ impl Arena {
     }
 
     /// Leaves room for what the supervisor writes.
+    /// Copies the instructions of a `struct sock_fprog`.
+    pub fn filter(&mut self, from: u64) -> Result<u64, i64> {
+        const INSTRUCTION: u64 = 8;
+        let count: u16 = get_user(from)?;
+        let at: u64 = get_user(from.wrapping_add(8))?;
+        self.bytes(at, u64::from(count) * INSTRUCTION)
+    }
+
     pub fn room_for(&mut self, len: u64) -> Result<u64, i64> {
         let len = (len as usize).min(self.room());
         let (at, _) = self.take(len)?;

@@ -21,6 +21,10 @@ const UNSHARE_NATIVE: u64 = 0x400;
 const SIGEV_THREAD_ID: i32 = 4;
 /// What the supervisor sees of the memory an `ioctl(2)` points to.
 const IOCTL_WINDOW: u64 = 64;
+/// `struct ifreq` and an int are shorter.
+const IOCTL_WINDOWS: [u64; 3] = [IOCTL_WINDOW, 40, 4];
+/// Its argument is a `struct sock_fprog`.
+const TUNATTACHFILTER: u32 = 0x4010_54d5;
 const PR_SET_SECCOMP: u32 = 22;
 /// `out[0]` of a `prctl(2)` reply: store `out[1]`, an int, where the second argument points.
 const PRCTL_STORE: u64 = 1;
@@ -112,8 +116,14 @@ pub fn ioctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
             Ok(0)
         }
         _ => {
-            let seen = Arena::new(area).bytes(at, IOCTL_WINDOW).unwrap_or(SPAN_NULL);
-            let ret = request(area, nr::IOCTL as u32, &[fd, command, at, seen, 0, 0]);
+            let mut arena = Arena::new(area);
+            // The shorter ones where a structure ends at the end of what can be read.
+            let seen = IOCTL_WINDOWS.iter().find_map(|len| arena.bytes(at, *len).ok()).unwrap_or(SPAN_NULL);
+            let filter = match command as u32 {
+                TUNATTACHFILTER => arena.filter(at)?,
+                _ => SPAN_NULL,
+            };
+            let ret = request(area, nr::IOCTL as u32, &[fd, command, at, seen, filter, 0]);
             if ret >= 0 && seen != SPAN_NULL {
                 copy_reply(area, at, IOCTL_WINDOW)?;
             }

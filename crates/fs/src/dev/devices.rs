@@ -1,6 +1,6 @@
 //! The device table: what opening a device node means, whichever file system the node is in (`chrdev_open` in Linux).
 //!
-//! A sandbox has the memory devices and terminals only. The memory devices are harmless in anyone's hands and are the
+//! A sandbox has the memory devices, terminals, `/dev/fuse` and `/dev/net/tun`. The memory devices are harmless in anyone's hands and are the
 //! host's own, so reading and writing them is native. Everything else does not exist: `ENXIO`, as for a number without a
 //! driver. Nodes of other numbers can be made, shown and copied.
 
@@ -20,6 +20,8 @@ pub const TTYAUX_MAJOR: u32 = 5;
 pub const MISC_MAJOR: u32 = 10;
 /// Minor number of `/dev/fuse` (`FUSE_MINOR`).
 pub const FUSE_MINOR: u32 = 229;
+/// Minor number of `/dev/net/tun` (`TUN_MINOR`).
+pub const TUN_MINOR: u32 = 200;
 /// Major number of the pseudo terminals of devpts (`UNIX98_PTY_SLAVE_MAJOR`).
 pub const PTS_MAJOR: u32 = 136;
 
@@ -36,6 +38,8 @@ pub trait DeviceHost: Send + Sync {
     fn open_ptmx(&self, flags: u32) -> Result<OwnedFd>;
     /// `/dev/fuse`: a connection for a server ([`crate::fuse`]).
     fn open_fuse(&self, flags: u32) -> Result<OwnedFd>;
+    /// `/dev/net/tun`: a descriptor that can be attached to a network device.
+    fn open_tun(&self, flags: u32) -> Result<OwnedFd>;
     /// `136:index` wherever the node is. `ENXIO` for one that the sandbox did not make.
     fn open_pts(&self, index: u32, flags: u32) -> Result<OwnedFd>;
 }
@@ -58,6 +62,7 @@ pub fn open_device(rdev: u64, mode: u32, flags: u32, host: &dyn DeviceHost) -> R
         (MEM_MAJOR, 8) => open_host_device(c"/dev/random", rdev, flags),
         (MEM_MAJOR, 9) => open_host_device(c"/dev/urandom", rdev, flags),
         (MISC_MAJOR, FUSE_MINOR) => host.open_fuse(flags),
+        (MISC_MAJOR, TUN_MINOR) => host.open_tun(flags),
         (TTYAUX_MAJOR, 0) => host.open_tty(flags),
         (TTYAUX_MAJOR, 2) => host.open_ptmx(flags),
         (PTS_MAJOR, index) => host.open_pts(index, flags),

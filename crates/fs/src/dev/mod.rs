@@ -81,6 +81,10 @@ impl DevTmpfs {
         let fuse = makedev(devices::MISC_MAJOR, devices::FUSE_MINOR);
         root.insert("fuse", Node::device(&info, new(S_IFCHR | 0o666, fuse)));
         root.insert("tty", Node::device(&info, new(S_IFCHR | 0o666, makedev(TTYAUX_MAJOR, 0))));
+        let net = Node::directory(&info, new(S_IFDIR | 0o755, 0));
+        let tun = makedev(devices::MISC_MAJOR, devices::TUN_MINOR);
+        net.insert("tun", Node::device(&info, new(S_IFCHR | 0o666, tun)));
+        root.insert("net", net);
         for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
             root.insert(name, Node::directory(&info, new(S_IFDIR | mode, 0)));
         }

@@ -107,6 +107,9 @@ impl DeviceHost for Host {
     fn open_fuse(&self, _flags: u32) -> Result<OwnedFd> {
         Err(Errno::ENXIO)
     }
+    fn open_tun(&self, _flags: u32) -> Result<OwnedFd> {
+        Err(Errno::ENXIO)
+    }
     fn open_tty(&self, _flags: u32) -> Result<OwnedFd> {
         self.0.lock().unwrap().push("tty".into());
         Err(Errno::ENXIO)

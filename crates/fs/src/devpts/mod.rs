@@ -373,6 +373,9 @@ mod tests {
         fn open_fuse(&self, _flags: u32) -> Result<OwnedFd> {
             Err(Errno::ENXIO)
         }
+        fn open_tun(&self, _flags: u32) -> Result<OwnedFd> {
+            Err(Errno::ENXIO)
+        }
         fn open_tty(&self, _flags: u32) -> Result<OwnedFd> {
             Err(Errno::ENXIO)
         }

@@ -42,7 +42,7 @@ pub use inetdev::{
 };
 pub use neighbour::{NeighTable, Neighbour, nud};
 pub use rtnetlink::{Answer, rtmgrp, rtnetlink_rcv};
-pub use stack::{Net, NetStack, Stack};
+pub use stack::{Net, NetStack, Stack, StackGuard};
 pub use sysctl::NetSysctl;
 
 use crate::ns_common::{NsCommon, NsKind, impl_ns};

@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
-use std::sync::MutexGuard;
+use std::ops::{Deref, DerefMut};
+use std::sync::{MutexGuard, OnceLock};
 
 use super::af_packet::PacketSocket;
 use super::core::NeighState;
@@ -26,12 +27,55 @@ use crate::vfs::lock::Mutex;
 
 /// The network of a sandbox.
 #[derive(Default)]
-pub struct NetStack(Mutex<Stack>);
+pub struct NetStack {
+    stack: Mutex<Stack>,
+    waker: OnceLock<Waker>,
+}
+
+/// Called when work is left in the stack.
+type Waker = Box<dyn Fn() + Send + Sync>;
 
 impl NetStack {
     /// Everything in it.
-    pub fn lock(&self) -> MutexGuard<'_, Stack> {
-        self.0.lock()
+    pub fn lock(&self) -> StackGuard<'_> {
+        StackGuard { stack: self.stack.lock(), waker: self.waker.get() }
+    }
+
+    /// Sets what is called, once for good, whenever somebody gives the lock back and leaves packets, things to hand out, or a timer
+    /// that is due sooner than what is waited for.
+    pub fn set_waker(&self, waker: Waker) {
+        // The first one stays.
+        let _ = self.waker.set(waker);
+    }
+}
+
+/// The stack, while it is locked.
+pub struct StackGuard<'a> {
+    stack: MutexGuard<'a, Stack>,
+    waker: Option<&'a Waker>,
+}
+
+impl Deref for StackGuard<'_> {
+    type Target = Stack;
+
+    fn deref(&self) -> &Stack {
+        &self.stack
+    }
+}
+
+impl DerefMut for StackGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Stack {
+        &mut self.stack
+    }
+}
+
+impl Drop for StackGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(waker) = self.waker
+            && self.stack.leaves_work()
+        {
+            waker();
+        }
     }
 }
 

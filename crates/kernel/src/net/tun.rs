@@ -58,7 +58,6 @@ const TUN_F_TSO: u32 = 0x02 | 0x04;
 const TUN_F_TSO_ECN: u32 = 0x08;
 const TUN_F_UFO: u32 = 0x10;
 const TUN_F_USO: u32 = 0x20 | 0x40;
-const TUN_F_TUNNEL: u32 = 0x80 | 0x100;
 
 /// An open file of `/dev/net/tun`: `struct tun_file`.
 #[derive(Clone, Debug, Default)]
@@ -148,7 +147,7 @@ impl Stack {
     /// `EPERM`: it is attached. `EINVAL`: negative.
     pub fn tun_set_ifindex(&mut self, file: u64, ifindex: i32) -> Result<()> {
         let own = self.tuns.files.get_mut(&file).ok_or(Errno::EBADFD)?;
-        if own.dev.is_some() && !own.detached {
+        if own.dev.is_some() {
             return Err(Errno::EPERM);
         }
         own.ifindex = u32::try_from(ifindex).map_err(|_| Errno::EINVAL)?;
@@ -158,10 +157,9 @@ impl Stack {
     /// The device of an attached file: `tun_get`.
     ///
     /// # Errors
-    /// `EBADFD`: it is not attached, or out of use.
+    /// `EBADFD`: it is not attached.
     pub fn tun_get(&self, file: u64) -> Result<DevId> {
-        let own = self.tuns.files.get(&file).ok_or(Errno::EBADFD)?;
-        own.dev.filter(|_| !own.detached).ok_or(Errno::EBADFD)
+        self.tuns.files.get(&file).and_then(|own| own.dev).ok_or(Errno::EBADFD)
     }
 
     /// What a device has.
@@ -180,7 +178,7 @@ impl Stack {
     ///
     /// # Errors
     /// `EEXIST`: it is attached. `EBUSY`: another file is, or the device must not exist. `EINVAL`: neither or another of TUN and TAP,
-    /// another use of queues, a bad name, or the file is out of use. `EPERM`: neither owner nor privileged. `E2BIG`: too many queues.
+    /// another use of queues, or a bad name. `EPERM`: neither owner nor privileged. `E2BIG`: too many queues.
     pub fn tun_set_iff(
         &mut self,
         file: u64,
@@ -189,11 +187,8 @@ impl Stack {
         caller: &TunCaller<'_>,
     ) -> Result<DevId> {
         let own = self.tuns.files.get(&file).ok_or(Errno::EBADFD)?.clone();
-        if own.dev.is_some() && !own.detached {
+        if own.dev.is_some() {
             return Err(Errno::EEXIST);
-        }
-        if own.detached {
-            return Err(Errno::EINVAL);
         }
         if wanted & flags::NAPI_FRAGS != 0 {
             if !caller.net_admin {
@@ -383,15 +378,17 @@ impl Stack {
     pub fn tun_set_offload(&mut self, dev: DevId, offload: u32) -> Result<()> {
         let mut left = offload;
         if left & TUN_F_CSUM != 0 {
+            // UFO means nothing any more, but is accepted.
             left &= !(TUN_F_CSUM | TUN_F_UFO);
             if left & TUN_F_TSO != 0 {
                 left &= !(TUN_F_TSO | TUN_F_TSO_ECN);
             }
-            left &= !TUN_F_USO;
+            // One family without the other is not taken.
+            if left & TUN_F_USO == TUN_F_USO {
+                left &= !TUN_F_USO;
+            }
         }
-        // UFO means nothing any more, but is accepted.
-        left &= !TUN_F_UFO;
-        if left & !TUN_F_TUNNEL != 0 || left != 0 {
+        if left != 0 {
             return Err(Errno::EINVAL);
         }
         self.tun_state(dev).offload = offload;
@@ -421,6 +418,9 @@ impl Stack {
         let tun = tun_of(device).ok_or(Errno::EBADFD)?;
         let shown = flags::FEATURES | flags::PERSIST | flags::TUN | flags::TAP;
         let mut told = tun.flags & shown;
+        if self.tuns.files.get(&file).is_some_and(|own| own.detached) {
+            told |= flags::DETACH_QUEUE;
+        }
         if self.tuns.devices.get(&dev).is_none_or(|state| state.filter.is_none()) {
             told |= flags::NOFILTER;
         }
@@ -557,6 +557,22 @@ impl Stack {
     /// The flags of a device as files have set them.
     pub fn tun_flags(&self, dev: DevId) -> u16 {
         self.dev(dev).and_then(tun_of).map_or(0, |tun| tun.flags)
+    }
+
+    /// `SIOCSIFHWADDR` on a descriptor.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: it has none. `EADDRNOTAVAIL`: no address of a station.
+    pub fn tun_set_address(&mut self, dev: DevId, address: MacAddr) -> Result<()> {
+        let Some(device) = self.dev_mut(dev) else { return Err(Errno::EBADFD) };
+        if !device.has_link_address() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if !address.is_valid() {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        device.dev_addr = address;
+        Ok(())
     }
 
     /// Whether a device can be given another type of link: `TUNSETLINK`.

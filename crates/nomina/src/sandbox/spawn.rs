@@ -54,8 +54,8 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::{
-    Server, controls, fuse, handle, inspector, netlink, pids, reaper, robust, spares, stats, tether, watcher,
-    worker,
+    Server, controls, fuse, handle, inspector, net, netlink, pids, reaper, robust, spares, stats, tether,
+    watcher, worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -493,6 +493,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         devtmpfs: mounted.devtmpfs,
         mqueues: Default::default(),
         segments: Default::default(),
+        net: net::Network::new().map_err(host_error("preparing the network"))?,
         netlink: netlink::Netlink::new().map_err(host_error("preparing netlink"))?,
         fuse: nomina_fs::fuse::Fuse::new(fuse_host.clone()).map_err(host_error("preparing FUSE"))?,
         terminals: mounted.terminals.clone(),
@@ -520,6 +521,13 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     });
     if plan.stats {
         server.stats.switch_on();
+    }
+    {
+        let kernel = server.kernel.lock().unwrap();
+        let first = kernel.task(nomina_kernel::task::TaskId(1)).and_then(|task| task.nsproxy());
+        if let Some(namespaces) = first {
+            server.net.attach(namespaces.net_ns().stack());
+        }
     }
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));

@@ -31,6 +31,7 @@ mod kept;
 pub mod layout;
 pub mod lock;
 pub mod mounts_poll;
+pub mod net;
 pub mod netlink;
 pub mod opens;
 pub mod overlayfs;
@@ -125,6 +126,8 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
+    /// Packets.
+    pub net: net::Network,
     /// Sockets to the kernel.
     pub netlink: netlink::Netlink,
     /// File systems served by guests.

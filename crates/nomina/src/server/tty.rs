@@ -71,6 +71,11 @@ impl DeviceHost for Terminals {
         super::fuse::open_device(&*self.server()?, flags)
     }
 
+    fn open_tun(&self, flags: u32) -> Result<OwnedFd> {
+        let caller = TaskId(current().ok_or(Errno::ENXIO)?.0);
+        super::net::tun::open(&self.server()?, caller, flags)
+    }
+
     fn open_pts(&self, index: u32, flags: u32) -> Result<OwnedFd> {
         self.server()?.devpts_of(index).ok_or(Errno::ENXIO)?.open_slave(index, flags)
     }

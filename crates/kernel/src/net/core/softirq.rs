@@ -133,6 +133,8 @@ pub struct SoftIrq {
     queue: VecDeque<Work>,
     out: VecDeque<Out>,
     timers: BTreeSet<(u64, Timer)>,
+    /// When the keeper will look by itself; `None`: never.
+    awaited: Option<u64>,
     /// Nanoseconds of the monotonic clock, as of the latest call that brought them.
     now: u64,
     /// For numbers that are to differ: identifications, delays. Not for secrets.
@@ -221,6 +223,21 @@ impl Stack {
     /// When the next timer is due, in nanoseconds of the monotonic clock; `None`: there is none.
     pub fn next_timer(&self) -> Option<u64> {
         self.softirq.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The keeper will look by itself at this time.
+    pub fn set_awaited(&mut self, at: Option<u64>) {
+        self.softirq.awaited = at;
+    }
+
+    /// Whether the keeper has to look sooner than it would.
+    pub(crate) fn leaves_work(&self) -> bool {
+        let sooner = match (self.next_timer(), self.softirq.awaited) {
+            (Some(next), Some(awaited)) => next < awaited,
+            (next, None) => next.is_some(),
+            (None, Some(_)) => false,
+        };
+        self.is_busy() || sooner
     }
 
     /// Sets a timer. It may fire although what it was set for has passed: who it calls looks.

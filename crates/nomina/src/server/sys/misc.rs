@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::nsfs::NsRef;
 
+use super::super::net::tun;
 use super::super::netlink;
 use super::super::proc_source::NsInode;
 use super::super::request::{Ctx, Reply, host};
@@ -35,6 +36,9 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let fd = ctx.getfd(ctx.int(0))?;
     if rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::PATH)) {
         return Err(Errno::EBADF);
+    }
+    if let Some(done) = tun::ioctl(ctx, &fd) {
+        return done;
     }
     if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
         && let Some(mut request) = ctx.structure::<40>(3)?

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use nomina_kernel::errno::{Errno, Result};
 
+use super::super::net::tun;
 use super::super::request::{Ctx, Reply};
 
 /// The result that the guest must see: what the file has made of the write. What the guest says about it changes nothing but
@@ -21,6 +22,9 @@ pub fn written(ctx: &mut Ctx<'_>) -> Result<Reply> {
         let Ok(copy) = ctx.getfd(ctx.int(index)) else { continue };
         if let Some(refused) = server.datagrams.result(ctx.task(), &copy) {
             return refused.map(Reply::Value);
+        }
+        if let Some(done) = tun::result(ctx, &copy) {
+            return done.map(|()| Reply::Value(native));
         }
         if let Some(done) = server.controls.result(ctx.task(), copy.as_fd()) {
             return done.map(|()| Reply::Value(native));
