@@ -11,6 +11,7 @@ pub mod devconf;
 mod fib;
 mod fib_rules;
 pub mod filter;
+pub mod inet;
 mod inetdev;
 mod interim;
 pub mod ipv4;

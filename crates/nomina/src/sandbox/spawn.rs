@@ -30,6 +30,7 @@ use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::Errno;
 use nomina_kernel::kernel::{Kernel, KernelConfig};
 use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount};
+use nomina_kernel::net::iff;
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
 use nomina_kernel::user_namespace::{Kgid, UserNamespace};
 use nomina_kernel::vfs::{
@@ -54,8 +55,8 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::{
-    Server, controls, fuse, handle, inspector, net, netlink, pids, reaper, robust, spares, stats, tether,
-    watcher, worker,
+    Server, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares, stats,
+    tether, watcher, worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -322,7 +323,8 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
                 (sb, MountFlags::empty())
             }
             MountKind::Host { src, read_only, .. } => {
-                let sb = HostSb::new(src, ids).map_err(errno_error("opening a directory to bind"))?;
+                let new = if *read_only { HostSb::new_read_only } else { HostSb::new };
+                let sb = new(src, ids).map_err(errno_error("opening a directory to bind"))?;
                 let ro = if *read_only { MountFlags::READONLY } else { MountFlags::empty() };
                 (sb, MountFlags::NOSUID | MountFlags::NODEV | ro)
             }
@@ -460,6 +462,10 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let first = kernel.spawn_first(b"nomina").map_err(errno_error("making the first task"))?;
     let first_pid_ns =
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
+    // As in a container: the loopback device of the first namespace is up.
+    if let Some(net) = kernel.task(first).and_then(|task| task.nsproxy().map(|ns| ns.net_ns().clone())) {
+        net.set_flags("lo", iff::UP).map_err(errno_error("bringing up the loopback device"))?;
+    }
     let scratch = scratch_dir(&plan.layer.dir)?;
     let scratch_lock = scratch::hold(&scratch).map_err(host_error("locking the directory for handles"))?;
     let sockets = scratch.join("s");
@@ -477,7 +483,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         datagrams: Datagrams::new().map_err(host_error("preparing sockets"))?,
         reporters: Default::default(),
         privs: Default::default(),
-        unix: socket::UnixNames::new(sockets),
+        inet: inet::Inet::new(sockets.clone()).map_err(host_error("preparing sockets"))?,
+        unix: socket::unix::UnixNames::new(sockets),
         ids,
         nobody,
         first_fs: fs,
