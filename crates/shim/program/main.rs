@@ -33,6 +33,7 @@ mod remembered;
 mod seccomp;
 mod sighand;
 mod signal;
+mod signalfd;
 mod slot;
 mod socket;
 mod start;
