@@ -426,20 +426,19 @@ pub extern "C" fn child_born() {
     let area = Area::current();
     crate::patch::begin_thread(area);
     // A process of its own is known by the token when it first asks; a thread must be known before others name it.
+    let own = core::ptr::eq(area.sighand.get(), area.own_sighand());
     if core::ptr::eq(area.files.get(), &raw const area.own_files) {
-        let own = core::ptr::eq(area.sighand.get(), &raw const area.own_sighand);
         if area.tid.get() == 1 {
             adopt_orphans();
             if own {
-                area.own_sighand.make_unkillable(None);
+                area.own_sighand().make_unkillable(None);
             }
         } else if own {
-            area.own_sighand.make_killable();
+            area.own_sighand().make_killable();
         }
     } else if gate(GATE_ATTACH, area.token.get()) < 0 {
         sys::exit_group(137);
     }
-    let own = core::ptr::eq(area.sighand.get(), area.own_sighand());
     if area.born_traced.get() || own && area.own_sighand().is_traced() {
         crate::ptrace::child_born(area, area.born_traced.get(), !own);
     }
