@@ -204,8 +204,6 @@ nomina_patched:
 nomina_patched_probe:
     cmp dword ptr gs:[{mark}], {MARK}
     jne 12f
-    cmp dword ptr gs:[{needs_frame}], 0
-    jne 12f
     mov qword ptr gs:[{guest_sp}], rsp
     mov rsp, qword ptr gs:[{patched_top}]
     sub rsp, {PATCHED}
@@ -361,7 +359,6 @@ strlen:
     MARK = const MARK,
     PATCHED = const size_of::<Patched>(),
     mark = const offset_of!(Area, mark),
-    needs_frame = const offset_of!(Area, needs_frame),
     guest_sp = const offset_of!(Area, guest_sp),
     patched_top = const offset_of!(Area, patched_top),
     pending = const offset_of!(Area, pending),
