@@ -1,6 +1,6 @@
 """Programs of the distribution over the inner loopback device."""
 
-from harness import case
+from harness import case, equal
 
 # Waits until something listens at a port of 127.0.0.1.
 UP = "up() { for i in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/$1) 2>/dev/null && return; sleep 0.1; done; echo port $1 is not up; }\n"
@@ -31,3 +31,118 @@ def host_services_are_out_of_reach(t):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         t.sh(f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1; python3 -m http.server {port} --bind 127.0.0.1 & sleep 0.5; (exec 3<>/dev/tcp/127.0.0.1/{port}) && echo own; kill %1").ok().has("refused", "own")
+
+
+@case(timeout=120)
+def web_and_data_servers(t):
+    """nginx under wrk, redis under its benchmark, a server of node's, and one of python's with 300 clients at once."""
+    r = t.sh(UP + r"""
+cd /tmp; mkdir w; echo hello-file > w/f.txt
+cat > n.conf <<E
+daemon off; pid /tmp/n.pid; error_log /tmp/n.err; events { worker_connections 256; } user root;
+http { access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c; uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;
+server { listen 127.0.0.1:8080; listen [::1]:8080; root /tmp/w; } }
+E
+nginx -c /tmp/n.conf & up 8080
+curl -sS http://127.0.0.1:8080/f.txt; curl -sS 'http://[::1]:8080/f.txt'
+wrk -t1 -c20 -d2 http://127.0.0.1:8080/f.txt | grep -E "requests in|Socket|Non-2xx" | sed 's/^ *[0-9]* requests in.*/wrk done/'
+kill $(cat n.pid)
+redis-server --port 6380 --save '' >/dev/null 2>&1 & up 6380
+redis-benchmark -p 6380 -n 2000 -c 20 -q -t get | grep -c 'requests per second'; redis-cli -p 6380 shutdown nosave
+node -e 'const h=require("http");const s=h.createServer((q,r)=>r.end("node-ok"));s.listen(0,()=>h.get({port:s.address().port},r=>{r.on("data",d=>console.log(""+d));r.on("end",()=>process.exit(0))}))'
+python3 - <<E
+import asyncio
+async def serve(r, w):
+    d = await r.read(100); w.write(d.upper()); await w.drain(); w.close()
+async def main():
+    s = await asyncio.start_server(serve, 'localhost', 0)
+    p = s.sockets[0].getsockname()[1]
+    async def one():
+        r, w = await asyncio.open_connection('localhost', p); w.write(b'abc'); w.write_eof(); d = await r.read(); w.close(); return d
+    print(set(await asyncio.gather(*[one() for _ in range(300)])))
+asyncio.run(main())
+E
+""").ok()
+    equal(r.lines()[:3], ["hello-file", "hello-file", "wrk done"], "nginx")
+    r.has("\n1\n", "node-ok", "{b'ABC'}").lacks("Socket errors", "Non-2xx")
+
+
+@case()
+def throughput_and_simple_servers(t):
+    """iperf3 over TCP and UDP, socat and nc as servers of both."""
+    r = t.sh(UP + r"""
+iperf3 -s -1 -p 5201 >/dev/null 2>&1 & sleep 0.7; iperf3 -c 127.0.0.1 -p 5201 -t 1 | grep -c receiver
+iperf3 -s -1 -p 5202 >/dev/null 2>&1 & sleep 0.7; iperf3 -u -b 50M -c 127.0.0.1 -p 5202 -t 1 | grep -c receiver
+socat TCP-LISTEN:9000,reuseaddr EXEC:'echo from-socat' & sleep 0.5; socat - TCP:127.0.0.1:9000 </dev/null
+socat UDP-RECVFROM:9001 EXEC:'echo udp-answer' & sleep 0.5; echo q | timeout 2 socat - UDP:127.0.0.1:9001
+(echo nc-hello | timeout 5 nc -l 127.0.0.1 9002 &) ; sleep 0.5; timeout 3 nc -d 127.0.0.1 9002
+""").ok()
+    equal(r.lines()[:2], ["1", "1"], "iperf3")
+    r.has("from-socat", "udp-answer", "nc-hello")
+
+
+TUNNEL = r'''
+# Two namespaces with a TUN device each, and a program that carries packets between them.
+import ctypes, fcntl, os, select, socket, struct, subprocess, sys, threading, time
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
+libc = ctypes.CDLL(None, use_errno=True)
+
+def tun(name, address):
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+    subprocess.run(["ip", "addr", "add", address, "dev", name], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    return fd
+
+os.makedirs("/tmp/w", exist_ok=True)
+open("/tmp/w/f", "wb").write(os.urandom(1 << 20))
+ours, theirs = socket.socketpair()
+pid = os.fork()
+if pid == 0:
+    if libc.unshare(0x40000000): sys.exit("unshare")
+    fd = tun("tunb", "10.9.0.2/24")
+    socket.send_fds(theirs, [b"x"], [fd])
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("10.9.0.2", 5000))
+    def echo():
+        while True:
+            data, who = udp.recvfrom(2000); udp.sendto(data.upper(), who)
+    threading.Thread(target=echo, daemon=True).start()
+    os.chdir("/tmp/w")
+    import http.server
+    http.server.ThreadingHTTPServer(("10.9.0.2", 8000), type("H", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *a: None})).serve_forever()
+a = tun("tuna", "10.9.0.1/24")
+_, fds, _, _ = socket.recv_fds(ours, 1, 1)
+b = fds[0]
+count = [0, 0]
+def carry():
+    while True:
+        for fd in select.select([a, b], [], [])[0]:
+            packet = os.read(fd, 2000); count[fd == b] += 1
+            os.write(b if fd == a else a, packet)
+threading.Thread(target=carry, daemon=True).start()
+time.sleep(0.5)
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(3)
+udp.sendto(b"hello", ("10.9.0.2", 5000)); print("udp", *udp.recvfrom(100), flush=True)
+udp.connect(("10.9.0.2", 5001)); udp.send(b"x"); time.sleep(0.3)
+try: print(udp.recvfrom(10))
+except OSError as e: print("udp to nobody", e.strerror, flush=True)
+s = socket.socket(); s.settimeout(5)
+try: s.connect(("10.9.0.2", 81)); print("connected?")
+except OSError as e: print("tcp to nobody", e.strerror or e, flush=True)
+t = time.time()
+s = socket.create_connection(("10.9.0.2", 8000), 5)
+print("connected", s.getsockname()[0], s.getpeername(), flush=True)
+s.close()
+r = subprocess.run(["curl", "-sS", "--max-time", "20", "http://10.9.0.2:8000/f"], capture_output=True)
+print("file equal", r.stdout == open("/tmp/w/f", "rb").read(), r.stderr.decode(), "%.2f s" % (time.time() - t) if len(sys.argv) > 1 else "", "packets both ways", min(count) > 100)
+os.kill(pid, 9)
+'''
+
+
+@case(timeout=90)
+def tcp_and_udp_through_a_program(t):
+    """Two namespaces with a TUN device each; a program carries the packets, and sockets of both sides meet."""
+    t.write("tunnel.py", TUNNEL)
+    r = t.run(["python3", "tunnel.py"]).ok()
+    r.has("udp b'HELLO' ('10.9.0.2', 5000)", "udp to nobody Connection refused", "tcp to nobody Connection refused")
+    r.has("connected 10.9.0.1 ('10.9.0.2', 8000)", "file equal True", "packets both ways True")
