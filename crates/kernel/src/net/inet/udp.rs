@@ -58,7 +58,8 @@ pub fn udp_rcv(skb: &SkBuff) -> Option<Datagram<'_>> {
     if !transport_checksum_ok(source, destination, IpProtocol::Udp, &payload[..usize::from(datagram.len())]) {
         return None;
     }
-    let (from, to) = (SocketAddr::new(source, datagram.src_port()), SocketAddr::new(destination, datagram.dst_port()));
+    let (from, to) =
+        (SocketAddr::new(source, datagram.src_port()), SocketAddr::new(destination, datagram.dst_port()));
     Some(Datagram { from, to, ttl, tos, data: payload.get(HEADER_LEN..usize::from(datagram.len()))? })
 }
 
@@ -89,7 +90,28 @@ mod tests {
 
     /// A packet of IPv4 with a datagram.
     fn packet(datagram: &[u8], protocol: u8) -> SkBuff {
-        let mut bytes = vec![0x45, 0x10, 0, (20 + datagram.len()) as u8, 0, 0, 0, 0, 9, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut bytes = vec![
+            0x45,
+            0x10,
+            0,
+            (20 + datagram.len()) as u8,
+            0,
+            0,
+            0,
+            0,
+            9,
+            protocol,
+            0,
+            0,
+            10,
+            0,
+            0,
+            1,
+            10,
+            0,
+            0,
+            2,
+        ];
         bytes.extend(datagram);
         SkBuff::new(DevId(1), eth_p::IP, &bytes)
     }

@@ -25,7 +25,9 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, IpListenEndpoint, Ipv4Packet, Ipv6Packet, TcpPacket};
+use smoltcp::wire::{
+    HardwareAddress, IpCidr, IpEndpoint, IpListenEndpoint, Ipv4Packet, Ipv6Packet, TcpPacket,
+};
 
 use super::super::Server;
 use super::super::request::host;
@@ -200,7 +202,8 @@ impl Engine {
 
     fn watch(&self, id: u64, end: Option<&OwnedFd>) -> Result<()> {
         let Some(end) = end else { return Ok(()) };
-        let events = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let events =
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         epoll::add(&self.epoll, end, epoll::EventData::new_u64(id), events).map_err(host)
     }
 
@@ -279,7 +282,8 @@ impl Inet {
         let handle = engine.socket(net, socket.net.stack());
         let tcp = engine.net(net, socket.net.stack());
         let context = tcp.iface.context();
-        let begun = tcp.sockets.get_mut::<tcp::Socket<'_>>(handle).connect(context, smol(remote), smol(local));
+        let begun =
+            tcp.sockets.get_mut::<tcp::Socket<'_>>(handle).connect(context, smol(remote), smol(local));
         if begun.is_err() {
             tcp.sockets.remove(handle);
             return Err(Errno::EADDRNOTAVAIL);
@@ -320,7 +324,18 @@ impl Inet {
             if let (Ok(()), Ok(made)) = (listening, made) {
                 let since = std::time::Instant::now();
                 let (phase, end) = (Phase::Accepting, None);
-                let conn = Conn { net, handle, local: to, remote: from, phase, end, guest_done: false, told_end: false, made, since };
+                let conn = Conn {
+                    net,
+                    handle,
+                    local: to,
+                    remote: from,
+                    phase,
+                    end,
+                    guest_done: false,
+                    told_end: false,
+                    made,
+                    since,
+                };
                 let _ = engine.add(conn);
             } else {
                 tcp.sockets.remove(handle);
@@ -337,7 +352,9 @@ impl Inet {
     pub fn tcp_err(&self, net: u64, local: SocketAddr, remote: SocketAddr, errno: Errno) {
         let mut engine = self.engine.lock().unwrap();
         let Some(&id) = engine.by_ends.get(&(net, local, remote)) else { return };
-        let Some(Conn { phase: Phase::Connecting { socket, .. }, handle, .. }) = engine.conns.get(&id) else { return };
+        let Some(Conn { phase: Phase::Connecting { socket, .. }, handle, .. }) = engine.conns.get(&id) else {
+            return;
+        };
         let (socket, handle) = (socket.clone(), *handle);
         if let Some(tcp) = engine.nets.get_mut(&net) {
             tcp.sockets.get_mut::<tcp::Socket<'_>>(handle).abort();
@@ -372,7 +389,10 @@ impl Inet {
         let Some(tcp) = engine.nets.get_mut(&conn.net) else { return false };
         let socket = tcp.sockets.get_mut::<tcp::Socket<'_>>(conn.handle);
         let state = socket.state();
-        let made = !matches!(state, tcp::State::Listen | tcp::State::SynSent | tcp::State::SynReceived | tcp::State::Closed);
+        let made = !matches!(
+            state,
+            tcp::State::Listen | tcp::State::SynSent | tcp::State::SynReceived | tcp::State::Closed
+        );
         match &conn.phase {
             Phase::Connecting { socket: guest, filler } if made => {
                 if let Some(end) = &conn.end {

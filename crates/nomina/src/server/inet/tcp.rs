@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::net::{NetNamespace, RouteType};
 use nomina_kernel::net::inet::AF_INET6;
 use nomina_kernel::net::inet::options::name;
 use nomina_kernel::net::inet::route::Destination;
 use nomina_kernel::net::inet::sockaddr;
+use nomina_kernel::net::{NetNamespace, RouteType};
 use rustix::net::{SendFlags, SocketFlags};
 
 use super::super::Server;
@@ -223,7 +223,9 @@ impl Inet {
             let way = socket.net.stack().lock().inet_route_output(socket.net_ns(), &flow)?;
             let (net, source) = match way {
                 Destination::Local { net, source } => (Some(net), source),
-                Destination::Outside(dst) if dst.kind != RouteType::Unicast => return Err(Errno::ENETUNREACH),
+                Destination::Outside(dst) if dst.kind != RouteType::Unicast => {
+                    return Err(Errno::ENETUNREACH);
+                }
                 Destination::Outside(dst) => (None, dst.prefsrc),
             };
             if before.ip().is_unspecified() {

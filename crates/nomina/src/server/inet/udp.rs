@@ -25,12 +25,12 @@ use nomina_fs::wait::descriptor_share;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::core::skbuff::{SkBuff, eth_p};
 use nomina_kernel::net::core::softirq::Out;
-use nomina_kernel::net::ipv4::IpOut;
-use nomina_kernel::net::inet::udp::udp_rcv;
-use nomina_kernel::net::{DevId, NetNamespace, NetStack, RouteType, iff};
 use nomina_kernel::net::inet::options::name;
 use nomina_kernel::net::inet::route::Destination;
+use nomina_kernel::net::inet::udp::udp_rcv;
 use nomina_kernel::net::inet::{AF_INET6, sockaddr};
+use nomina_kernel::net::ipv4::IpOut;
+use nomina_kernel::net::{DevId, NetNamespace, NetStack, RouteType, iff};
 use rustix::event::epoll;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno as HostErrno;
@@ -263,7 +263,10 @@ impl Inet {
             Way::Local(net) => {
                 let ifindex = {
                     let stack = sender.net.stack().lock();
-                    stack.inet_local_dev(net, to.ip()).and_then(|id| stack.dev(id)).map_or(1, |dev| dev.ifindex)
+                    stack
+                        .inet_local_dev(net, to.ip())
+                        .and_then(|id| stack.dev(id))
+                        .map_or(1, |dev| dev.ifindex)
                 };
                 let many = to.ip().is_multicast() || is_broadcast(to.ip());
                 if !self.deliver(net, from, to, many, ifindex, sending, data) && !many {
@@ -273,7 +276,8 @@ impl Inet {
                 Ok(())
             }
             Way::Out(oif) => {
-                let (multicast, options) = (to.ip().is_multicast(), sender.state.lock().unwrap().options.clone());
+                let (multicast, options) =
+                    (to.ip().is_multicast(), sender.state.lock().unwrap().options.clone());
                 let (hops, loops) = match to.is_ipv4() {
                     true => (name::IP_MULTICAST_TTL, name::IP_MULTICAST_LOOP),
                     false => (name::IPV6_MULTICAST_HOPS, name::IPV6_MULTICAST_LOOP),
