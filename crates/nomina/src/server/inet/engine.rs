@@ -7,6 +7,7 @@
 //! Locks, outermost first: the engine, [`super::Names`], a socket's state, the stack.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -170,7 +171,10 @@ impl Engine {
         let now = self.now();
         self.nets.entry(net).or_insert_with(|| {
             let mut wire = Wire::default();
-            let mut iface = Interface::new(Config::new(HardwareAddress::Ip), &mut wire, now);
+            let mut config = Config::new(HardwareAddress::Ip);
+            // Sequence numbers are to be nobody's guess.
+            config.random_seed = RandomState::new().hash_one(net);
+            let mut iface = Interface::new(config, &mut wire, now);
             iface.set_any_ip(true);
             iface.update_ip_addrs(|addresses| {
                 let _ = addresses.push(IpCidr::new(IpAddr::V4(OWN).into(), 32));
