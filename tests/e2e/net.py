@@ -3,7 +3,7 @@
 from harness import case, equal
 
 # Waits until something listens at a port of 127.0.0.1.
-UP = "up() { for i in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/$1) 2>/dev/null && return; sleep 0.1; done; echo port $1 is not up; }\n"
+UP = "up() { for i in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/$1) 2>/dev/null && return; sleep 0.1; done; echo port $1 is not up; false; }\n"
 
 
 @case()
@@ -30,7 +30,8 @@ def host_services_are_out_of_reach(t):
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        t.sh(f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1; python3 -m http.server {port} --bind 127.0.0.1 & sleep 0.5; (exec 3<>/dev/tcp/127.0.0.1/{port}) && echo own; kill %1").ok().has("refused", "own")
+        script = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1; python3 -m http.server {port} --bind 127.0.0.1 & up {port} && echo own; kill %1"
+        t.sh(UP + script).ok().has("refused", "own")
 
 
 @case(timeout=120)
@@ -71,11 +72,11 @@ E
 def throughput_and_simple_servers(t):
     """iperf3 over TCP and UDP, socat and nc as servers of both."""
     r = t.sh(UP + r"""
-iperf3 -s -1 -p 5201 >/dev/null 2>&1 & sleep 0.7; iperf3 -c 127.0.0.1 -p 5201 -t 1 | grep -c receiver
-iperf3 -s -1 -p 5202 >/dev/null 2>&1 & sleep 0.7; iperf3 -u -b 50M -c 127.0.0.1 -p 5202 -t 1 | grep -c receiver
-socat TCP-LISTEN:9000,reuseaddr EXEC:'echo from-socat' & sleep 0.5; socat - TCP:127.0.0.1:9000 </dev/null
-socat UDP-RECVFROM:9001 EXEC:'echo udp-answer' & sleep 0.5; echo q | timeout 2 socat - UDP:127.0.0.1:9001
-(echo nc-hello | timeout 5 nc -l 127.0.0.1 9002 &) ; sleep 0.5; timeout 3 nc -d 127.0.0.1 9002; true
+iperf3 -s -1 -p 5201 >/dev/null 2>&1 & sleep 1.5; iperf3 -c 127.0.0.1 -p 5201 -t 1 | grep -c receiver
+iperf3 -s -1 -p 5202 >/dev/null 2>&1 & sleep 1.5; iperf3 -u -b 50M -c 127.0.0.1 -p 5202 -t 1 | grep -c receiver
+socat TCP-LISTEN:9000,reuseaddr EXEC:'echo from-socat' & sleep 1; socat - TCP:127.0.0.1:9000 </dev/null
+socat UDP-RECVFROM:9001 EXEC:'echo udp-answer' & sleep 1; echo q | timeout 4 socat - UDP:127.0.0.1:9001
+(echo nc-hello | timeout 5 nc -l 127.0.0.1 9002 &) ; sleep 1; timeout 3 nc -d 127.0.0.1 9002; true
 """).ok()
     equal(r.lines()[:2], ["1", "1"], "iperf3")
     r.has("from-socat", "udp-answer", "nc-hello")
