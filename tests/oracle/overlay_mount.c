@@ -240,6 +240,15 @@ static void open_files(void)
 	made = open("a/both", O_RDONLY);
 	T(umount("m"));
 	close(made);
+	/* The mounts its layers were named by can go. */
+	T(mount("t", "n", "tmpfs", 0, ""));
+	for (const char *dir = "n/u\0n/w\0n/l\0"; *dir; dir += strlen(dir) + 1)
+		M(mkdir(dir, 0755));
+	T(mount("overlay", "m", "overlay", 0, "lowerdir=n/l:a,upperdir=n/u,workdir=n/w"));
+	T(umount("n"));
+	put("m/after", "after");
+	printf("  m/after \"%s\" m/both \"%s\"\n", get("m/after"), get("m/both"));
+	T(umount("m"));
 }
 
 /* Whiteouts and opaque directories as an ordinary user can write them (Linux 6.7). */
