@@ -537,6 +537,12 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         server.stats.switch_on();
     }
     server.net.attach(first_net.stack());
+    let transport = Arc::downgrade(&server);
+    server.net.set_transport(Box::new(move |stack, out| {
+        if let Some(server) = transport.upgrade() {
+            server.inet.transport(&server, stack, out);
+        }
+    }));
     network::attach(&server, &first_net, &plan.network)?;
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));

@@ -10,9 +10,10 @@
 //! Nobody tells when a stream socket is closed. What is remembered of dead ones is dropped when a name of theirs is wanted, and
 //! from time to time ([`Names::sweep`]).
 //!
-//! Locks, outermost first: what is of datagram sockets only, [`Names`], the state of a socket, the model's network.
+//! Locks, outermost first: the engine, what is of datagram sockets only, [`Names`], the state of a socket, the model's network.
 
 pub mod cmsg;
+pub mod engine;
 pub mod groups;
 pub mod host_socket;
 mod inward;
@@ -34,7 +35,6 @@ use std::sync::{Arc, MutexGuard, OnceLock};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::inet::bind::{BindTable, Holder, LOCAL_PORT_RANGE};
 use nomina_kernel::net::inet::options::{SockOptions, name};
-use nomina_kernel::net::inet::route::Destination;
 use nomina_kernel::net::inet::sockaddr;
 use nomina_kernel::net::{Flow, NetNamespace};
 
@@ -64,8 +64,8 @@ pub enum TcpState {
     Close,
     /// Listening, with room for so many connections.
     Listen(u32),
-    /// Being connected to something outside.
-    SynSent,
+    /// The handshake with somebody outside is under way.
+    Pending,
     /// Connected, which the guest, who did not want to wait, has not been told yet.
     Connecting,
     /// Connected.
@@ -108,8 +108,8 @@ pub struct State {
     pub outside: super::uplink::guests::Outside,
     /// Of a stream socket.
     pub tcp: TcpState,
-    /// Becomes readable when [`TcpState::SynSent`] ends.
-    pub told: Option<OwnedFd>,
+    /// Readable when [`TcpState::Pending`] is over.
+    pub made: Option<Arc<OwnedFd>>,
     /// What the host's socket is bound to.
     pub bound: HostName,
 }
@@ -138,21 +138,6 @@ pub struct Connection {
     congestion: Option<&'static str>,
 }
 
-impl Connection {
-    /// Of `client` to what `listener` is, under the name of `server`.
-    fn to(listener: &Arc<InetSocket>, client: SocketAddr, server: SocketAddr) -> Connection {
-        let state = listener.state.lock().unwrap();
-        Connection {
-            client,
-            server,
-            listener: listener.clone(),
-            options: state.options.clone(),
-            ifindex: state.ifindex,
-            congestion: state.congestion,
-        }
-    }
-}
-
 /// All sockets of a sandbox.
 pub struct Inet {
     dir: PathBuf,
@@ -163,11 +148,10 @@ pub struct Inet {
     names: Mutex<Names>,
     /// The way out, where there is one.
     pub uplink: OnceLock<Attached>,
-    /// The listener whose connections are always reset.
+    /// The listener at which sockets of ours are joined to guests'.
     refuser: Mutex<Option<OwnedFd>>,
-    /// The listener at which our ends of connections to the outside come to be.
-    outward: Mutex<Option<OwnedFd>>,
     datagrams: Mutex<udp::Datagrams>,
+    engine: Mutex<engine::Engine>,
 }
 
 /// Sockets by what they are known by.
@@ -238,21 +222,6 @@ fn flow(socket: &InetSocket, state: &State, to: SocketAddr) -> Flow {
     Flow { saddr, oif, proto: socket.protocol as u8, uid: socket.uid, ..Flow::to(to.ip()) }
 }
 
-/// Where what a socket sends goes, and the address it is sent from: to a namespace, or with `None` outside, where the way out is.
-///
-/// # Errors
-/// Those of the model's routes; `EHOSTUNREACH`: behind a device of packets, where sockets do not reach.
-fn way(socket: &InetSocket, flow: &Flow) -> Result<(Option<u64>, IpAddr)> {
-    let stack = socket.net.stack().lock();
-    match stack.inet_route_output(socket.net_ns(), flow)? {
-        Destination::Local { net, source } => Ok((Some(net), source)),
-        Destination::Outside(dst) if stack.is_uplink(dst.dev) => {
-            Ok((None, flow.saddr.unwrap_or(dst.prefsrc)))
-        }
-        Destination::Outside(_) => Err(Errno::EHOSTUNREACH),
-    }
-}
-
 impl State {
     fn new(ino: u64, family: u16, stream: bool) -> State {
         State {
@@ -271,7 +240,7 @@ impl State {
             ours: None,
             outside: Default::default(),
             tcp: TcpState::Close,
-            told: None,
+            made: None,
             bound: HostName::None,
         }
     }
@@ -310,6 +279,7 @@ impl Names {
         from: SocketAddr,
         to: SocketAddr,
         many: bool,
+        ifindex: u32,
         random: u64,
     ) -> Vec<Arc<InetSocket>> {
         let Some(ports) = self.ports.get(&(net, libc::IPPROTO_UDP)) else { return Vec::new() };
@@ -321,6 +291,9 @@ impl Names {
         let wanted = !to.ip().is_multicast() || self.sockets.values().any(|socket| joined(socket));
         let mut best: Vec<(u32, bool, Arc<InetSocket>)> = Vec::new();
         for holder in ports.holders(to.port()).iter().filter(|_| wanted) {
+            if holder.ifindex != 0 && holder.ifindex != ifindex {
+                continue;
+            }
             let Some(socket) = self.by_id(holder.id) else { continue };
             let state = socket.state.lock().unwrap();
             let address = match (holder.address, to.ip()) {
@@ -384,7 +357,12 @@ impl Names {
 
     fn remove(&mut self, socket: &InetSocket) {
         let state = socket.state.lock().unwrap();
-        self.sockets.remove(&socket.id);
+        if self.sockets.remove(&socket.id).is_none() {
+            return;
+        }
+        for &(group, ifindex) in &state.groups {
+            groups::listen_to(socket, group, ifindex, false);
+        }
         self.by_ino.remove(&state.ino);
         if state.local.port() != 0 {
             self.ports(socket.net_ns(), socket.protocol).release(state.local.port(), socket.id);
@@ -395,7 +373,7 @@ impl Names {
         }
     }
 
-    /// Remembers a connection for some time more.
+    /// A connection is to be forgotten some time.
     fn linger(&mut self, serial: u64) {
         self.lingering.push_back(serial);
         if self.lingering.len() > LINGERING
@@ -477,8 +455,8 @@ impl Inet {
             }),
             uplink: OnceLock::new(),
             refuser: Mutex::default(),
-            outward: Mutex::default(),
             datagrams: Mutex::new(udp::Datagrams::new()?),
+            engine: Mutex::new(engine::Engine::new()?),
         })
     }
 

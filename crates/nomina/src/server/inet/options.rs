@@ -195,7 +195,7 @@ fn tcp_info(state: &State) -> Vec<u8> {
     info[0] = match state.tcp {
         TcpState::Listen(_) => LISTEN,
         TcpState::Established | TcpState::Connecting => ESTABLISHED,
-        TcpState::SynSent => SYN_SENT,
+        TcpState::Pending => SYN_SENT,
         _ => CLOSE,
     };
     let connected = state.peer.is_some();

@@ -7,16 +7,14 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::errno::Result;
 use rustix::event::EventfdFlags;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, sockopt};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
 
-use super::super::request::{Reply, host};
-use super::super::sys::socket::unix::{bind_host, connect_host};
-use super::{Inet, InetSocket, TcpState, host_socket};
+use super::super::request::host;
+use super::{Inet, InetSocket, TcpState};
 
 /// Of the filler, in bytes: more than the smallest buffer of the host's takes at a time.
 const FILLER: usize = 4096;
@@ -31,32 +29,19 @@ pub struct Outward {
     filler: usize,
     /// The size that the guest's buffer had, in bytes.
     buffer: usize,
+    made: OwnedFd,
 }
 
 impl Inet {
-    /// A pair of a guest's socket and one of ours, which `name` tells from others of the kind.
-    fn end_of_ours(&self, guest: &OwnedFd) -> Result<OwnedFd> {
-        let path = self.dir.join("outward");
-        let mut listener = self.outward.lock().unwrap();
-        if listener.is_none() {
-            let (socket, _) = host_socket::stream(true)?;
-            bind_host(&socket, &path)?;
-            rustix::net::listen(&socket, 1).map_err(host)?;
-            *listener = Some(socket);
-        }
-        let listener = listener.as_ref().ok_or(Errno::EIO)?;
-        connect_host(guest, path.as_os_str().as_bytes())?;
-        rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(host)
-    }
-
-    /// Begins a connection of a guest's socket to `to`: `tcp_v4_connect`. Its state is [`TcpState::SynSent`] from now on.
+    /// Begins a connection of a guest's socket: `tcp_v4_connect`. Its state is [`TcpState::Pending`] from now on. The second value
+    /// becomes readable when that is over.
     ///
     /// # Errors
     /// Those of the host's sockets.
-    pub fn begin(&self, fd: &OwnedFd, socket: &Arc<InetSocket>) -> Result<Outward> {
+    pub fn begin(&self, fd: &OwnedFd, socket: &Arc<InetSocket>) -> Result<(Outward, OwnedFd)> {
         let guest = fd.try_clone().map_err(host)?;
         let buffer = sockopt::socket_send_buffer_size(&guest).map_err(host)?;
-        let ours = self.end_of_ours(&guest)?;
+        let ours = self.pair_with(&guest)?;
         sockopt::set_socket_send_buffer_size(&guest, 0).map_err(host)?;
         let mut filler = 0;
         while let Ok(sent) =
@@ -64,26 +49,10 @@ impl Inet {
         {
             filler += sent;
         }
-        let told = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(host)?;
-        let mut state = socket.state.lock().unwrap();
-        state.tcp = TcpState::SynSent;
-        state.told = Some(told);
-        Ok(Outward { socket: socket.clone(), guest, ours, filler, buffer })
-    }
-}
-
-impl InetSocket {
-    /// What who connects, and connects again, is told while the connection is being made.
-    ///
-    /// # Errors
-    /// `EINPROGRESS` the first time and `EALREADY` from then on for who does not wait.
-    pub fn connecting(&self, nonblock: bool, first: bool) -> Result<Reply> {
-        if nonblock {
-            return Err(if first { Errno::EINPROGRESS } else { Errno::EALREADY });
-        }
-        let state = self.state.lock().unwrap();
-        let told = state.told.as_ref().map(OwnedFd::try_clone).transpose().map_err(host)?;
-        Ok(told.map_or(Reply::Retry, Reply::Wait))
+        let made = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(host)?;
+        let waits = made.try_clone().map_err(host)?;
+        socket.state.lock().unwrap().tcp = TcpState::Pending;
+        Ok((Outward { socket: socket.clone(), guest, ours, filler, buffer, made }, waits))
     }
 }
 
@@ -114,9 +83,7 @@ impl Outward {
                     state.tcp = TcpState::Failed;
                 }
             }
-            if let Some(told) = state.told.take() {
-                let _ = rustix::io::write(&told, &1u64.to_ne_bytes());
-            }
+            let _ = rustix::io::write(&self.made, &1u64.to_ne_bytes());
         }
         // The host doubles what it is given; setting it wakes who waits to write.
         let _ = sockopt::set_socket_send_buffer_size(&self.guest, self.buffer / 2);

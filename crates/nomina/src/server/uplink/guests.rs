@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::net::NetNamespace;
 use nomina_kernel::net::uplink::{self as device, ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, outside};
+use nomina_kernel::net::{Flow, NetNamespace};
 
 use super::super::Server;
 use super::super::inet::{Inet, InetSocket};
@@ -94,27 +94,35 @@ pub fn caller(ctx: &Ctx<'_>) -> Who {
     Who { comm: comm.trim_end_matches('\n').to_owned(), pid }
 }
 
-/// Begins a connection of a guest's to something outside.
+/// Whether what a socket sends to an address leaves by the device of the way out.
+pub fn leads_out(socket: &InetSocket, to: SocketAddr) -> bool {
+    let stack = socket.net.stack().lock();
+    stack.route_output(socket.net_ns(), &Flow::to(to.ip())).is_ok_and(|dst| stack.is_uplink(dst.dev))
+}
+
+/// Begins a connection of a guest's to something outside. Gives what is readable once it is made or has failed.
 ///
 /// # Errors
 /// `EACCES`: the rules refuse it. `EHOSTUNREACH`: nobody has the address. `ENETUNREACH`: another namespace has the device. Those of
 /// the host's sockets.
-pub fn connect(ctx: &Ctx<'_>, fd: &OwnedFd, socket: &Arc<InetSocket>, to: SocketAddr) -> Result<()> {
-    let uplink = &uplink(&ctx.server.inet, socket)?.uplink;
+pub fn connect(ctx: &Ctx<'_>, fd: &OwnedFd, socket: &Arc<InetSocket>, to: SocketAddr) -> Result<OwnedFd> {
+    let inet = &ctx.server.inet;
+    let uplink = &uplink(inet, socket)?.uplink;
     let who = caller(ctx);
     match outside(to.ip()) {
         device::Outside::Nobody => Err(Errno::EHOSTUNREACH),
         device::Outside::Resolver if to.port() != DOMAIN => Err(Errno::ECONNREFUSED),
         device::Outside::Resolver => {
-            let ours = ctx.server.inet.begin(fd, socket)?.finish(to, Ok(()));
-            uplink.dns_stream(ours.ok_or(Errno::EIO)?, &who)
+            let (outward, made) = inet.begin(fd, socket)?;
+            uplink.dns_stream(outward.finish(to, Ok(())).ok_or(Errno::EIO)?, &who)?;
+            Ok(made)
         }
         device::Outside::Host(address) => {
             let host = SocketAddr::new(address, to.port());
             uplink.permit(Protocol::Tcp, host, &who)?;
-            let outward = ctx.server.inet.begin(fd, socket)?;
+            let (outward, made) = inet.begin(fd, socket)?;
             uplink.connect(host, Box::new(move |result| outward.finish(to, result)));
-            Ok(())
+            Ok(made)
         }
     }
 }
