@@ -25,6 +25,14 @@ const IOCTL_WINDOW: u64 = 64;
 const IOCTL_WINDOWS: [u64; 3] = [IOCTL_WINDOW, 40, 4];
 /// Its argument is a `struct sock_fprog`.
 const TUNATTACHFILTER: u32 = 0x4010_54d5;
+/// Commands of `netdevice(7)` and `route(8)` whose structures lead further.
+const SIOCADDRT: u64 = 0x890b;
+const SIOCDELRT: u64 = 0x890c;
+const SIOCGIFCONF: u64 = 0x8912;
+/// Length of a `struct rtentry`, and where the pointer to the name of a device stands in it.
+const RTENTRY: u64 = 120;
+const RT_DEV: u64 = 88;
+const IFNAMSIZ: u64 = 16;
 const PR_SET_SECCOMP: u32 = 22;
 /// `out[0]` of a `prctl(2)` reply: store `out[1]`, an int, where the second argument points.
 const PRCTL_STORE: u64 = 1;
@@ -114,6 +122,30 @@ pub fn ioctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
             let ask = [xlate::PGRP_FROM_HOST, host as u64, 0, 0, 0, 0];
             put_user(at, request(area, op::XLATE, &ask).max(0) as i32)?;
             Ok(0)
+        }
+        SIOCGIFCONF => {
+            // `struct ifconf`: how much room there is, and where.
+            let (room, to): (i32, u64) = (get_user(at)?, get_user(at + 8)?);
+            let room = room.max(0) as u64;
+            let ret = request(area, nr::IOCTL as u32, &[fd, command, room, SPAN_NULL, u64::from(to == 0), 0]);
+            if ret >= 0 {
+                let len = out(area, 1) as i32;
+                if to != 0 {
+                    copy_reply(area, to, room)?;
+                }
+                put_user(at, len)?;
+            }
+            Ok(ret)
+        }
+        SIOCADDRT | SIOCDELRT => {
+            // `struct rtentry`, in which a pointer leads to the name of a device.
+            let mut arena = Arena::new(area);
+            let entry = arena.bytes(at, RTENTRY)?;
+            let name = match get_user::<u64>(at + RT_DEV)? {
+                0 => SPAN_NULL,
+                name => arena.bytes(name, IFNAMSIZ)?,
+            };
+            Ok(request(area, nr::IOCTL as u32, &[fd, command, at, entry, name, 0]))
         }
         _ => {
             let mut arena = Arena::new(area);

@@ -372,7 +372,7 @@ impl NetDevice {
 
     /// `br_dev_setup`
     pub fn bridge(name: &str) -> NetDevice {
-        NetDevice { carrier: false, ..NetDevice::ether(DeviceKind::Bridge(Box::default()), name) }
+        NetDevice::ether(DeviceKind::Bridge(Box::default()), name)
     }
 
     /// `vlan_setup`, on `real`, whose address and MTU it takes.

@@ -123,6 +123,10 @@ pub mod ipv4 {
     pub const ACCEPT_SOURCE_ROUTE: usize = 8;
     /// Answers only where the route back is.
     pub const ARP_FILTER: usize = 12;
+    /// No transformations.
+    pub const DISABLE_XFRM: usize = 14;
+    /// No policies of transformations.
+    pub const DISABLE_POLICY: usize = 15;
     /// Which own address is told in requests.
     pub const ARP_ANNOUNCE: usize = 17;
     /// Which requests are not answered.

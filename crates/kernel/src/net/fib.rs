@@ -5,6 +5,7 @@
 //! Linux does it too; they are also shown like that.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::dev::DevId;
@@ -258,11 +259,15 @@ pub struct Fib {
     pub routes: Vec<Route>,
     /// Rules of both families, in the order in which they are asked.
     pub rules: Vec<FibRule>,
+    /// Rules of IPv4 have been changed: until then its two main tables are one.
+    pub(super) has_custom_rules: bool,
+    /// Tables that have been made: of IPv4 or not, and the number.
+    pub(super) tables: BTreeSet<(bool, u32)>,
 }
 
 impl Default for Fib {
     fn default() -> Fib {
-        Fib { routes: Vec::new(), rules: FibRule::initial() }
+        Fib { routes: Vec::new(), rules: FibRule::initial(), has_custom_rules: false, tables: BTreeSet::new() }
     }
 }
 
@@ -311,6 +316,11 @@ impl Fib {
             Ordering::Equal => before,
             order => order == Ordering::Less,
         });
+        self.tables.insert((!new.is_v6(), new.table));
+        if new.table == RT_TABLE_LOCAL {
+            // One trie holds both (`fib_new_table`).
+            self.tables.insert((!new.is_v6(), RT_TABLE_MAIN));
+        }
         self.routes.insert(at, new);
         Ok(false)
     }

@@ -1,7 +1,6 @@
 //! Addresses of a device (`struct in_ifaddr`, `struct inet6_ifaddr`) and the groups it listens to (`struct ip_mc_list`,
 //! `struct ifmcaddr6`).
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::dev::MacAddr;
@@ -152,10 +151,10 @@ pub fn ipv6_scope(address: Ipv6Addr) -> u8 {
 /// The groups of a device, with how many want each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memberships {
-    /// IPv4 and IPv6: `ip_mc_list`, `ifmcaddr6`. The latest comes first in Linux; here they are by address.
-    pub inet: BTreeMap<IpAddr, u32>,
-    /// Link layer: `netdev_hw_addr_list`.
-    pub link: BTreeMap<MacAddr, u32>,
+    /// IPv4 and IPv6, the latest first: `ip_mc_list`, `ifmcaddr6`.
+    pub inet: Vec<(IpAddr, u32)>,
+    /// Link layer, the first first: `netdev_hw_addr_list`.
+    pub link: Vec<(MacAddr, u32)>,
 }
 
 impl Memberships {
@@ -173,30 +172,44 @@ impl Memberships {
         }
     }
 
+    /// Whether anybody wants `group`.
+    pub fn has(&self, group: IpAddr) -> bool {
+        self.inet.iter().any(|(known, _)| *known == group)
+    }
+
+    /// Whether frames to `group` are wanted.
+    pub fn has_link(&self, group: MacAddr) -> bool {
+        self.link.iter().any(|(known, _)| *known == group)
+    }
+
     /// `ip_mc_inc_group`, `ipv6_dev_mc_inc`: one more wants `group`. True for the first.
     pub fn join(&mut self, group: IpAddr) -> bool {
-        let users = self.inet.entry(group).or_default();
-        *users += 1;
-        if *users > 1 {
+        if let Some((_, users)) = self.inet.iter_mut().find(|(known, _)| *known == group) {
+            *users += 1;
             return false;
         }
-        *self.link.entry(Memberships::link_address(group)).or_default() += 1;
+        self.inet.insert(0, (group, 1));
+        let link = Memberships::link_address(group);
+        match self.link.iter_mut().find(|(known, _)| *known == link) {
+            Some((_, users)) => *users += 1,
+            None => self.link.push((link, 1)),
+        }
         true
     }
 
     /// `ip_mc_dec_group`, `ipv6_dev_mc_dec`: one wants it no more. True for the last.
     pub fn leave(&mut self, group: IpAddr) -> bool {
-        let Some(users) = self.inet.get_mut(&group) else { return false };
-        *users -= 1;
-        if *users > 0 {
+        let Some(at) = self.inet.iter().position(|(known, _)| *known == group) else { return false };
+        self.inet[at].1 -= 1;
+        if self.inet[at].1 > 0 {
             return false;
         }
-        self.inet.remove(&group);
+        self.inet.remove(at);
         let link = Memberships::link_address(group);
-        if let Some(users) = self.link.get_mut(&link) {
-            *users -= 1;
-            if *users == 0 {
-                self.link.remove(&link);
+        if let Some(at) = self.link.iter().position(|(known, _)| *known == link) {
+            self.link[at].1 -= 1;
+            if self.link[at].1 == 0 {
+                self.link.remove(at);
             }
         }
         true
@@ -233,7 +246,7 @@ mod tests {
         assert_eq!(solicited_node("fe80::2053:1cff:fe5b:d780".parse().unwrap()), group);
         assert!(groups.join(group));
         assert!(!groups.join(group));
-        assert_eq!(groups.link.keys().next().unwrap().to_string(), "33:33:ff:5b:d7:80");
+        assert_eq!(groups.link[0].0.to_string(), "33:33:ff:5b:d7:80");
         assert!(!groups.leave(group));
         assert!(groups.leave(group));
         assert!(groups.link.is_empty());

@@ -1,25 +1,30 @@
 //! Network namespaces (`network_namespaces(7)`): devices and their addresses.
 //!
-//! A namespace has its loopback device `lo`, which starts down, as in Linux. `rtnetlink.rs` is how programs look at it and set
-//! it up. Sockets of the Internet families, routes and other devices are not modelled yet.
+//! A namespace has its loopback device `lo`, which starts down, as in Linux. `rtnetlink`, `ioctl.rs` and `sysctl.rs` are how programs
+//! look at it and set it up.
 
 pub mod af_packet;
+mod br_if;
 mod bridge;
 pub mod core;
 mod dev;
+mod dev_core;
 pub mod devconf;
+mod devinet;
+mod devinet6;
 mod fib;
 mod fib_rules;
 pub mod filter;
 mod inetdev;
-mod interim;
+pub mod ioctl;
 pub mod ipv4;
 mod ipv6;
 mod neighbour;
+pub mod nlattr;
 #[cfg(test)]
 mod packet_tests;
 pub mod raw;
-mod rtnetlink;
+pub mod rtnetlink;
 mod stack;
 mod sysctl;
 #[cfg(test)]
@@ -41,7 +46,6 @@ pub use inetdev::{
     InterfaceAddress, Memberships, broadcast_of, ifa_f, ipv6_scope, network, scope, solicited_node,
 };
 pub use neighbour::{NeighTable, Neighbour, nud};
-pub use rtnetlink::{Answer, rtmgrp, rtnetlink_rcv};
 pub use stack::{Net, NetStack, Stack, StackGuard};
 pub use sysctl::NetSysctl;
 

@@ -20,9 +20,9 @@ use super::fib::Fib;
 use super::ipv4::{Frags, IcmpLimits};
 use super::neighbour::NeighTable;
 use super::raw::RawSocket;
+use super::rtnetlink::Notification;
 use super::sysctl::NetSysctls;
 use super::tun::Tuns;
-use crate::errno::{Errno, Result};
 use crate::vfs::lock::Mutex;
 
 /// The network of a sandbox.
@@ -36,6 +36,12 @@ pub struct NetStack {
 type Waker = Box<dyn Fn() + Send + Sync>;
 
 impl NetStack {
+    /// Lets `wake` be called when there are notifications to be taken ([`Stack::take_notifications`]). It must neither wait nor take
+    /// a lock of the model.
+    pub fn set_on_notify(&self, wake: impl Fn() + Send + 'static) {
+        self.lock().on_notify = Some(Box::new(wake));
+    }
+
     /// Everything in it.
     pub fn lock(&self) -> StackGuard<'_> {
         StackGuard { stack: self.stack.lock(), waker: self.waker.get() }
@@ -86,6 +92,10 @@ pub struct Stack {
     devices: BTreeMap<DevId, NetDevice>,
     /// The number the last device got.
     last_dev: u32,
+    /// What members of groups are to be told.
+    pub(super) pending: Vec<Notification>,
+    /// Called under the lock when there is something to tell and was nothing before.
+    pub(super) on_notify: Option<Box<dyn Fn() + Send>>,
     /// Packets that wait, timers, and what is to be handed out.
     pub(super) softirq: SoftIrq,
     /// What the state machine of neighbours knows beyond [`NeighTable`].
@@ -124,6 +134,8 @@ pub struct Net {
     pub fib: Fib,
     /// Neighbours: ARP and ND.
     pub neighbours: NeighTable,
+    /// Numbers by which it knows other namespaces, by inode number: `netns_ids`.
+    pub nsids: BTreeMap<i32, u64>,
     /// `/proc/sys/net`.
     pub sysctls: NetSysctls,
 }
@@ -139,8 +151,21 @@ impl Default for Net {
             ipv6_default: Ipv6Devconf::default(),
             fib: Fib::default(),
             neighbours: NeighTable::default(),
+            nsids: BTreeMap::new(),
             sysctls: NetSysctls::default(),
         }
+    }
+}
+
+impl Net {
+    /// The number by which it knows a namespace.
+    pub(super) fn nsid_of(&self, inum: u64) -> Option<i32> {
+        self.nsids.iter().find(|(_, known)| **known == inum).map(|(nsid, _)| *nsid)
+    }
+
+    /// The first number that is free: `alloc_netid`.
+    pub(super) fn alloc_nsid(&self) -> i32 {
+        (0..).find(|nsid| !self.nsids.contains_key(nsid)).unwrap_or(0)
     }
 }
 
@@ -151,16 +176,20 @@ impl Stack {
         self.register_netdevice(inum, NetDevice::loopback()).expect("the namespace is new");
     }
 
-    /// Removes a namespace and the devices in it: `cleanup_net`.
+    /// Removes a namespace, the devices in it and the other ends of its cables: `cleanup_net`.
     pub(super) fn cleanup_net(&mut self, inum: u64) {
-        let ids: Vec<DevId> =
-            self.nets.get(&inum).map(|net| net.devices.values().copied().collect()).unwrap_or_default();
-        for id in ids {
-            self.forget_packets(id);
-            self.forget_device(id);
+        let Some(net) = self.nets.get(&inum) else { return };
+        // The kernel moves physical devices to the initial namespace; here all are virtual, and end.
+        let devices: Vec<DevId> = net.devices.values().copied().collect();
+        for id in devices {
+            self.unregister_netdevice(id);
+        }
+        self.nets.remove(&inum);
+        self.pending.retain(|pending| pending.net != inum);
+        for net in self.nets.values_mut() {
+            net.nsids.retain(|_, known| *known != inum);
         }
         self.frags.forget(inum);
-        self.nets.remove(&inum);
     }
 
     /// Takes a device out.
@@ -196,11 +225,6 @@ impl Stack {
         self.nets.get(&inum).into_iter().flat_map(|net| net.devices.values()).filter_map(|id| self.dev(*id))
     }
 
-    /// All devices of the sandbox.
-    pub(super) fn all_devices(&self) -> impl Iterator<Item = &NetDevice> {
-        self.devices.values()
-    }
-
     /// `__dev_get_by_name`.
     pub fn dev_get_by_name(&self, inum: u64, name: &str) -> Option<&NetDevice> {
         self.devices_of(inum).find(|dev| dev.name == name)
@@ -211,28 +235,22 @@ impl Stack {
         self.dev(*self.nets.get(&inum)?.devices.get(&ifindex)?)
     }
 
-    /// Puts a device into a namespace and gives it a number, and an index unless it brings a free one: `register_netdevice`.
-    ///
-    /// # Errors
-    /// `EEXIST`: the name, or the index, is taken. `ENODEV`: there is no such namespace.
-    pub fn register_netdevice(&mut self, inum: u64, mut dev: NetDevice) -> Result<DevId> {
-        if self.dev_get_by_name(inum, &dev.name).is_some() {
-            return Err(Errno::EEXIST);
-        }
-        let net = self.nets.get_mut(&inum).ok_or(Errno::ENODEV)?;
-        if dev.ifindex == 0 {
-            net.last_ifindex += 1;
-            dev.ifindex = net.last_ifindex;
-        } else if net.devices.contains_key(&dev.ifindex) {
-            return Err(Errno::EEXIST);
-        }
-        net.last_ifindex = net.last_ifindex.max(dev.ifindex);
+    /// All devices of the sandbox.
+    pub(super) fn all_devices(&self) -> impl Iterator<Item = &NetDevice> {
+        self.devices.values()
+    }
+
+    /// How many devices there are.
+    pub(super) fn device_count(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Gives a device its number.
+    pub(super) fn insert_device(&mut self, mut dev: NetDevice) -> DevId {
         self.last_dev += 1;
         let id = DevId(self.last_dev);
         dev.id = id;
-        dev.net = inum;
-        net.devices.insert(dev.ifindex, id);
         self.devices.insert(id, dev);
-        Ok(id)
+        id
     }
 }

@@ -469,6 +469,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
 
     let fuse_host = Arc::new(fuse::Host::new(&plan.layer.dir));
     let server = Arc::new(Server {
+        net_stack: kernel.init_nsproxy().net_ns().stack().clone(),
         kernel: Mutex::new(kernel),
         guests: Default::default(),
         pids: pids::Pids::default(),
@@ -522,17 +523,12 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     if plan.stats {
         server.stats.switch_on();
     }
-    {
-        let kernel = server.kernel.lock().unwrap();
-        let first = kernel.task(nomina_kernel::task::TaskId(1)).and_then(|task| task.nsproxy());
-        if let Some(namespaces) = first {
-            server.net.attach(namespaces.net_ns().stack());
-        }
-    }
+    server.net.attach(&server.net_stack);
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
     let _ = mounted.cgroup_view.server.set(Arc::downgrade(&server));
+    server.netlink.serve(&server);
     let _ = mounted.proc.ns.set(first_pid_ns);
     let watching = Arc::downgrade(&server);
     mounted.table.set_on_change(move |ns| {

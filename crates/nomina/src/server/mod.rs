@@ -126,6 +126,8 @@ pub struct Server {
     pub devtmpfs: Option<Arc<DevTmpfs>>,
     /// Packets.
     pub net: net::Network,
+    /// The network of all namespaces. Its lock is taken after the kernel's.
+    pub net_stack: Arc<nomina_kernel::net::NetStack>,
     /// Sockets to the kernel.
     pub netlink: netlink::Netlink,
     /// File systems served by guests.

@@ -49,12 +49,7 @@ impl Stack {
             return;
         }
         self.dad.remove(&(dev, address));
-        let Some(device) = self.dev_mut(dev) else { return };
-        let Some(known) = device.addresses.iter_mut().find(|known| known.address == IpAddr::V6(address))
-        else {
-            return;
-        };
-        known.flags &= !(ifa_f::TENTATIVE | ifa_f::OPTIMISTIC);
+        self.addrconf_dad_completed(dev, address);
         self.hand_out(Out::Changed(dev));
         if address.is_unicast_link_local() {
             self.addrconf_rs_start(dev);
@@ -207,6 +202,7 @@ impl Stack {
             updated: now,
             ..InterfaceAddress::new(address.into(), 64, scope::UNIVERSE)
         };
-        self.addrconf_add(dev, new);
+        // EEXIST, ENOBUFS: there is one, or there are too many.
+        let _ = self.ipv6_add_addr(dev, new);
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::net::ioctl::{self, IoctlCaller};
 use nomina_kernel::nsfs::NsRef;
 
 use super::super::net::tun;
@@ -41,13 +42,9 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return done;
     }
     if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFSOCK)
-        && let Some(mut request) = ctx.structure::<40>(3)?
-        && let Some(result) = netlink::ioctl(ctx, command, &mut request)
+        && let Some(result) = net_ioctl(ctx, command)
     {
-        result?;
-        ctx.write(3, &request)?;
-        ctx.out[0] = request.len() as u64;
-        return Ok(().into());
+        return result;
     }
     let FdPath::Place(path) = ctx.fd_path(ctx.int(0))? else { return Err(Errno::ENOTTY) };
     let Some(inode) = path.inode().as_any().downcast_ref::<NsInode>() else { return Err(Errno::ENOTTY) };
@@ -62,6 +59,50 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let place = ctx.server.ns_path(ns);
     let fd = ctx.server.handles.open_path(place, libc::O_RDONLY as u32).map_err(host)?;
     Ok(Reply::Fd { fd, cloexec: true })
+}
+
+/// The commands of `netdevice(7)` on a socket of any family; `None` for others.
+fn net_ioctl(ctx: &mut Ctx<'_>, command: u32) -> Option<Result<Reply>> {
+    let known = ioctl::is_ifreq_command(command)
+        || ioctl::is_ifconf_command(command)
+        || ioctl::is_rtentry_command(command);
+    if !known {
+        return None;
+    }
+    let (net, net_admin) = match netlink::net_of(ctx) {
+        Ok((net, net_admin)) => (net.common().inum(), net_admin),
+        Err(errno) => return Some(Err(errno)),
+    };
+    let mut serve = || -> Result<Reply> {
+        let caller = IoctlCaller { net, net_admin };
+        let server = ctx.server;
+        let stack = &*server.net_stack;
+        stack.lock().set_now(server.now());
+        if ioctl::is_ifconf_command(command) {
+            // Argument 2 is the room; without a buffer all there is counts.
+            let without = ctx.args[4] != 0;
+            let room = if without { usize::MAX } else { (ctx.args[2] as usize).min(nomina_abi::SLOT_DATA) };
+            let all = ioctl::ifconf(stack, net, room);
+            ctx.out[1] = all.len() as u64;
+            if !without {
+                ctx.write_data(&all)?;
+                ctx.out[0] = all.len() as u64;
+            }
+            return Ok(().into());
+        }
+        if ioctl::is_rtentry_command(command) {
+            let entry = ctx.structure(3)?.ok_or(Errno::EFAULT)?;
+            let device = ctx.bytes_opt(4)?;
+            ioctl::rt_ioctl(stack, caller, command, &entry, device.as_deref())?;
+            return Ok(().into());
+        }
+        let mut request = ctx.structure(3)?.ok_or(Errno::EFAULT)?;
+        ioctl::ifreq_ioctl(stack, caller, command, &mut request)?;
+        ctx.write(3, &request)?;
+        ctx.out[0] = request.len() as u64;
+        Ok(().into())
+    };
+    Some(serve())
 }
 
 /// `TIOCGPTPEER`: the slave of a master the guest holds.

@@ -476,6 +476,11 @@ fn is_habit(level: i32, option: i32) -> bool {
 pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
     let (level, option) = (ctx.int(1), ctx.int(2));
+    if let Some(netlink) = ctx.server.netlink.find(&socket)
+        && let Some(result) = netlink::set_option(ctx, &netlink)
+    {
+        return result;
+    }
     let datagram = datagram::datagram_of(ctx, &socket);
     if let Some(datagram) = datagram.filter(|_| (level, option) == (libc::SOL_SOCKET, libc::SO_PASSCRED)) {
         let value = ctx.bytes(3)?;
@@ -518,6 +523,11 @@ fn get_habit(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
 /// `getsockopt(2)` of what the filter does not allow natively: the identity of the peer (`SO_PEERCRED`), and numbers.
 pub fn peer_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let socket = guest_socket(ctx, 0)?;
+    if let Some(netlink) = ctx.server.netlink.find(&socket)
+        && let Some(result) = netlink::get_option(ctx, &netlink)
+    {
+        return result;
+    }
     if let Some(answer) =
         datagram::datagram_of(ctx, &socket).and_then(|socket| datagram::option(ctx, &socket))
     {

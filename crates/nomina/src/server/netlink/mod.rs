@@ -1,26 +1,34 @@
-//! `AF_NETLINK` sockets (`netlink(7)`): the family `NETLINK_ROUTE`.
+//! `AF_NETLINK` sockets (`netlink(7)`).
 //!
 //! A guest's socket is one end of a pair of `SOCK_SEQPACKET` sockets of the host, which keeps the boundaries of messages; the
-//! other end is ours, with one thread for all. The model answers ([`nomina_kernel::net::rtnetlink_rcv`]).
+//! other end is ours, with one thread for all. What a family answers is said in `family.rs`, for `NETLINK_ROUTE` by the model
+//! ([`nomina_kernel::net::rtnetlink`]). Answers that find no room wait here until the guest has read.
 //!
 //! Programs look at the address a message came from. Our end has an abstract name of ten bytes, by which the shim knows the
 //! kernel, and which even without it has the length of a `sockaddr_nl` and a zero for its `nl_pid`.
 //!
-//! Differences from Linux: the right to change something is that of who made the socket; a reader that does not read loses
-//! messages without `ENOBUFS`; answers come a moment after the call that asks.
+//! Differences from Linux: a reader that does not read loses notifications without `ENOBUFS`; answers come a moment after the call
+//! that asks; a socket cannot be given a filter.
 
-use std::collections::HashMap;
+mod family;
+mod options;
+mod sender;
+
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::net::{NetNamespace, rtnetlink_rcv};
+use nomina_kernel::net::NetNamespace;
 use rustix::event::{EventfdFlags, epoll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use self::family::Family;
+pub use self::options::{get_option, set_option};
+use super::Server;
 use super::lock::Mutex;
 use super::request::{Ctx, Reply, host};
 
@@ -28,10 +36,23 @@ use super::request::{Ctx, Reply, host};
 pub struct NetlinkSocket {
     ino: u64,
     ours: OwnedFd,
+    family: Family,
     net: Arc<NetNamespace>,
+    /// Whether who made it has `CAP_NET_ADMIN` over the namespace.
     may_change: bool,
     port: AtomicU32,
-    groups: AtomicU32,
+    /// Bit `n - 1` for group `n`.
+    groups: AtomicU64,
+    /// Options that are on: bit `n` for `NETLINK_*` number `n`.
+    options: AtomicU32,
+    /// What waits for room.
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    datagrams: VecDeque<Vec<u8>>,
+    bytes: usize,
 }
 
 /// All netlink sockets of a sandbox.
@@ -39,16 +60,23 @@ pub struct Netlink(Arc<Shared>);
 
 struct Shared {
     epoll: OwnedFd,
-    stop: OwnedFd,
+    /// Ends the thread, or wakes it for notifications.
+    wake: OwnedFd,
+    ended: AtomicU64,
     started: AtomicU64,
+    server: OnceLock<Weak<Server>>,
     /// By inode number of the guest's end.
     sockets: Mutex<HashMap<u64, Arc<NetlinkSocket>>>,
 }
 
 /// No inode number of a socket.
-const STOP: u64 = 0;
+const WAKE: u64 = 0;
 /// Longest message that is taken, in bytes.
 const LONGEST: usize = 32 * 1024;
+/// Most bytes of answers that wait for a reader.
+const MOST_WAITING: usize = 4 << 20;
+/// Notifications are lost for a reader that has let so many bytes wait, as with a receive buffer of Linux's default size.
+const MOST_NOTIFIED: usize = 212_992;
 
 impl Netlink {
     /// None yet, and no thread.
@@ -57,9 +85,27 @@ impl Netlink {
     /// Those of `epoll_create1(2)` and `eventfd(2)`.
     pub fn new() -> io::Result<Netlink> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        Ok(Netlink(Arc::new(Shared { epoll, stop, started: AtomicU64::new(0), sockets: Mutex::default() })))
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        Ok(Netlink(Arc::new(Shared {
+            epoll,
+            wake,
+            ended: AtomicU64::new(0),
+            started: AtomicU64::new(0),
+            server: OnceLock::new(),
+            sockets: Mutex::default(),
+        })))
+    }
+
+    /// Tells whose sockets they are.
+    pub fn serve(&self, server: &Arc<Server>) {
+        let _ = self.0.server.set(Arc::downgrade(server));
+        let shared = Arc::downgrade(&self.0);
+        server.net_stack.set_on_notify(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.wake();
+            }
+        });
     }
 
     /// The socket of which `fd` is a guest's end.
@@ -76,12 +122,20 @@ impl Netlink {
         sockets.get(&stat.st_ino).cloned()
     }
 
-    fn create(&self, net: Arc<NetNamespace>, may_change: bool, nonblock: bool) -> io::Result<OwnedFd> {
+    fn create(
+        &self,
+        family: Family,
+        net: Arc<NetNamespace>,
+        may_change: bool,
+        nonblock: bool,
+    ) -> io::Result<OwnedFd> {
         if self.0.sockets.lock().unwrap().len() >= nomina_fs::wait::descriptor_share() {
             return Err(io::Error::from_raw_os_error(libc::ENFILE));
         }
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        // Messages to us then say which process has sent them.
+        rustix::net::sockopt::set_socket_passcred(&ours, true)?;
         if nonblock {
             let now = rustix::fs::fcntl_getfl(&theirs)?;
             rustix::fs::fcntl_setfl(&theirs, now | rustix::fs::OFlags::NONBLOCK)?;
@@ -90,17 +144,20 @@ impl Netlink {
         if self.0.started.swap(1, Ordering::AcqRel) == 0 {
             let shared = Arc::downgrade(&self.0);
             let epoll = self.0.epoll.try_clone()?;
-            let thread = std::thread::Builder::new().name("nomina-netlink".into()).stack_size(256 * 1024);
+            let thread = std::thread::Builder::new().name("nomina-netlink".into()).stack_size(512 * 1024);
             thread.spawn(move || run(&shared, &epoll))?;
         }
         let ino = rustix::fs::fstat(&theirs)?.st_ino;
         let socket = Arc::new(NetlinkSocket {
             ino,
             ours,
+            family,
             net,
             may_change,
             port: AtomicU32::new(0),
-            groups: AtomicU32::new(0),
+            groups: AtomicU64::new(0),
+            options: AtomicU32::new(0),
+            waiting: Mutex::default(),
         });
         self.0.sockets.lock().unwrap().insert(ino, socket.clone());
         let added =
@@ -118,6 +175,7 @@ impl Netlink {
         let is_taken = |port: u32| {
             sockets.values().any(|other| {
                 other.ino != socket.ino
+                    && other.family == socket.family
                     && other.port.load(Ordering::Relaxed) == port
                     && Arc::ptr_eq(&other.net, &socket.net)
             })
@@ -143,10 +201,81 @@ impl Netlink {
     }
 }
 
+impl Shared {
+    fn wake(&self) {
+        // A counter of 1 always has room.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Tells the members of groups what the model has to tell.
+    fn deliver(&self, server: &Server) {
+        let stack = &server.net_stack;
+        loop {
+            let notifications = stack.lock().take_notifications();
+            if notifications.is_empty() {
+                return;
+            }
+            let members: Vec<_> = self.sockets.lock().unwrap().values().cloned().collect();
+            for notification in notifications {
+                let bit = 1u64 << (notification.group - 1);
+                for member in &members {
+                    if member.family == Family::Route
+                        && member.net.common().inum() == notification.net
+                        && member.groups.load(Ordering::Relaxed) & bit != 0
+                    {
+                        self.send(member, notification.message.clone(), MOST_NOTIFIED);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a message, now or when the reader has made room; what would be beyond `most` waiting bytes is lost.
+    fn send(&self, socket: &NetlinkSocket, message: Vec<u8>, most: usize) {
+        let mut waiting = socket.waiting.lock().unwrap();
+        if waiting.datagrams.is_empty() {
+            match rustix::net::send(&socket.ours, &message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::AGAIN) => {}
+                // Whoever cannot be sent to is gone.
+                _ => return,
+            }
+        }
+        if waiting.bytes + message.len() > most {
+            return;
+        }
+        waiting.bytes += message.len();
+        waiting.datagrams.push_back(message);
+        drop(waiting);
+        self.watch(socket, epoll::EventFlags::IN | epoll::EventFlags::OUT);
+    }
+
+    /// Sends what waits, as far as there is room.
+    fn flush(&self, socket: &NetlinkSocket) {
+        let mut waiting = socket.waiting.lock().unwrap();
+        while let Some(message) = waiting.datagrams.front() {
+            match rustix::net::send(&socket.ours, message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::AGAIN) => return,
+                _ => {
+                    let len = message.len();
+                    waiting.datagrams.pop_front();
+                    waiting.bytes -= len;
+                }
+            }
+        }
+        drop(waiting);
+        self.watch(socket, epoll::EventFlags::IN);
+    }
+
+    fn watch(&self, socket: &NetlinkSocket, events: epoll::EventFlags) {
+        // Fails only where it is gone already.
+        let _ = epoll::modify(&self.epoll, &socket.ours, epoll::EventData::new_u64(socket.ino), events);
+    }
+}
+
 impl Drop for Netlink {
     fn drop(&mut self) {
-        // A counter of 1 always has room.
-        let _ = rustix::io::write(&self.0.stop, &1u64.to_ne_bytes());
+        self.0.ended.store(1, Ordering::Release);
+        self.0.wake();
     }
 }
 
@@ -177,16 +306,28 @@ fn run(shared: &Weak<Shared>, epoll: &OwnedFd) {
             Err(_) => return,
         }
         let Some(shared) = shared.upgrade() else { return };
+        let server = shared.server.get().and_then(Weak::upgrade);
+        let Some(server) = server.filter(|_| shared.ended.load(Ordering::Acquire) == 0) else { return };
         for event in events {
-            let ino = event.data.u64();
-            if ino == STOP {
-                return;
+            let (ino, flags) = (event.data.u64(), event.flags);
+            if ino == WAKE {
+                let mut counter = [0; 8];
+                // EAGAIN: it has been read.
+                let _ = rustix::io::read(&shared.wake, &mut counter);
+                shared.deliver(&server);
+                continue;
             }
             let socket = shared.sockets.lock().unwrap().get(&ino).cloned();
             let Some(socket) = socket else { continue };
+            if flags.contains(epoll::EventFlags::OUT) {
+                shared.flush(&socket);
+            }
+            if !flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+                continue;
+            }
             // A panic is our bug, not the guest's to exploit: the message is lost, the sandbox lives.
             let open = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                receive(&shared, &socket, &mut buffer)
+                receive(&shared, &server, &socket, &mut buffer)
             }));
             if !open.unwrap_or(true) {
                 // Fails only where it is gone already.
@@ -198,46 +339,62 @@ fn run(shared: &Weak<Shared>, epoll: &OwnedFd) {
 }
 
 /// Serves one message; false at the end.
-fn receive(shared: &Shared, socket: &NetlinkSocket, buffer: &mut [u8]) -> bool {
-    let len = match rustix::net::recv(&socket.ours, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-        Ok((_, 0)) => return false,
-        Ok((_, len)) if len <= LONGEST => len,
-        Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
+fn receive(shared: &Shared, server: &Arc<Server>, socket: &NetlinkSocket, buffer: &mut [u8]) -> bool {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(8))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut room = [io::IoSliceMut::new(buffer)];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC | RecvFlags::CMSG_CLOEXEC;
+    let received = match rustix::net::recvmsg(&socket.ours, &mut room, &mut control, flags) {
+        Ok(received) => received.bytes,
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
         Err(_) => return false,
     };
-    let port = socket.port.load(Ordering::Relaxed);
-    let answer = rtnetlink_rcv(&socket.net, port, socket.may_change, &buffer[..len]);
-    for reply in answer.replies {
-        send(socket, &reply);
+    // Descriptors that came along are closed with what holds them.
+    let sender = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid.as_raw_nonzero().get()),
+        _ => None,
+    });
+    if received == 0 {
+        return rustix::net::sockopt::socket_error(&socket.ours).is_ok_and(|error| error.is_ok())
+            && !is_closed(&socket.ours);
     }
-    for (group, message) in answer.notifications {
-        let members: Vec<_> = shared.sockets.lock().unwrap().values().cloned().collect();
-        for member in members {
-            if Arc::ptr_eq(&member.net, &socket.net) && member.groups.load(Ordering::Relaxed) & group != 0 {
-                send(&member, &message);
-            }
-        }
+    if received > LONGEST {
+        return true;
+    }
+    let answers = family::answer(server, socket, sender, &buffer[..received]);
+    // Who asks for a change and is a member is told of it before it is answered.
+    shared.deliver(server);
+    for answer in answers {
+        shared.send(socket, answer, MOST_WAITING);
     }
     true
+}
+
+/// Whether the guest's end is closed: an empty message looks like the end, too.
+fn is_closed(ours: &OwnedFd) -> bool {
+    let mut polled = [rustix::event::PollFd::new(ours, rustix::event::PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let polled = rustix::event::poll(&mut polled, Some(&now)).map(|_| polled[0].revents());
+    polled.map_or(true, |events| events.contains(rustix::event::PollFlags::HUP))
 }
 
 impl NetlinkSocket {
     /// Sends a message of the kernel's, where there is room.
     pub fn send(&self, message: &[u8]) {
-        send(self, message);
+        let _ = rustix::net::send(&self.ours, message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
-}
 
-/// Sends where there is room.
-fn send(socket: &NetlinkSocket, message: &[u8]) {
-    let _ = rustix::net::send(&socket.ours, message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    fn has_option(&self, option: i32) -> bool {
+        self.options.load(Ordering::Relaxed) & 1 << option != 0
+    }
 }
 
 /// `socket(2)` of the family.
 ///
 /// # Errors
-/// `ESOCKTNOSUPPORT` for types other than `SOCK_RAW` and `SOCK_DGRAM`, `EPROTONOSUPPORT` for protocols other than
-/// `NETLINK_ROUTE`, `EINVAL` for flags.
+/// `ESOCKTNOSUPPORT` for types other than `SOCK_RAW` and `SOCK_DGRAM`, `EPROTONOSUPPORT` for families that there are not,
+/// `EINVAL` for flags.
 pub fn socket(ctx: &Ctx<'_>) -> Result<Reply> {
     let (kind, flags) = (ctx.int(1) & 0xf, ctx.int(1) & !0xf);
     if flags & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) != 0 {
@@ -246,16 +403,18 @@ pub fn socket(ctx: &Ctx<'_>) -> Result<Reply> {
     if !matches!(kind, libc::SOCK_RAW | libc::SOCK_DGRAM) {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
-    if ctx.int(2) != libc::NETLINK_ROUTE {
-        return Err(Errno::EPROTONOSUPPORT);
-    }
+    let family = Family::from_protocol(ctx.int(2)).ok_or(Errno::EPROTONOSUPPORT)?;
     let (net, may_change) = net_of(ctx)?;
-    let fd = ctx.server.netlink.create(net, may_change, flags & libc::SOCK_NONBLOCK != 0).map_err(host)?;
+    let nonblock = flags & libc::SOCK_NONBLOCK != 0;
+    let fd = ctx.server.netlink.create(family, net, may_change, nonblock).map_err(host)?;
     Ok(Reply::Fd { fd, cloexec: flags & libc::SOCK_CLOEXEC != 0 })
 }
 
 /// The caller's network namespace, and whether it has `CAP_NET_ADMIN` over it.
-fn net_of(ctx: &Ctx<'_>) -> Result<(Arc<NetNamespace>, bool)> {
+///
+/// # Errors
+/// `ESRCH`: it is gone.
+pub fn net_of(ctx: &Ctx<'_>) -> Result<(Arc<NetNamespace>, bool)> {
     let kernel = ctx.server.kernel.lock().unwrap();
     let task = kernel.task(ctx.task()).ok_or(Errno::ESRCH)?;
     let net = task.nsproxy().ok_or(Errno::ESRCH)?.net_ns().clone();
@@ -282,7 +441,10 @@ pub fn bind(ctx: &Ctx<'_>, socket: &NetlinkSocket, address: &[u8]) -> Result<Rep
         return Err(Errno::EINVAL);
     }
     ctx.server.netlink.bind(socket, port, process_of(ctx))?;
-    socket.groups.store(groups, Ordering::Relaxed);
+    // The address has the first 32 groups; others are joined by option and stay.
+    let first = u64::from(u32::MAX);
+    let others = socket.groups.load(Ordering::Relaxed) & !first;
+    socket.groups.store(others | u64::from(groups), Ordering::Relaxed);
     Ok(().into())
 }
 
@@ -290,7 +452,7 @@ pub fn bind(ctx: &Ctx<'_>, socket: &NetlinkSocket, address: &[u8]) -> Result<Rep
 pub fn name(socket: &NetlinkSocket, peer: bool) -> Vec<u8> {
     let (port, groups) = match peer {
         true => (0, 0),
-        false => (socket.port.load(Ordering::Relaxed), socket.groups.load(Ordering::Relaxed)),
+        false => (socket.port.load(Ordering::Relaxed), socket.groups.load(Ordering::Relaxed) as u32),
     };
     let mut address = u32::from(libc::AF_NETLINK as u16).to_ne_bytes().to_vec();
     address.extend(port.to_ne_bytes());
@@ -316,54 +478,4 @@ pub fn send_to(ctx: &Ctx<'_>, socket: &NetlinkSocket, address: &[u8]) -> Result<
         ctx.server.netlink.bind(socket, 0, process_of(ctx))?;
     }
     Ok(().into())
-}
-
-/// The commands of `netdevice(7)` on a socket of any family; `None` for others. `request` is a `struct ifreq`, changed in
-/// place.
-///
-/// # Errors
-/// `ENODEV`: no such device. `EPERM`: a change without `CAP_NET_ADMIN`.
-pub fn ioctl(ctx: &Ctx<'_>, command: u32, request: &mut [u8; 40]) -> Option<Result<()>> {
-    const SIOCGIFNAME: u32 = 0x8910;
-    const SIOCGIFFLAGS: u32 = 0x8913;
-    const SIOCSIFFLAGS: u32 = 0x8914;
-    const SIOCGIFMTU: u32 = 0x8921;
-    const SIOCGIFHWADDR: u32 = 0x8927;
-    const SIOCGIFINDEX: u32 = 0x8933;
-    const SIOCGIFTXQLEN: u32 = 0x8942;
-    const ARPHRD_LOOPBACK: u16 = 772;
-    if !matches!(
-        command,
-        SIOCGIFNAME | SIOCGIFFLAGS | SIOCSIFFLAGS | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX | SIOCGIFTXQLEN
-    ) {
-        return None;
-    }
-    let mut serve = || -> Result<()> {
-        let (net, may_change) = net_of(ctx)?;
-        let name = request[..16].split(|&byte| byte == 0).next().unwrap_or_default();
-        let name = String::from_utf8_lossy(name).into_owned();
-        let number = u32::from_ne_bytes([request[16], request[17], request[18], request[19]]);
-        if command == SIOCGIFNAME {
-            let dev = net.device_by_index(number).ok_or(Errno::ENODEV)?;
-            request[..16].fill(0);
-            request[..dev.name.len().min(15)].copy_from_slice(&dev.name.as_bytes()[..dev.name.len().min(15)]);
-            return Ok(());
-        }
-        let dev = net.device_by_name(&name).ok_or(Errno::ENODEV)?;
-        let value = &mut request[16..];
-        match command {
-            SIOCSIFFLAGS if !may_change => return Err(Errno::EPERM),
-            SIOCSIFFLAGS => net.set_flags(&name, number & 0xffff)?,
-            SIOCGIFFLAGS => value[..2].copy_from_slice(&(dev.flags as u16).to_ne_bytes()),
-            SIOCGIFMTU => value[..4].copy_from_slice(&dev.mtu.to_ne_bytes()),
-            SIOCGIFTXQLEN => value[..4].copy_from_slice(&1000u32.to_ne_bytes()),
-            SIOCGIFINDEX => value[..4].copy_from_slice(&dev.ifindex.to_ne_bytes()),
-            _ => {
-                value[..2].copy_from_slice(&ARPHRD_LOOPBACK.to_ne_bytes());
-                value[2..16].fill(0);
-            }
-        }
-        Ok(())
-    };
-    Some(serve())
 }
