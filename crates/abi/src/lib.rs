@@ -269,6 +269,23 @@ pub mod ipc {
     pub const SEM_NSEMS: i32 = 0x4e53;
 }
 
+/// Labels: descriptors that come with datagrams of the Internet families. A label is a file that says what came with the message: its
+/// kind, the length of an address, the length of ancillary data and a reserved word, 32 bits each; then both.
+pub mod label {
+    /// The message has a sender: a `struct sockaddr_in` or `struct sockaddr_in6`, and ancillary data as `recvmsg(2)` gives it.
+    pub const INET: u32 = 0x4e01;
+    /// There is no message but an error, whose number stands for the address.
+    pub const ERROR: u32 = 0x4e02;
+    /// It goes to the address, from a guest. The ancillary data are the supervisor's signature.
+    pub const DESTINATION: u32 = 0x4e03;
+    /// Where the address stands.
+    pub const ADDRESS_AT: usize = 16;
+    /// Where the ancillary data stand.
+    pub const CONTROL_AT: usize = 48;
+    /// Longest label.
+    pub const MAX: usize = 512;
+}
+
 /// Kinds of [`op::XLATE`].
 pub mod xlate {
     /// Guest pid (caller's namespace) of a child to host pid; `ECHILD` if it is no child.

@@ -89,6 +89,34 @@ impl Arena {
         Ok(span(at as u32, len as u32))
     }
 
+    /// Copies what an array of `struct iovec` describes in, in one piece; `None` if that is more than `most` bytes. Gives its length,
+    /// too.
+    pub fn gather(&mut self, iov: u64, count: u64, most: usize) -> Result<(Option<u64>, u64), i64> {
+        const IOV_MAX: u64 = 1024;
+        if count > IOV_MAX {
+            return Err(err::EMSGSIZE);
+        }
+        let at = |index: u64| get_user::<[u64; 2]>(iov + index * 16);
+        let mut total = 0u64;
+        for index in 0..count {
+            total = total.saturating_add(at(index)?[1]);
+        }
+        if total > most.min(self.room()) as u64 {
+            return Ok((None, total));
+        }
+        let (start, to) = self.take(total as usize)?;
+        let mut done = 0;
+        for index in 0..count {
+            let [base, len] = at(index)?;
+            // Another thread may have changed it.
+            let len = (len as usize).min(total as usize - done);
+            // SAFETY: `done + len` is at most what `take` gave.
+            unsafe { copy_from_user(to.add(done), base, len)? };
+            done += len;
+        }
+        Ok((Some(span(start as u32, total as u32)), total))
+    }
+
     /// Leaves room for what the supervisor writes.
     /// Copies the instructions of a `struct sock_fprog`.
     pub fn filter(&mut self, from: u64) -> Result<u64, i64> {

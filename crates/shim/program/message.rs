@@ -6,11 +6,11 @@
 
 use core::mem::offset_of;
 
-use nomina_abi::{SOCKADDR_MAX, SPAN_NULL, op, xlate};
+use nomina_abi::{SOCKADDR_MAX, SPAN_NULL, label, op, span, xlate};
 
 use crate::area::Area;
 use crate::marshal::{Arena, copy_out};
-use crate::slot::{exchange, out, request};
+use crate::slot::{data, exchange, out, request};
 use crate::socket::{is_seqpacket, restartable};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
@@ -22,6 +22,7 @@ const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
 const MSG_CTRUNC: u32 = 8;
 const MSG_DONTWAIT: u64 = 0x40;
+const MSG_ERRQUEUE: u64 = 0x2000;
 const MSG_WAITFORONE: u64 = 0x1_0000;
 /// Most messages in one call (`UIO_MAXIOV`).
 const MANY: u64 = 1024;
@@ -66,6 +67,9 @@ const NETLINK_NAME: usize = 12;
 const TAG_SPACE: usize = 24;
 /// Ancillary data beyond this is not looked at: it holds `SCM_MAX_FD` descriptors.
 const CONTROL_MAX: usize = 1040;
+
+/// Longest datagram that goes with a request.
+const INLINE_MAX: usize = 12 * 1024;
 
 /// Ancillary data.
 #[repr(C, align(8))]
@@ -113,35 +117,80 @@ fn descriptor(bytes: &[u8], index: usize) -> Option<i32> {
     Some(i32::from_ne_bytes(bytes.get(index * 4..index * 4 + 4)?.try_into().ok()?))
 }
 
-/// Asks where a message to an address goes: a tag, or `None` where the host may send it without.
-fn destination(area: &Area, socket: u64, address: u64, len: u64) -> Result<Option<i32>, i64> {
-    let len = len as u32 as u64;
-    if len > SOCKADDR_MAX as u64 {
+/// What becomes of a message.
+enum Route {
+    /// The host sends it, without an address.
+    Native,
+    /// The host sends it with this descriptor, which stands for where it goes.
+    Tagged(i32),
+    /// It is sent: so many bytes.
+    Sent(i64),
+}
+
+/// A message as a guest sends it.
+struct Outgoing {
+    socket: u64,
+    flags: u64,
+    /// Address and its length.
+    address: (u64, u64),
+    /// Ancillary data and their length.
+    control: (u64, u64),
+    /// Array of `struct iovec` and its length.
+    iov: (u64, u64),
+}
+
+/// Asks where a message goes. Datagrams of moderate size travel with the question, in case the supervisor sends them.
+fn route(area: &Area, message: &Outgoing) -> Result<Route, i64> {
+    let Outgoing { socket, flags, address, control, iov } = *message;
+    let len = address.1 as u32 as u64;
+    if address.0 != 0 && len > SOCKADDR_MAX as u64 {
         return Err(err::EINVAL);
     }
-    let address = Arena::new(area).bytes(address, len)?;
-    let (ret, received) = exchange(area, nr::SENDTO as u32, &[socket, 0, 0, 0, address, len]);
+    let mut arena = Arena::new(area);
+    let address = if address.0 == 0 { SPAN_NULL } else { arena.bytes(address.0, len)? };
+    let (mut control_span, mut data_span, mut total) = (SPAN_NULL, SPAN_NULL, 0);
+    if is_seqpacket(socket) {
+        if control.0 != 0 && control.1 > 0 && control.1 <= CONTROL_MAX as u64 {
+            control_span = arena.bytes(control.0, control.1)?;
+        }
+        let (gathered, len) = arena.gather(iov.0, iov.1, INLINE_MAX)?;
+        (data_span, total) = (gathered.unwrap_or(SPAN_NULL), len);
+    }
+    let ask = [socket, data_span, control_span, flags, address, total];
+    let (ret, received) = exchange(area, nr::SENDTO as u32, &ask);
     if ret < 0 {
         received.close();
         return Err(ret);
     }
-    Ok((received.count > 0).then_some(received.fds[0]))
+    Ok(match received.count {
+        0 if out(area, 0) != 0 => Route::Sent(ret),
+        0 => Route::Native,
+        _ => Route::Tagged(received.fds[0]),
+    })
 }
 
 /// `sendto(2)` with an address.
 pub fn sendto(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let [socket, buffer, len, flags, address, address_len] = *args;
-    let tag = if address == 0 { None } else { destination(area, socket, address, address_len)? };
-    let Some(tag) = tag else {
-        let call = [socket, buffer, len, flags, 0, 0];
-        return Ok(sent(area, socket, nr::SENDTO, call));
-    };
     let iov = [buffer, len];
-    let mut control = Control::new();
-    control.push(SCM_RIGHTS, &tag.to_ne_bytes());
-    let ret = send(area, socket, &raw const iov as u64, 1, &control, flags, true);
-    sys::close(tag);
-    Ok(ret)
+    let route = match address {
+        0 => Route::Native,
+        _ => {
+            let (address, iov) = ((address, address_len), (&raw const iov as u64, 1));
+            route(area, &Outgoing { socket, flags, address, control: (0, 0), iov })?
+        }
+    };
+    match route {
+        Route::Sent(sent) => Ok(sent),
+        Route::Native => Ok(sent(area, socket, nr::SENDTO, [socket, buffer, len, flags, 0, 0])),
+        Route::Tagged(tag) => {
+            let mut control = Control::new();
+            control.push(SCM_RIGHTS, &tag.to_ne_bytes());
+            let ret = send(area, socket, &raw const iov as u64, 1, &control, flags, true);
+            sys::close(tag);
+            Ok(ret)
+        }
+    }
 }
 
 /// Sends with ancillary data of ours; `named`: it holds the tag of a destination.
@@ -175,6 +224,26 @@ fn send(
 /// Sends natively. A send without an address may report itself.
 fn sent(area: &Area, socket: u64, number: u64, call: [u64; 6]) -> i64 {
     written::result(area, socket, restartable(window(area, area.guest_mask(), number, call)))
+}
+
+/// Whether ancillary data have something that a protocol other than `AF_UNIX` understands.
+fn is_for_protocol(message: &MsgHdr) -> Result<bool, i64> {
+    let mut given = Control::new();
+    let len = usize::try_from(message.control_len).unwrap_or(usize::MAX);
+    if len > CONTROL_MAX {
+        return Ok(false);
+    }
+    // SAFETY: there is room for `CONTROL_MAX` bytes.
+    unsafe { copy_from_user(given.bytes.as_mut_ptr(), message.control, len)? };
+    given.len = len;
+    let mut at = 0;
+    while let Some((header, _, next)) = given.entry(at) {
+        if header.level != SOL_SOCKET {
+            return Ok(true);
+        }
+        at = next;
+    }
+    Ok(false)
 }
 
 /// The guest's ancillary data without credentials: it may only give its own, which the receiver learns anyway.
@@ -214,7 +283,17 @@ pub fn sendmsg(area: &Area, socket: u64, at: u64, flags: u64) -> Result<i64, i64
         return Ok(sent(area, socket, nr::SENDMSG, call));
     }
     let mut control = Control::new();
-    let tag = if named { destination(area, socket, message.name, message.name_len as u64)? } else { None };
+    let mut tag = None;
+    if named || is_for_protocol(&message)? {
+        let address = if named { (message.name, message.name_len as u64) } else { (0, 0) };
+        let control = (message.control, message.control_len);
+        let iov = (message.iov, message.iov_len);
+        match route(area, &Outgoing { socket, flags, address, control, iov })? {
+            Route::Sent(sent) => return Ok(sent),
+            Route::Tagged(descriptor) => tag = Some(descriptor),
+            Route::Native => {}
+        }
+    }
     let result = (|| {
         if let Some(tag) = tag {
             control.push(SCM_RIGHTS, &tag.to_ne_bytes());
@@ -263,6 +342,8 @@ struct Received {
     from_kernel: bool,
     /// `SCM_CREDENTIALS`, if the socket wants them.
     credentials: Option<[u32; 3]>,
+    /// Ancillary data of the label, a span of the slot.
+    label_control: (u64, usize),
     control: Control,
 }
 
@@ -305,8 +386,21 @@ fn translate_credentials(area: &Area, message: &MsgHdr) -> Result<(), i64> {
     put_user(at, translated(area, get_user(at)?))
 }
 
+/// Result of [`receive_one`]: it was no message.
+const AGAIN: i64 = i64::MIN;
+
 /// Receives on a seqpacket socket of the host, with room for `room` bytes of the guest's ancillary data.
 fn receive(area: &Area, socket: u64, iov: u64, iov_len: u64, room: u64, flags: u64) -> Received {
+    loop {
+        let received = receive_one(area, socket, iov, iov_len, room, flags);
+        if received.len != AGAIN {
+            return received;
+        }
+    }
+}
+
+/// Receives on a seqpacket socket of the host, with room for `room` bytes of the guest's ancillary data.
+fn receive_one(area: &Area, socket: u64, iov: u64, iov_len: u64, room: u64, flags: u64) -> Received {
     let mut control = Control::new();
     let room = room.min(CONTROL_MAX as u64) as usize + TAG_SPACE;
     let mut name = [0u8; SOCKADDR_MAX];
@@ -322,17 +416,24 @@ fn receive(area: &Area, socket: u64, iov: u64, iov_len: u64, room: u64, flags: u
         pad2: 0,
     };
     let call = [socket, &raw mut message as u64, flags, 0, 0, 0];
-    let len = restartable(window(area, area.guest_mask(), nr::RECVMSG, call));
+    let len = match flags & MSG_ERRQUEUE {
+        0 => restartable(window(area, area.guest_mask(), nr::RECVMSG, call)),
+        // No errors are queued.
+        _ => err::EAGAIN,
+    };
     if len >= 0 {
         control.len = (message.control_len as usize).min(room);
     }
     let from_kernel = len >= 0 && message.name_len as usize == NETLINK_NAME && name[2..4] == [0, 1];
     let mut received =
-        Received { len, flags: message.flags, address: None, from_kernel, credentials: None, control };
+        Received { len, flags: message.flags, address: None, from_kernel, credentials: None, label_control: (SPAN_NULL, 0), control };
     if let Some(host_pid) = descriptor(received.entry(SCM_CREDENTIALS), 0) {
         received.credentials = Some(translated(area, host_pid));
     }
     let Some(tag) = descriptor(received.descriptors(), 0) else { return received };
+    if read_label(area, socket, tag, &mut received) {
+        return received;
+    }
     let Ok(span) = Arena::new(area).room_for(SOCKADDR_MAX as u64) else { return received };
     if request(area, op::SENDER, &[socket, tag as u64, span, 0, 0, 0]) == 0 {
         sys::close(tag);
@@ -340,6 +441,47 @@ fn receive(area: &Area, socket: u64, iov: u64, iov_len: u64, room: u64, flags: u
         received.credentials = (out(area, 4) != 0).then(|| [1, 2, 3].map(|at| out(area, at) as u32));
     }
     received
+}
+
+/// The error that a message has told of, or [`AGAIN`] when somebody has asked for it already.
+fn pending_error(area: &Area, socket: u64) -> i64 {
+    const SO_ERROR: u64 = 4;
+    let Ok(value) = Arena::new(area).room_for(4) else { return AGAIN };
+    let ret = request(area, nr::GETSOCKOPT as u32, &[socket, SOL_SOCKET as u64, SO_ERROR, value, 4, 0]);
+    // SAFETY: the arena's four bytes, aligned.
+    match unsafe { data(area).add(value as u32 as usize).cast::<i32>().read_volatile() } {
+        errno @ 1..4096 if ret >= 0 => -i64::from(errno),
+        _ => AGAIN,
+    }
+}
+
+/// Takes the label off a message, if that is what came with it.
+fn read_label(area: &Area, socket: u64, tag: i32, received: &mut Received) -> bool {
+    let Ok(room) = Arena::new(area).room_for(label::MAX as u64) else { return false };
+    let (at, len) = (room as u32, (room >> 32) as usize);
+    // SAFETY: `len` bytes of the slot's data from `at` on are the arena's.
+    let text = unsafe { data(area).add(at as usize) };
+    // SAFETY: as above.
+    let got = unsafe { sys::sys!(nr::PREAD64, tag, text, len, 0) };
+    if got < label::CONTROL_AT as i64 {
+        return false;
+    }
+    // SAFETY: inside of what was read; the slot's data are aligned.
+    let word = |index: usize| unsafe { text.cast::<u32>().add(index).read_volatile() };
+    let (kind, address_len, control_len) = (word(0), word(1), word(2));
+    if kind != label::INET && kind != label::ERROR {
+        return false;
+    }
+    sys::close(tag);
+    if kind == label::ERROR {
+        received.len = pending_error(area, socket);
+        return true;
+    }
+    let address_len = address_len.min((label::CONTROL_AT - label::ADDRESS_AT) as u32);
+    let control_len = control_len.min(got as u32 - label::CONTROL_AT as u32);
+    received.address = Some((span(at + label::ADDRESS_AT as u32, address_len), address_len.into()));
+    received.label_control = (span(at + label::CONTROL_AT as u32, control_len), control_len as usize);
+    true
 }
 
 /// `recvfrom(2)` with an address; sockets other than datagram sockets give none.
@@ -416,11 +558,32 @@ pub fn recvmsg(area: &Area, socket: u64, at: u64, flags: u64) -> Result<i64, i64
     } else {
         put_address(area, &received, message.name, len_at)?;
     }
-    let (control_len, truncated) = put_control(&received, message.control, room)?;
+    let (control_len, truncated) = match received.label_control.1 {
+        0 => put_control(&received, message.control, room)?,
+        _ => put_label(area, received.label_control, message.control, room)?,
+    };
     let flags = received.flags | if truncated { MSG_CTRUNC } else { 0 };
     put_user(at + offset_of!(MsgHdr, flags) as u64, flags)?;
     put_user(at + offset_of!(MsgHdr, control_len) as u64, control_len)?;
     Ok(received.len)
+}
+
+/// Gives the guest the ancillary data of a label, as many entries as there is room for; whether some did not fit.
+fn put_label(area: &Area, (from, len): (u64, usize), to: u64, room: u64) -> Result<(u64, bool), i64> {
+    // SAFETY: `read_label` has checked that these bytes are inside of the slot.
+    let entry_len = |at: usize| unsafe { data(area).add(from as u32 as usize + at).cast::<u64>().read_volatile() };
+    let mut fits = 0;
+    while fits + HEADER <= len {
+        let next = fits + (entry_len(fits) as usize).max(HEADER).next_multiple_of(8);
+        if next > len || next as u64 > room {
+            break;
+        }
+        fits = next;
+    }
+    if fits > 0 {
+        copy_out(area, from, to, fits as u64)?;
+    }
+    Ok((fits as u64, fits < len))
 }
 
 /// Gives the guest its ancillary data, cut to its room; whether something did not fit.

@@ -20,6 +20,46 @@ pub fn restartable(ret: i64) -> i64 {
     if ret == err::EINTR { err::ERESTARTSYS } else { ret }
 }
 
+/// Puts `fresh` in the place of `socket`, as the supervisor wants it.
+fn replace(socket: u64, fresh: i64) -> Result<(), i64> {
+    const F_GETFD: u64 = 1;
+    const FD_CLOEXEC: i64 = 1;
+    const O_CLOEXEC: u64 = 0o2000000;
+    // SAFETY: the guest's own descriptors; no memory.
+    let ret = unsafe {
+        let flags = sys::sys!(nr::FCNTL, socket, F_GETFD);
+        let cloexec = if flags >= 0 && flags & FD_CLOEXEC != 0 { O_CLOEXEC } else { 0 };
+        sys::sys!(nr::DUP3, fresh, socket, cloexec)
+    };
+    sys::close(fresh as i32);
+    if ret < 0 { Err(ret) } else { Ok(()) }
+}
+
+/// `connect(2)`. The host's socket behind one of TCP can be used up; then the supervisor gives another.
+pub fn connect(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let kinds = kinds(nr::CONNECT).ok_or(err::ENOSYS)?;
+    let ret = generic(area, nr::CONNECT, kinds, args)?;
+    if ret <= 0 {
+        return Ok(ret);
+    }
+    replace(args[0], ret)?;
+    generic(area, nr::CONNECT, kinds, args)
+}
+
+/// `listen(2)`: the supervisor binds the host's socket, the host listens.
+pub fn listen(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let mut ret = request(area, nr::LISTEN as u32, args);
+    if ret > 0 {
+        replace(args[0], ret)?;
+        ret = request(area, nr::LISTEN as u32, args);
+    }
+    if ret != 0 {
+        return Ok(ret);
+    }
+    // SAFETY: the guest's call with the backlog that the supervisor says; no memory.
+    Ok(unsafe { sys::sys!(nr::LISTEN, args[0], out(area, 0)) })
+}
+
 /// `accept(2)` and `accept4(2)` with an address: the host accepts, the supervisor knows the peer's name.
 pub fn accept(area: &Area, number: u64, args: &[u64; 6], flags: u64) -> Result<i64, i64> {
     let [socket, address, len, ..] = *args;
@@ -70,17 +110,9 @@ pub fn socketpair(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     Ok(0)
 }
 
-/// `SO_TYPE`, `SO_ERROR`, `SO_ACCEPTCONN`, `SO_PROTOCOL`, `SO_DOMAIN`.
-const OF_THE_HANDLE: [u32; 5] = [3, 4, 30, 38, 39];
-
-/// `getsockopt(2)`: of the handle itself natively, of what names processes or users by the supervisor.
+/// `getsockopt(2)` of options that are not plainly the descriptor's: only the supervisor knows what the socket stands for.
 pub fn getsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [_, level, option, value, len_at, _] = *args;
-    let of_the_handle = level as u32 == SOL_SOCKET && OF_THE_HANDLE.contains(&(option as u32));
-    if of_the_handle && !(option as u32 == SO_TYPE && is_seqpacket(args[0])) {
-        // SAFETY: the guest's call as it is.
-        return Ok(unsafe { sys::syscall(nr::GETSOCKOPT, *args) });
-    }
+    let [_, _, _, value, len_at, _] = *args;
     let len: i32 = get_user(len_at)?;
     if len < 0 {
         return Err(err::EINVAL);

@@ -50,6 +50,7 @@ pub mod nr {
     pub const RECVMSG: u64 = 47;
     pub const SOCKETPAIR: u64 = 53;
     pub const BIND: u64 = 49;
+    pub const LISTEN: u64 = 50;
     pub const GETPEERNAME: u64 = 52;
     pub const GETSOCKOPT: u64 = 55;
     pub const CLONE: u64 = 56;

@@ -99,6 +99,7 @@ pub fn without_frame(area: &'static Area, number: u64, args: &[u64; 6]) -> Resul
         nr::GETTID => Ok(i64::from(area.tid.get())),
         nr::RT_SIGACTION => crate::sighand::rt_sigaction(area, a, b, c, d),
         nr::EPOLL_CTL => poll::epoll_ctl(area, args),
+        nr::CONNECT => socket::connect(area, args),
         _ => match generic_kinds(number) {
             Some(kinds) => marshal::generic(area, number, kinds, args),
             None => Err(err::NEEDS_FRAME),
@@ -108,7 +109,7 @@ pub fn without_frame(area: &'static Area, number: u64, args: &[u64; 6]) -> Resul
 
 /// Whether [`without_frame`] serves a call.
 pub fn needs_no_frame(number: u64) -> bool {
-    matches!(number, nr::GETPID | nr::GETTID | nr::RT_SIGACTION | nr::EPOLL_CTL)
+    matches!(number, nr::GETPID | nr::GETTID | nr::RT_SIGACTION | nr::EPOLL_CTL | nr::CONNECT)
         || generic_kinds(number).is_some()
 }
 
@@ -122,6 +123,7 @@ fn has_own_code(number: u64) -> bool {
     matches!(
         number,
         nr::SOCKET
+            | nr::CONNECT
             | nr::PRLIMIT64
             | nr::UNSHARE
             | nr::GETPRIORITY
@@ -176,6 +178,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::GETRLIMIT => fd::prlimit(area, 0, a, 0, b),
         nr::SETRLIMIT => fd::prlimit(area, 0, a, b, 0),
         nr::PRLIMIT64 => fd::prlimit(area, a, b, c, d),
+        nr::CONNECT => socket::connect(area, args),
+        nr::LISTEN => socket::listen(area, args),
         nr::ACCEPT => socket::accept(area, number, args, 0),
         nr::ACCEPT4 => socket::accept(area, number, args, d),
         nr::RECVFROM => message::recvfrom(area, args),

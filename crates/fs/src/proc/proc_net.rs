@@ -123,6 +123,12 @@ impl Inode for NetFile {
             return Err(Errno::EACCES);
         }
         self.fs.source.owner(self.task).ok_or(Errno::ESRCH)?;
-        Ok(Opened::Text(self.fs.source.net(self.task, self.name).unwrap_or_else(|| empty(self.name).into())))
+        let sockets = || self.fs.source.net_sockets(self.task, self.name).unwrap_or_default();
+        let text = self
+            .fs
+            .source
+            .net(self.task, self.name)
+            .unwrap_or_else(|| (empty(self.name) + &sockets()).into());
+        Ok(Opened::Text(text))
     }
 }

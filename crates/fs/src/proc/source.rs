@@ -325,6 +325,10 @@ pub trait ProcSource: Send + Sync {
     fn net(&self, _task: TaskKey, _name: &str) -> Option<Vec<u8>> {
         None
     }
+    /// Lines of `/proc/PID/net/NAME` for the sockets of the task's network namespace; `None` for other files.
+    fn net_sockets(&self, _task: TaskKey, _name: &str) -> Option<String> {
+        None
+    }
     /// Text of a limit of the viewer's IPC namespace, by its path below `/proc`; `None` where there is no such limit.
     fn ipc_sysctl(&self, _viewer: Option<TaskKey>, _path: &str) -> Option<Vec<u8>> {
         None

@@ -73,7 +73,7 @@ rows! {
     47 recvmsg: ShimOnly, "receives on a handle, and handles that another guest may hold anyway; the peer's name is one the supervisor chose";
     48 shutdown: Native, FD;
     49 bind: Trap, "addresses are names; the host's sockets stay out of reach";
-    50 listen: Native, "acts on a socket the guest holds; what it is bound to, the supervisor decided";
+    50 listen: ShimOnly, "acts on a socket the guest holds; what it is bound to, the supervisor decided";
     51 getsockname: Trap, "addresses are names; the host's sockets stay out of reach";
     52 getpeername: Trap, "addresses are names; the host's sockets stay out of reach";
     53 socketpair: NativeIf(c::SOCKET), "two ends that reach only each other; datagram ends could send to any name";

@@ -15,6 +15,7 @@ mod devinet6;
 mod fib;
 mod fib_rules;
 pub mod filter;
+pub mod inet;
 mod inetdev;
 pub mod ioctl;
 pub mod ipv4;

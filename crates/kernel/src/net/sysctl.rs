@@ -32,6 +32,11 @@ impl Default for NetSysctls {
 }
 
 impl NetNamespace {
+    /// The first port that needs no `CAP_NET_BIND_SERVICE`: `inet_prot_sock`.
+    pub fn unprivileged_port_start(&self) -> u32 {
+        self.stack.lock().net(self.common.inum()).map_or(1024, |net| net.sysctls.unprivileged_port_start)
+    }
+
     /// What `reader` reads.
     pub fn show_sysctl(&self, which: NetSysctl, reader: &Cred) -> String {
         let stack = self.stack.lock();

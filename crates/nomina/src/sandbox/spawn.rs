@@ -30,6 +30,7 @@ use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::Errno;
 use nomina_kernel::kernel::{Kernel, KernelConfig};
 use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount};
+use nomina_kernel::net::iff;
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
 use nomina_kernel::user_namespace::{Kgid, UserNamespace};
 use nomina_kernel::vfs::{
@@ -54,7 +55,7 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::{
-    Server, controls, fuse, handle, inspector, net, netlink, pids, reaper, robust, spares, stats, tether,
+    Server, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares, stats, tether,
     watcher, worker,
 };
 
@@ -460,6 +461,10 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let first = kernel.spawn_first(b"nomina").map_err(errno_error("making the first task"))?;
     let first_pid_ns =
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
+    // As in a container: the loopback device of the first namespace is up.
+    if let Some(net) = kernel.task(first).and_then(|task| task.nsproxy().map(|ns| ns.net_ns().clone())) {
+        net.set_flags("lo", iff::UP).map_err(errno_error("bringing up the loopback device"))?;
+    }
     let scratch = scratch_dir(&plan.layer.dir)?;
     let scratch_lock = scratch::hold(&scratch).map_err(host_error("locking the directory for handles"))?;
     let sockets = scratch.join("s");
@@ -478,7 +483,8 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         datagrams: Datagrams::new().map_err(host_error("preparing sockets"))?,
         reporters: Default::default(),
         privs: Default::default(),
-        unix: socket::UnixNames::new(sockets),
+        inet: inet::Inet::new(sockets.clone()).map_err(host_error("preparing sockets"))?,
+        unix: socket::unix::UnixNames::new(sockets),
         ids,
         nobody,
         first_fs: fs,

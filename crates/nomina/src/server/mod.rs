@@ -23,6 +23,7 @@ mod fuzz;
 pub mod given;
 pub mod guest;
 pub mod handle;
+pub mod inet;
 pub mod inspector;
 pub mod instances;
 pub mod interrupt;
@@ -91,7 +92,9 @@ pub struct Server {
     /// Files with set-ID bits that are open for writing.
     pub privs: privs::Privs,
     /// Names of unix sockets.
-    pub unix: sys::socket::UnixNames,
+    pub unix: sys::socket::unix::UnixNames,
+    /// Sockets of the Internet families.
+    pub inet: inet::Inet,
     /// Host owner and sandbox user.
     pub ids: IdMap,
     /// Who a task that is gone acts as.

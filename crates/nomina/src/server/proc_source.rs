@@ -242,6 +242,14 @@ impl ProcSource for PidNsView {
         })
     }
 
+    fn net_sockets(&self, task: TaskKey, name: &str) -> Option<String> {
+        let (server, net, cred) = self.with(|server, kernel, _| {
+            let task = kernel.task(TaskId(task.0))?;
+            Some((server.clone(), task.nsproxy()?.net_ns().common().inum(), task.cred().clone()))
+        })?;
+        server.inet.proc_net(net, name, |uid| cred.user_ns.from_kuid_munged(uid))
+    }
+
     fn task(&self, key: TaskKey, viewer: Option<TaskKey>) -> Option<TaskInfo> {
         let (server, thread) = self.thread(key).ok()?;
         look_for_killed_threads(&server, &thread);

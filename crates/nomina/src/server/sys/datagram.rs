@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::super::datagram::{Datagram, Maker};
 use super::super::request::{Ctx, Reply, host};
-use super::socket::{find_socket, path_name, probe, socket_file};
+use super::socket::unix::{find_socket, path_name, probe, socket_file};
 
 const AF_UNIX: u16 = libc::AF_UNIX as u16;
 

@@ -1,5 +1,4 @@
-//! Sockets: the names of `AF_UNIX` (`unix(7)`). Other families come with network namespaces; until then `socket` answers
-//! `EAFNOSUPPORT` for them.
+//! The names of `AF_UNIX` (`unix(7)`).
 //!
 //! Stream and seqpacket sockets are host sockets in the guest's hands: reading, writing, polling, listening and accepting are
 //! native. Only the calls that carry a name come here, and the supervisor makes them on a copy of the guest's descriptor, on
@@ -20,11 +19,10 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::{Attr, LookupFlags, S_IFSOCK, namei};
 use rustix::fs::OFlags;
 
-use super::super::interrupt;
-use super::super::lock::Mutex;
-use super::super::netlink;
-use super::super::request::{Ctx, Reply, host};
-use super::datagram;
+use super::super::super::interrupt;
+use super::super::super::lock::Mutex;
+use super::super::super::request::{Ctx, Reply, host};
+use super::super::datagram;
 
 const AF_UNIX: u16 = libc::AF_UNIX as u16;
 
@@ -50,7 +48,7 @@ pub struct UnixNames {
     sweep_at: AtomicUsize,
 }
 
-use super::super::datagram::SocketFile;
+use super::super::super::datagram::SocketFile;
 
 /// The identity of a socket file.
 pub fn socket_file(attr: &Attr) -> SocketFile {
@@ -185,7 +183,7 @@ fn sockaddr(path: &[u8]) -> Result<(libc::sockaddr_un, libc::socklen_t)> {
 ///
 /// # Errors
 /// Those of `bind(2)`.
-fn bind_host(socket: &OwnedFd, path: &HostPath) -> Result<()> {
+pub fn bind_host(socket: &OwnedFd, path: &HostPath) -> Result<()> {
     let (address, len) = sockaddr(path.as_os_str().as_bytes())?;
     // SAFETY: a valid address of that length.
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
@@ -193,7 +191,7 @@ fn bind_host(socket: &OwnedFd, path: &HostPath) -> Result<()> {
 }
 
 /// Connects without ever blocking the supervisor. `EAGAIN`: the listener's backlog is full.
-fn connect_host(socket: &OwnedFd, path: &[u8]) -> Result<()> {
+pub fn connect_host(socket: &OwnedFd, path: &[u8]) -> Result<()> {
     let (address, len) = sockaddr(path)?;
     let flags = rustix::fs::fcntl_getfl(socket).map_err(host)?;
     // The flag belongs to the open file description, which the guest shares: set for the moment of the call only.
@@ -232,36 +230,16 @@ pub fn path_name(name: &[u8]) -> &[u8] {
     name.split(|&b| b == 0).next().unwrap_or_default()
 }
 
-/// `socket(2)`. Native for stream and seqpacket `AF_UNIX`.
-pub fn socket(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const SOCK_TYPE_MASK: i32 = 0xf;
-    match (ctx.int(0), ctx.int(1) & SOCK_TYPE_MASK) {
-        (libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_RAW) => datagram::socket(ctx),
-        (libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_SEQPACKET) => Err(Errno::EPROTONOSUPPORT),
-        (libc::AF_UNIX, _) => Err(Errno::ESOCKTNOSUPPORT),
-        (libc::AF_NETLINK, _) => netlink::socket(ctx),
-        _ => Err(Errno::EAFNOSUPPORT),
-    }
-}
-
-fn guest_socket(ctx: &Ctx<'_>, index: usize) -> Result<OwnedFd> {
-    let fd = ctx.getfd(ctx.int(index))?;
-    let stat = rustix::fs::fstat(&fd).map_err(host)?;
-    if stat.st_mode & libc::S_IFMT != S_IFSOCK { Err(Errno::ENOTSOCK) } else { Ok(fd) }
-}
-
 /// `bind(2)`.
-pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let socket = guest_socket(ctx, 0)?;
-    let address = ctx.bytes(1)?;
-    if let Some(netlink) = ctx.server.netlink.find(&socket) {
-        return netlink::bind(ctx, &netlink, &address);
-    }
-    let (family, name) = parse(&address)?;
+///
+/// # Errors
+/// `EINVAL`: another family, or it has a name. `EADDRINUSE`; those of making a file.
+pub fn bind(ctx: &mut Ctx<'_>, socket: &OwnedFd, address: &[u8]) -> Result<Reply> {
+    let (family, name) = parse(address)?;
     if family != AF_UNIX {
         return Err(Errno::EINVAL);
     }
-    if let Some(socket) = datagram::datagram_of(ctx, &socket) {
+    if let Some(socket) = datagram::datagram_of(ctx, socket) {
         return datagram::bind(ctx, &socket, name);
     }
     let names = &ctx.server.unix;
@@ -273,12 +251,12 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
             guest_name = format!("\0{:05x}", serial & 0xfffff).into_bytes();
         }
         let path = names.abstract_path(ctx.net_ns(), &guest_name);
-        match bind_host(&socket, &path) {
+        match bind_host(socket, &path) {
             Err(Errno::EADDRINUSE) => {
                 // An abstract name goes with its socket; the file does not. Nobody listens there: take it over.
                 let probe = rustix::net::socket(
                     rustix::net::AddressFamily::UNIX,
-                    rustix::net::sockopt::socket_type(&socket).map_err(host)?,
+                    rustix::net::sockopt::socket_type(socket).map_err(host)?,
                     None,
                 )
                 .map_err(host)?;
@@ -286,7 +264,7 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
                     return Err(Errno::EADDRINUSE);
                 }
                 let _ = std::fs::remove_file(&path);
-                bind_host(&socket, &path)?;
+                bind_host(socket, &path)?;
             }
             other => other?,
         }
@@ -295,7 +273,7 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
         let since = SystemTime::now();
         ctx.with_walk(libc::AT_FDCWD, path, |walk| {
             match namei::with_new_name(walk, path, S_IFSOCK | 0o777, 0, |dir, name, new| {
-                dir.inode().bind_socket(name, new, &socket)?;
+                dir.inode().bind_socket(name, new, socket)?;
                 let made = dir.inode().lookup(name)?.getattr()?;
                 names.note_file(&made, since)
             }) {
@@ -304,7 +282,7 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
             }
         })?;
     }
-    if let Some(address) = local_address(&socket)? {
+    if let Some(address) = local_address(socket)? {
         names.note_bound(address, guest_name);
     }
     Ok(().into())
@@ -345,14 +323,12 @@ pub fn probe(handle: &OwnedFd, kind: rustix::net::SocketType) -> Result<()> {
 }
 
 /// `connect(2)`.
-pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let socket = guest_socket(ctx, 0)?;
-    let address = ctx.bytes(1)?;
-    if let Some(netlink) = ctx.server.netlink.find(&socket) {
-        return netlink::send_to(ctx, &netlink, &address);
-    }
-    let (family, name) = parse(&address)?;
-    if let Some(socket) = datagram::datagram_of(ctx, &socket) {
+///
+/// # Errors
+/// `ECONNREFUSED`, `EPROTOTYPE`, `EAFNOSUPPORT`, those of a path walk and of the host.
+pub fn connect(ctx: &mut Ctx<'_>, socket: &OwnedFd, address: &[u8]) -> Result<Reply> {
+    let (family, name) = parse(address)?;
+    if let Some(socket) = datagram::datagram_of(ctx, socket) {
         return datagram::connect(ctx, &socket, family, name);
     }
     if family != AF_UNIX {
@@ -372,11 +348,11 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
     };
     let cred = ctx.cred();
     let peer = Peer { host_pid: ctx.host_pid(), uid: cred.euid, gid: cred.egid };
-    names.mark(&socket, peer);
-    match connect_host(&socket, &target) {
+    names.mark(socket, peer);
+    match connect_host(socket, &target) {
         Ok(()) => Ok(().into()),
         Err(Errno::ENOENT) => Err(if name.first() == Some(&0) { Errno::ECONNREFUSED } else { Errno::ENOENT }),
-        Err(Errno::EAGAIN) if !rustix::fs::fcntl_getfl(&socket).map_err(host)?.contains(OFlags::NONBLOCK) => {
+        Err(Errno::EAGAIN) if !rustix::fs::fcntl_getfl(socket).map_err(host)?.contains(OFlags::NONBLOCK) => {
             // The backlog is full and the guest wants to wait. There is no descriptor that tells when it has room.
             std::thread::yield_now();
             Ok(Reply::Retry)
@@ -407,44 +383,38 @@ fn local_address(socket: &OwnedFd) -> Result<Option<Vec<u8>>> {
     Ok(address_of(socket, libc::getsockname)?.1)
 }
 
-/// `getsockname(2)` and `getpeername(2)`.
-pub fn name_of(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const GETSOCKNAME: u32 = 51;
-    let socket = guest_socket(ctx, 0)?;
-    let mut answer;
-    if let Some(netlink) = ctx.server.netlink.find(&socket) {
-        answer = netlink::name(&netlink, ctx.nr != GETSOCKNAME);
-    } else if let Some(socket) = datagram::datagram_of(ctx, &socket) {
-        answer = AF_UNIX.to_ne_bytes().to_vec();
-        let own = ctx.nr == GETSOCKNAME;
+/// What `getsockname(2)`, or `getpeername(2)`, tells.
+///
+/// # Errors
+/// `ENOTCONN`
+pub fn name(ctx: &Ctx<'_>, socket: &OwnedFd, own: bool) -> Result<Vec<u8>> {
+    if let Some(socket) = datagram::datagram_of(ctx, socket) {
+        let mut answer = AF_UNIX.to_ne_bytes().to_vec();
         answer.extend(if own { socket.name().unwrap_or_default() } else { socket.peer_name()? });
-    } else {
-        let call: NameCall = if ctx.nr == GETSOCKNAME { libc::getsockname } else { libc::getpeername };
-        let (family, address) = address_of(&socket, call)?;
-        answer = family.to_ne_bytes().to_vec();
-        if let Some(address) = address {
-            answer.extend(ctx.server.unix.guest_name(&address));
-        }
+        return Ok(answer);
     }
-    ctx.out[0] = answer.len() as u64;
-    ctx.write(1, &answer)?;
-    Ok(().into())
+    let call: NameCall = if own { libc::getsockname } else { libc::getpeername };
+    let (family, address) = address_of(socket, call)?;
+    let mut answer = family.to_ne_bytes().to_vec();
+    if let Some(address) = address {
+        answer.extend(ctx.server.unix.guest_name(&address));
+    }
+    Ok(answer)
 }
 
 /// `sendto(2)` and `sendmsg(2)` with an address: on connected sockets Linux ignores or refuses it; for a datagram the reply is
 /// a tag to send with it.
-pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let socket = guest_socket(ctx, 0)?;
-    if let Some(netlink) = ctx.server.netlink.find(&socket) {
-        return netlink::send_to(ctx, &netlink, &ctx.bytes(4)?);
-    }
-    if let Some(socket) = datagram::datagram_of(ctx, &socket) {
+///
+/// # Errors
+/// `EISCONN`, `EOPNOTSUPP`; for a datagram those of [`datagram::send_to`].
+pub fn sendto(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
+    if let Some(socket) = datagram::datagram_of(ctx, socket) {
         let address = ctx.bytes(4)?;
         let (family, name) = parse(&address)?;
         return datagram::send_to(ctx, &socket, family, name);
     }
-    match rustix::net::sockopt::socket_type(&socket).map_err(host)? {
-        rustix::net::SocketType::STREAM => match address_of(&socket, libc::getpeername) {
+    match rustix::net::sockopt::socket_type(socket).map_err(host)? {
+        rustix::net::SocketType::STREAM => match address_of(socket, libc::getpeername) {
             Ok(_) => Err(Errno::EISCONN),
             Err(_) => Err(Errno::EOPNOTSUPP),
         },
@@ -473,15 +443,9 @@ fn is_habit(level: i32, option: i32) -> bool {
 ///
 /// # Errors
 /// `ENOPROTOOPT` and `EOPNOTSUPP` for options that are not there; those of the host.
-pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let socket = guest_socket(ctx, 0)?;
+pub fn set_option(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
     let (level, option) = (ctx.int(1), ctx.int(2));
-    if let Some(netlink) = ctx.server.netlink.find(&socket)
-        && let Some(result) = netlink::set_option(ctx, &netlink)
-    {
-        return result;
-    }
-    let datagram = datagram::datagram_of(ctx, &socket);
+    let datagram = datagram::datagram_of(ctx, socket);
     if let Some(datagram) = datagram.filter(|_| (level, option) == (libc::SOL_SOCKET, libc::SO_PASSCRED)) {
         let value = ctx.bytes(3)?;
         datagram.pass_credentials(value.get(..4).ok_or(Errno::EINVAL)?.iter().any(|&byte| byte != 0));
@@ -505,6 +469,10 @@ pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if result == 0 { Ok(().into()) } else { Err(host(io::Error::last_os_error())) }
 }
 
+/// Options by which the host describes the socket itself.
+const OF_THE_HANDLE: [i32; 5] =
+    [libc::SO_TYPE, libc::SO_ERROR, libc::SO_ACCEPTCONN, libc::SO_PROTOCOL, libc::SO_DOMAIN];
+
 fn get_habit(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
     let mut value = 0i32;
     let mut len = size_of::<i32>() as libc::socklen_t;
@@ -521,34 +489,31 @@ fn get_habit(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
 }
 
 /// `getsockopt(2)` of what the filter does not allow natively: the identity of the peer (`SO_PEERCRED`), and numbers.
-pub fn peer_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let socket = guest_socket(ctx, 0)?;
-    if let Some(netlink) = ctx.server.netlink.find(&socket)
-        && let Some(result) = netlink::get_option(ctx, &netlink)
-    {
-        return result;
-    }
-    if let Some(answer) =
-        datagram::datagram_of(ctx, &socket).and_then(|socket| datagram::option(ctx, &socket))
+///
+/// # Errors
+/// `ENOPROTOOPT`; those of the host.
+pub fn get_option(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
+    if let Some(answer) = datagram::datagram_of(ctx, socket).and_then(|socket| datagram::option(ctx, &socket))
     {
         ctx.out[0] = (answer.len() as u64).min(ctx.args[4]);
         ctx.write(3, &answer)?;
         return Ok(().into());
     }
-    if is_habit(ctx.int(1), ctx.int(2)) || (ctx.int(1), ctx.int(2)) == (libc::SOL_SOCKET, libc::SO_TYPE) {
-        return get_habit(ctx, &socket);
+    let of_the_handle = ctx.int(1) == libc::SOL_SOCKET && OF_THE_HANDLE.contains(&ctx.int(2));
+    if is_habit(ctx.int(1), ctx.int(2)) || of_the_handle {
+        return get_habit(ctx, socket);
     }
     if (ctx.int(1), ctx.int(2)) != (libc::SOL_SOCKET, libc::SO_PEERCRED) {
         return Err(Errno::ENOPROTOOPT);
     }
-    let marked = match address_of(&socket, libc::getpeername) {
+    let marked = match address_of(socket, libc::getpeername) {
         Ok((_, Some(address))) => ctx.server.unix.marked(&address),
         _ => None,
     };
     let peer = match marked {
         Some(peer) => peer,
         None => {
-            let ucred = rustix::net::sockopt::socket_peercred(&socket).map_err(host)?;
+            let ucred = rustix::net::sockopt::socket_peercred(socket).map_err(host)?;
             let host_pid = ucred.pid.as_raw_nonzero().get();
             let (uid, gid) = ctx.server.ids_of_host_pid(host_pid).unwrap_or((65534, 65534));
             Peer { host_pid, uid, gid }

@@ -1,0 +1,467 @@
+//! UDP (`udp(7)`).
+//!
+//! A guest's socket is one end of a pair of `SOCK_SEQPACKET` sockets of the host, which keep the boundaries of messages; the other
+//! end is ours. What a guest sends to an address comes as a request and is put into the receiver's pair at once, so that errors are
+//! exact; what it sends without, on a connected socket, comes through the pair and is sent on by a thread. A message carries a
+//! descriptor, its *label*, whose text is what `recvmsg(2)` tells of it: the sender's address and the ancillary data. A receiver
+//! that does not ask never sees it.
+//!
+//! Where ours differs from Linux: a `send(2)` without an address on a socket that has no peer succeeds, and the message is lost; a
+//! port that nobody has is told to a connected sender by an empty message, which is `ECONNREFUSED` to calls that ask for an
+//! address, and nothing to `recv(2)` and `read(2)`; corking and segmentation offload are refused; `SO_RCVBUF` does not change how
+//! much is kept.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use nomina_abi::label;
+use nomina_fs::wait::descriptor_share;
+use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::net::NetNamespace;
+use nomina_kernel::net::inet::options::name;
+use nomina_kernel::net::inet::route::Destination;
+use nomina_kernel::net::inet::{AF_INET6, sockaddr};
+use rustix::event::epoll;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno as HostErrno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use super::super::Server;
+use super::super::request::{Reply, host};
+use super::cmsg::{self, Sending};
+use super::{Inet, InetSocket, Names, State};
+
+/// Most bytes of a message, of IPv4 and IPv6: a packet has at most 65535.
+const LONGEST: (usize, usize) = (65507, 65527);
+/// Descriptors in a message of a guest's that are looked at: more are thrown away by the host.
+const MAX_FDS: usize = 4;
+/// How many messages of one socket are taken before others have their turn.
+const TURN: usize = 64;
+/// Labels that are kept for further messages.
+const LABELS: usize = 512;
+const AF_UNSPEC: u16 = 0;
+
+/// A message on its way.
+struct Packet {
+    /// The namespace it ends in.
+    net: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    sending: Sending,
+}
+
+/// What is ours of datagram sockets.
+pub struct Datagrams {
+    /// Watches our ends.
+    epoll: OwnedFd,
+    /// By text.
+    labels: HashMap<Vec<u8>, Arc<OwnedFd>>,
+    /// The thread runs.
+    running: bool,
+}
+
+impl Datagrams {
+    /// None yet.
+    ///
+    /// # Errors
+    /// Those of `epoll_create1(2)`.
+    pub fn new() -> std::io::Result<Datagrams> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Datagrams { epoll, labels: HashMap::new(), running: false })
+    }
+
+    /// A descriptor that reads as `text`.
+    fn label(&mut self, text: Vec<u8>) -> Result<Arc<OwnedFd>> {
+        if let Some(known) = self.labels.get(&text) {
+            return Ok(known.clone());
+        }
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let label = rustix::fs::memfd_create("nomina-label", flags).map_err(host)?;
+        rustix::io::write(&label, &text).map_err(host)?;
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&label, seals).map_err(host)?;
+        let label = Arc::new(label);
+        if self.labels.len() >= LABELS {
+            self.labels.clear();
+        }
+        self.labels.insert(text, label.clone());
+        Ok(label)
+    }
+}
+
+/// The text of a label.
+fn label_text(kind: u32, address: &[u8], control: &[u8]) -> Vec<u8> {
+    let words = [kind, address.len() as u32, control.len() as u32, 0];
+    let mut text: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    text.extend(address);
+    text.resize(label::CONTROL_AT, 0);
+    text.extend(control);
+    text
+}
+
+impl Inet {
+    /// A new UDP socket; the descriptor is the guest's.
+    ///
+    /// # Errors
+    /// Those of `socketpair(2)`; `ENFILE` when there are too many.
+    pub fn create_datagram(
+        &self,
+        server: &Arc<Server>,
+        net: Arc<NetNamespace>,
+        family: u16,
+        uid: u32,
+        nonblock: bool,
+    ) -> Result<OwnedFd> {
+        if self.names().all().filter(|socket| !socket.is_stream()).count() >= descriptor_share() {
+            return Err(Errno::ENFILE);
+        }
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(host)?;
+        if nonblock {
+            let now = rustix::fs::fcntl_getfl(&theirs).map_err(host)?;
+            rustix::fs::fcntl_setfl(&theirs, now | rustix::fs::OFlags::NONBLOCK).map_err(host)?;
+        }
+        let ino = rustix::fs::fstat(&theirs).map_err(host)?.st_ino;
+        let mut state = State::new(ino, family, false);
+        state.ours = Some(Arc::new(ours));
+        let ours = state.ours.clone();
+        let socket = InetSocket::new(self.next(), family, libc::IPPROTO_UDP, net, uid, state);
+        self.names().insert(&socket);
+        let mut datagrams = self.datagrams.lock().unwrap();
+        if !datagrams.running {
+            start(server, &datagrams.epoll).map_err(host)?;
+            datagrams.running = true;
+        }
+        if let Some(ours) = ours {
+            let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+            epoll::add(&datagrams.epoll, &ours, epoll::EventData::new_u64(socket.id), events)
+                .map_err(host)?;
+        }
+        Ok(theirs)
+    }
+
+    /// `connect(2)`: `__ip4_datagram_connect`, `__ip6_datagram_connect`.
+    ///
+    /// # Errors
+    /// `EINVAL`, `EAFNOSUPPORT`, `ENETUNREACH`; `EACCES`: a broadcast without `SO_BROADCAST`; `EAGAIN`: there is no port left.
+    pub fn connect_datagram(&self, socket: &InetSocket, address: &[u8]) -> Result<Reply> {
+        if sockaddr::family(address)? == AF_UNSPEC {
+            let mut names = self.names();
+            let mut state = socket.state.lock().unwrap();
+            state.peer = None;
+            let before = state.local;
+            if !state.address_locked {
+                state.local.set_ip(sockaddr::any(socket.family));
+            }
+            if !state.port_locked {
+                state.local.set_port(0);
+            }
+            names.moved(socket, &state, before);
+            return Ok(().into());
+        }
+        let to = sockaddr::parse_as(socket.family, address)?;
+        let to = SocketAddr::new(sockaddr::this_host(to.ip()), to.port());
+        let mut names = self.names();
+        let mut state = socket.state.lock().unwrap();
+        let (_, source) = way_of(socket, &state, to, None)?;
+        self.autobind(&mut names, socket, &mut state)?;
+        let before = state.local;
+        if before.ip().is_unspecified() {
+            state.local.set_ip(source);
+        }
+        state.peer = Some(to);
+        names.moved(socket, &state, before);
+        Ok(().into())
+    }
+
+    /// Gives a socket a port when it has none: `inet_autobind`.
+    fn autobind(&self, names: &mut Names, socket: &InetSocket, state: &mut State) -> Result<()> {
+        if state.local.port() != 0 {
+            return Ok(());
+        }
+        names.take_port(socket, state, 0, self.random() as u32).map_err(|_| Errno::EAGAIN)
+    }
+
+    /// Sends a message to `address`, or to the peer: `udp_sendmsg`. Gives its length.
+    ///
+    /// # Errors
+    /// `EMSGSIZE`, `EDESTADDRREQ`, `EINVAL`: an address too short, port 0, or ancillary data that is not understood. `EAFNOSUPPORT`,
+    /// `ENETUNREACH`, `EACCES`; a pending error of the socket.
+    pub fn send(
+        &self,
+        socket: &InetSocket,
+        address: Option<&[u8]>,
+        control: &[u8],
+        data: &[u8],
+    ) -> Result<usize> {
+        let packet = self.prepare(socket, destination(socket, address)?, control, data.len())?;
+        self.deliver(socket, &packet, data);
+        Ok(data.len())
+    }
+
+    /// What stands before sending: who is it to, from which address.
+    ///
+    /// # Errors
+    /// As [`Inet::send`].
+    fn prepare(
+        &self,
+        socket: &InetSocket,
+        to: Option<SocketAddr>,
+        control: &[u8],
+        len: usize,
+    ) -> Result<Packet> {
+        let longest = if socket.family == AF_INET6 { LONGEST.1 } else { LONGEST.0 };
+        if len > longest {
+            return Err(Errno::EMSGSIZE);
+        }
+        if to.is_some_and(|to| to.port() == 0) {
+            return Err(Errno::EINVAL);
+        }
+        let mut names = self.names();
+        let mut state = socket.state.lock().unwrap();
+        if let Some(errno) = state.error.take() {
+            return Err(errno);
+        }
+        let to = to.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
+        let to = SocketAddr::new(sockaddr::this_host(to.ip()), to.port());
+        let sending = cmsg::parse(&socket.net, socket.net_ns(), &state.options, control)?;
+        let (net, source) = way_of(socket, &state, to, sending.source)?;
+        self.autobind(&mut names, socket, &mut state)?;
+        let bound = state.local;
+        let ip = sending.source.unwrap_or(if bound.ip().is_unspecified() { source } else { bound.ip() });
+        Ok(Packet { net, to, from: SocketAddr::new(ip, bound.port()), sending })
+    }
+
+    /// Brings a message to the sockets it is for.
+    fn deliver(&self, sender: &InetSocket, packet: &Packet, data: &[u8]) {
+        let Packet { net, from, to, ref sending } = *packet;
+        let many = to.ip().is_multicast() || is_broadcast(to.ip());
+        let receivers = self.names().receivers(net, from, to, many, self.random());
+        if receivers.is_empty() && !many {
+            // As the ICMP message that the port is unreachable.
+            self.refuse_datagram(sender, to);
+        }
+        let ifindex = {
+            let stack = sender.net.stack().lock();
+            stack.inet_local_dev(net, to.ip()).and_then(|id| stack.dev(id)).map_or(1, |dev| dev.ifindex)
+        };
+        for receiver in receivers {
+            let (ours, text) = {
+                let state = receiver.state.lock().unwrap();
+                let control = cmsg::format(receiver.family, &state.options, to, ifindex, sending);
+                let text = label_text(label::INET, &sockaddr::format(receiver.family, from), &control);
+                (state.ours.clone(), text)
+            };
+            let label = self.datagrams.lock().unwrap().label(text);
+            if let (Some(ours), Ok(label)) = (ours, label) {
+                put(&ours, &label, data);
+            }
+        }
+    }
+
+    /// Tells a sender that is connected to `to` that nobody is there.
+    fn refuse_datagram(&self, sender: &InetSocket, to: SocketAddr) {
+        let ours = {
+            let mut state = sender.state.lock().unwrap();
+            if state.peer != Some(to) || state.error.is_some() {
+                return;
+            }
+            state.error = Some(Errno::ECONNREFUSED);
+            state.ours.clone()
+        };
+        let text = label_text(label::ERROR, &Errno::ECONNREFUSED.0.to_ne_bytes(), &[]);
+        let label = self.datagrams.lock().unwrap().label(text);
+        if let (Some(ours), Ok(label)) = (ours, label) {
+            put(&ours, &label, &[]);
+        }
+    }
+
+    /// A descriptor that makes a message of `len` bytes, sent with it, go to `address`: for messages too long for a request.
+    ///
+    /// # Errors
+    /// As [`Inet::send`]; those of `memfd_create(2)`.
+    pub fn destination(&self, socket: &InetSocket, address: Option<&[u8]>, len: usize) -> Result<OwnedFd> {
+        let Packet { to, .. } = self.prepare(socket, destination(socket, address)?, &[], len)?;
+        let key = self.random.hash_one(to);
+        let text = label_text(label::DESTINATION, &sockaddr::format(AF_INET6, to), &key.to_ne_bytes());
+        self.datagrams.lock().unwrap().label(text)?.try_clone().map_err(host)
+    }
+}
+
+/// The address of a destination that a guest names.
+fn destination(socket: &InetSocket, address: Option<&[u8]>) -> Result<Option<SocketAddr>> {
+    address.map(|address| sockaddr::parse_as(socket.family, address)).transpose()
+}
+
+/// The namespace that a message to `to` ends in, and the address that it is sent from.
+///
+/// # Errors
+/// `ENETUNREACH`; `EACCES`: a broadcast without `SO_BROADCAST`.
+fn way_of(
+    socket: &InetSocket,
+    state: &State,
+    to: SocketAddr,
+    wanted: Option<IpAddr>,
+) -> Result<(u64, IpAddr)> {
+    if to.is_ipv4() && socket.family == AF_INET6 && state.options.is_set(name::IPV6_V6ONLY) {
+        return Err(Errno::ENETUNREACH);
+    }
+    let local = wanted.unwrap_or(state.local.ip());
+    if !local.is_unspecified() && local.is_ipv4() != to.is_ipv4() {
+        return Err(if to.is_ipv4() { Errno::ENETUNREACH } else { Errno::EINVAL });
+    }
+    let stack = socket.net.stack().lock();
+    if to.ip().is_multicast() {
+        // Out of the device that was chosen, or that the own address is on.
+        let chosen = state.multicast_if.and_then(|index| stack.dev_get_by_index(socket.net_ns(), index));
+        let own = || stack.inet_local_dev(socket.net_ns(), local).and_then(|id| stack.dev(id));
+        let dev = chosen.or_else(own).ok_or(Errno::ENETUNREACH)?;
+        let ip = dev.addresses.iter().map(|known| known.address).find(|ip| ip.is_ipv4() == to.is_ipv4());
+        return Ok((socket.net_ns(), ip.ok_or(Errno::ENETUNREACH)?));
+    }
+    if is_broadcast(to.ip()) {
+        if !state.options.is_set(name::BROADCAST) {
+            return Err(Errno::EACCES);
+        }
+        return Ok((socket.net_ns(), Ipv4Addr::LOCALHOST.into()));
+    }
+    drop(stack);
+    let flow = super::flow(socket, state, to);
+    match socket.net.stack().lock().inet_route_output(socket.net_ns(), &flow)? {
+        Destination::Local { net, source } => Ok((net, source)),
+        Destination::Outside(_) => Err(Errno::EHOSTUNREACH),
+    }
+}
+
+/// Broadcasts of the loopback device's network and of no network in particular.
+fn is_broadcast(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(v4) if v4.is_broadcast() || v4 == Ipv4Addr::new(127, 255, 255, 255))
+}
+
+/// Puts a message where its receiver takes it; where there is no room it is lost, as on Linux.
+fn put(ours: &OwnedFd, label: &OwnedFd, data: &[u8]) {
+    let fds = [label.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::sendmsg(ours, &[IoSlice::new(data)], &mut control, flags);
+    }
+}
+
+/// Starts the thread that sends on what guests send without an address. It ends with the last socket.
+fn start(server: &Arc<Server>, epoll: &OwnedFd) -> std::io::Result<()> {
+    let epoll = epoll.try_clone()?;
+    let server = Arc::downgrade(server);
+    let builder = std::thread::Builder::new().name("nomina-udp".into()).stack_size(256 * 1024);
+    builder.spawn(move || {
+        let mut events = Vec::with_capacity(64);
+        let mut buffer = vec![0; LONGEST.1 + 1];
+        loop {
+            events.clear();
+            match epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(HostErrno::INTR) => {}
+                Err(_) => return,
+            }
+            let Some(server) = server.upgrade() else { return };
+            for event in &events {
+                let id = event.data.u64();
+                // A panic is our bug, not the guest's to exploit: the message is lost, the sandbox lives.
+                let open = catch_unwind(AssertUnwindSafe(|| take_all(&server.inet, id, &mut buffer)));
+                if !open.unwrap_or(true) {
+                    server.inet.remove_datagram(&epoll, id);
+                }
+            }
+            if server.inet.rests() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Takes what a guest has sent; false at the end.
+fn take_all(inet: &Inet, id: u64, buffer: &mut [u8]) -> bool {
+    let Some(socket) = inet.names().by_id(id) else { return false };
+    let Some(ours) = socket.state.lock().unwrap().ours.clone() else { return false };
+    for _ in 0..TURN {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let got = match rustix::net::recvmsg(&ours, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+            Ok(got) => got,
+            Err(HostErrno::AGAIN | HostErrno::INTR) => return true,
+            Err(_) => return false,
+        };
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = part {
+                fds.extend(rights);
+            }
+        }
+        if got.bytes == 0 && fds.is_empty() && is_closed(&ours) {
+            return false;
+        }
+        if got.flags.contains(ReturnFlags::TRUNC) {
+            continue;
+        }
+        let address = fds.first().and_then(|label| inet.destination_of(label));
+        let sent = inet.prepare(&socket, address, &[], got.bytes);
+        if let Ok(packet) = sent {
+            inet.deliver(&socket, &packet, &buffer[..got.bytes]);
+        }
+    }
+    true
+}
+
+fn is_closed(ours: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled = [PollFd::from_borrowed_fd(ours.as_fd(), PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+}
+
+impl Inet {
+    /// The address that a label of [`Inet::destination`] stands for. Only of a sealed memfd is anything read:
+    /// other files may block.
+    fn destination_of(&self, label: &OwnedFd) -> Option<SocketAddr> {
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        if rustix::fs::fcntl_get_seals(label).ok()? != seals {
+            return None;
+        }
+        let mut text = [0; label::CONTROL_AT + 8];
+        if rustix::io::pread(label, &mut text, 0).ok()? != text.len() {
+            return None;
+        }
+        let len = u32::from_ne_bytes(*text[4..].first_chunk()?) as usize;
+        let to = sockaddr::parse_any(text.get(label::ADDRESS_AT..label::CONTROL_AT)?.get(..len)?).ok()?;
+        let key = self.random.hash_one(to).to_ne_bytes();
+        (text[..4] == label::DESTINATION.to_ne_bytes() && text[label::CONTROL_AT..] == key).then_some(to)
+    }
+
+    fn remove_datagram(&self, epoll: &OwnedFd, id: u64) {
+        let mut names = self.names();
+        let Some(socket) = names.by_id(id) else { return };
+        if let Some(ours) = socket.state.lock().unwrap().ours.take() {
+            let _ = epoll::delete(epoll, &ours);
+        }
+        names.remove(&socket);
+    }
+
+    /// Whether there is no datagram socket, so that the thread may end.
+    fn rests(&self) -> bool {
+        let mut datagrams = self.datagrams.lock().unwrap();
+        datagrams.running = self.names().all().any(|socket| !socket.is_stream());
+        !datagrams.running
+    }
+}
