@@ -103,6 +103,7 @@ def abuse(program, arguments=None, times=1, opts=(), codes=(0,), timeout=150):
 
 case(timeout=240, name="abuse.every_syscall_with_hostile_arguments")(abuse("every_syscall", [0, 24], 2, timeout=220))
 case(timeout=240, name="abuse.every_syscall_as_an_ordinary_user")(abuse("every_syscall", [0, 24], 1, ["--user", "1000:1000"], timeout=220))
+case(timeout=60, name="abuse.forged_file_handles")(abuse("handles"))
 case(timeout=60, name="abuse.control_groups_without_end")(abuse("cgroup_storm"))
 case(timeout=60, name="abuse.writers_that_never_stop_hold_up_nobody")(abuse("control_flood"))
 case(timeout=60, name="abuse.foreign_system_call_tables")(abuse("foreign_abi"))
@@ -129,6 +130,22 @@ def mounts_without_end_meet_the_limit_and_hold_up_nobody(t):
     shutil.copy(Settings.built / "abuse" / "mount_bomb", t.dir)
     r = t.sh(": NOMINA_ABUSE; ./mount_bomb; echo code $?", ["--env", "NOMINA_ABUSE_INSIDE=1"]).ok()
     r.has("served many, the slowest in time", "code 0").lacks("FAILED", "panicked")
+
+
+@case(timeout=120)
+def the_calls_on_mounts_are_used_with_ill_will(t):
+    """Descriptors of the wrong kind, sizes that lie, ids of other namespaces, races; a read-only bind that stays so."""
+    outside = pathlib.Path(tempfile.mkdtemp(prefix="nomina-mounts.", dir="/var/tmp"))
+    try:
+        (outside / "canary").write_text("canary")
+        shutil.copy(Settings.built / "abuse" / "mount_calls", t.dir)
+        script = f": NOMINA_ABUSE; ./mount_calls {os.urandom(8).hex()}; echo code $?; sh -c 'echo still alive'"
+        r = t.sh(script, ["--bind", f"{outside}:/ro:ro", "--env", "NOMINA_ABUSE_INSIDE=1"])
+        r.has("done", "code 0", "still alive").lacks("ESCAPED", "FAILED", "panicked")
+        equal((outside / "canary").read_text(), "canary", "the file below the read-only bind")
+        equal([x.name for x in outside.iterdir()], ["canary"], "its directory")
+    finally:
+        shutil.rmtree(outside, ignore_errors=True)
 
 
 @case(timeout=90)

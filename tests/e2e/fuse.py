@@ -48,6 +48,29 @@ exec 5< mnt/a; umount mnt 2>&1; exec 5<&-; wait_for 'umount mnt 2>/dev/null'; ls
 
 
 @case()
+def fsync_brings_changes_to_the_server_and_tells_its_errors(t):
+    r = t.sh(READY + r"""
+cd /tmp; mkdir src mnt; (trap '' XFSZ; ulimit -f 64; bindfs src mnt)
+python3 - <<'P'
+import errno, os
+fd = os.open("/tmp/mnt/f", os.O_RDWR | os.O_CREAT)
+os.write(fd, b"first"); os.fsync(fd); print(open("/tmp/src/f").read())
+os.pwrite(fd, b"again", 0); os.fdatasync(fd); print(open("/tmp/src/f").read())
+os.close(fd)
+fd = os.open("/tmp/mnt/large", os.O_RDWR | os.O_CREAT)
+os.write(fd, bytes(1 << 20))
+try: os.fsync(fd)
+except OSError as e: print(errno.errorcode[e.errno])
+os.ftruncate(fd, 5)
+os.fsync(fd)
+print(os.path.getsize("/tmp/src/large"))
+P
+wait_for 'umount mnt 2>/dev/null' && echo unmounted
+""").ok()
+    equal(r.lines(), ["first", "again", "EFBIG", "5", "unmounted"])
+
+
+@case()
 def sshfs_works_over_a_pipe(t):
     r = t.sh(READY + r"""
 cd /tmp; mkdir remote mnt; echo far > remote/file

@@ -40,7 +40,7 @@ pub enum Kind {
     /// A `struct file_handle`: read with the bytes that it announces, at most [`MAX_HANDLE_SZ`]; written whatever the result, as
     /// many bytes as `out[0]` of the reply says.
     FH,
-    /// A mount id that is written when the call succeeds, or null: 32 bits, or 64 when the argument of this index has bit 0.
+    /// A mount id that is written when a [`Kind::FH`] is, or null: 32 bits, or 64 when the argument of this index has bit 0.
     ID(u8),
     /// The value of `fsconfig(2)`, or null: a string; bytes as many as argument 4 says with [`FSCONFIG_SET_BINARY`] as
     /// argument 1.
@@ -136,6 +136,7 @@ pub const ARGS: &[ArgSpec] = &[
     spec(166, &[P, V]),                // umount2
     spec(170, &[B(1), V]),             // sethostname
     spec(171, &[B(1), V]),             // setdomainname
+    spec(179, &[V, PN, V, V]),         // quotactl
     spec(188, &[P, P, B(3), V, V]),    // setxattr
     spec(189, &[P, P, B(3), V, V]),    // lsetxattr
     spec(190, &[V, P, B(3), V, V]),    // fsetxattr
@@ -192,6 +193,7 @@ pub const ARGS: &[ArgSpec] = &[
     spec(439, &[V, P, V, V]),          // faccessat2
     spec(442, &[V, P, V, B(4), V]),    // mount_setattr
     spec(452, &[V, P, V, V]),          // fchmodat2
+    spec(443, &[V, V, V, V]),          // quotactl_fd
     spec(457, &[S(32), OL(2), V, V]),  // statmount
     spec(458, &[S(32), O8(2), V, V]),  // listmount
     spec(467, &[V, P, V, B(4), V]),    // open_tree_attr

@@ -13,6 +13,7 @@ use nomina_kernel::cgroup::files::{self, Cftype};
 use nomina_kernel::cgroup::{Cgroup, CgroupAttr, CgroupRoot, CgroupRootFlags};
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::task::TaskId;
+use nomina_kernel::vfs::exportfs::Export;
 use nomina_kernel::vfs::{
     Attr, DirEntry, Inode, NewInode, Opened, S_IFDIR, S_IFREG, SetAttr, StatFs, SuperBlock,
 };
@@ -118,6 +119,9 @@ impl SuperBlock for CgroupFs {
     }
     fn cacheable(&self) -> bool {
         false
+    }
+    fn export(&self) -> Export {
+        Export::Kernfs
     }
     fn as_any(&self) -> &dyn Any {
         self

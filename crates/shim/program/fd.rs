@@ -160,8 +160,8 @@ pub fn is_duplication(command: u64) -> bool {
     matches!(command as u32 as u64, F_DUPFD | F_DUPFD_CLOEXEC)
 }
 
-/// `fsync(2)`, `fdatasync(2)` and `syncfs(2)`: native, but a directory is a placeholder, and the supervisor syncs what it
-/// stands for.
+/// `fsync(2)`, `fdatasync(2)` and `syncfs(2)`: native, but a directory is a placeholder, and a file without names may stand for one of a
+/// FUSE server: the supervisor syncs what they stand for.
 pub fn fsync(area: &Area, number: u64, args: &[u64; 6]) -> i64 {
     // SAFETY: the guest's descriptor.
     let ret = unsafe { crate::sys::syscall(number, *args) };
@@ -169,6 +169,17 @@ pub fn fsync(area: &Area, number: u64, args: &[u64; 6]) -> i64 {
     // SAFETY: nothing is read.
     if ret == 0 && unsafe { sys!(nr::READ, args[0], 0, 0) } == err::EISDIR {
         return request(area, number as u32, args);
+    }
+    if ret == 0 {
+        let mut stat = core::mem::MaybeUninit::<[u64; 18]>::zeroed();
+        // SAFETY: room for a `struct stat`, whose third word is the number of links; zeros are a value of it.
+        let links = unsafe {
+            sys!(nr::FSTAT, args[0], stat.as_mut_ptr());
+            stat.assume_init()[2]
+        };
+        if links == 0 {
+            return request(area, number as u32, args);
+        }
     }
     ret
 }

@@ -237,12 +237,13 @@ fn give_back(area: &Area, kinds: &[Kind], guest: &[u64; 6], args: &[u64; 6], ret
         match *kind {
             Kind::X(len) if from != SPAN_NULL => copy_out(area, from, to, u64::from(len))?,
             Kind::FH => copy_out(area, from, to, out(area, 0))?,
+            // The size of a handle that does not fit comes with an error.
+            Kind::ID(flags) if from != SPAN_NULL && out(area, 0) != 0 => {
+                copy_out(area, from, to, if guest[flags as usize] & 1 != 0 { 8 } else { 4 })?;
+            }
             _ if ret < 0 => {}
             Kind::O8(_) => copy_out(area, from, to, ret as u64 * 8)?,
             Kind::OL(_) => copy_out(area, from, to, out(area, 0))?,
-            Kind::ID(flags) if from != SPAN_NULL => {
-                copy_out(area, from, to, if guest[flags as usize] & 1 != 0 { 8 } else { 4 })?;
-            }
             Kind::O(len) if from != SPAN_NULL => copy_out(area, from, to, u64::from(len))?,
             Kind::OB(_) => copy_out(area, from, to, ret as u64)?,
             Kind::O4(_) => copy_out(area, from, to, ret as u64 * 4)?,

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use nomina_kernel::Result;
+use nomina_kernel::vfs::exportfs::Export;
 use nomina_kernel::vfs::{Inode, NewInode, S_IFCHR, S_IFDIR, S_IFLNK, StatFs, SuperBlock};
 use rustix::fs::makedev;
 
@@ -131,6 +132,9 @@ impl SuperBlock for DevTmpfs {
     }
     fn cacheable(&self) -> bool {
         true
+    }
+    fn export(&self) -> Export {
+        Export::Generation
     }
     fn path_of_host(&self, host: &[u8]) -> Option<Vec<u8>> {
         let backing = self.info.backing.path_of_host(host)?;

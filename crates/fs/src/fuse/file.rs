@@ -2,14 +2,15 @@
 //!
 //! In Linux the page cache stands between programs and the server. Here its place takes a file of ours without a name, whose
 //! descriptors guests read, write and map natively: filled by READ when the file is opened, written back by WRITE when a
-//! descriptor that could write is closed. So other mounts of what the server serves see changes at close (as NFS has it), and
-//! an error of writing is told by the next `open(2)`. All descriptors of one node share the contents.
+//! descriptor that could write is closed, or by `fsync(2)`, which tells of errors. So other mounts of what the server serves see
+//! changes at close (as NFS has it), and an error of writing then is told by the next `open(2)`. All descriptors of one node share
+//! the contents.
 //!
 //! The kernel tells of closed descriptors by inotify, and by a lease (`F_SETLEASE`) whether there are others.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard};
 
 use nomina_kernel::vfs::{Attr, Opened, SetAttr, Timespec};
 use nomina_kernel::{Errno, Result};
@@ -39,6 +40,8 @@ pub(super) struct Contents {
     /// Handles of the server by which they can be written back.
     writers: Vec<u64>,
     writing_back: bool,
+    /// Calls of `fsync(2)` that wait for the next write-back: one under way may have read already what is to be written.
+    syncs: Vec<Arc<Question>>,
     error: Option<Errno>,
 }
 
@@ -224,18 +227,7 @@ impl FuseInode {
         }
         if !contents.writers.is_empty() {
             let last = lease(file.as_fd(), libc::F_RDLCK);
-            match file.try_clone() {
-                Ok(file) => {
-                    contents.writing_back = true;
-                    let writers = if last { std::mem::take(&mut contents.writers) } else { Vec::new() };
-                    let fh = writers.first().or(contents.writers.first()).copied().unwrap_or(0);
-                    drop(contents);
-                    let job = WriteBack { inode: self.clone(), file, fh, writers, size: AtomicU64::new(0) };
-                    Arc::new(job).start();
-                }
-                Err(error) => contents.error = Some(Errno(error.raw_os_error().unwrap_or(libc::EIO))),
-            }
-            return;
+            return self.write_back(contents, last);
         }
         if lease(file.as_fd(), libc::F_WRLCK) {
             let (watch, key) = (contents.watch.take(), contents.key);
@@ -250,16 +242,64 @@ impl FuseInode {
     }
 }
 
+impl FuseInode {
+    /// Starts writing back, in the name of the oldest writer; after the `last` one was closed, its handle is released too.
+    fn write_back(self: &Arc<Self>, mut contents: MutexGuard<'_, Contents>, last: bool) {
+        let fh = contents.writers.first().copied().unwrap_or(0);
+        let syncs = std::mem::take(&mut contents.syncs);
+        let copy = contents.file.as_ref().map_or(Err(Errno::EIO), |file| {
+            file.try_clone().map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+        });
+        match copy {
+            Ok(file) => {
+                contents.writing_back = true;
+                let writers = if last { std::mem::take(&mut contents.writers) } else { Vec::new() };
+                drop(contents);
+                let size = AtomicU64::new(0);
+                Arc::new(WriteBack { inode: self.clone(), file, fh, writers, syncs, size }).start();
+            }
+            Err(error) => {
+                contents.error = Some(error);
+                drop(contents);
+                syncs.iter().for_each(|question| question.answer(Err(error)));
+            }
+        }
+    }
+
+    /// `fsync(2)`: writes back what the server does not have yet, and has it make that durable.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub fn fsync(&self) -> Result<()> {
+        let me = self.me.upgrade().ok_or(Errno::EIO)?;
+        self.ask_job(b"fsync", |question| {
+            let mut contents = me.contents();
+            if !contents.dirty() {
+                drop(contents);
+                return question.answer(Ok(Answered::default()));
+            }
+            contents.syncs.push(question);
+            if !contents.writing_back {
+                me.write_back(contents, false);
+            }
+        })?;
+        Ok(())
+    }
+}
+
 /// Reads a file piece by piece.
 struct Fill {
     inode: Arc<FuseInode>,
     file: OwnedFd,
     fh: u64,
     attr: Attr,
-    /// The size says nothing: read to the end.
+    /// The size says nothing: read to the end, which is not beyond [`MOST_DIRECT`].
     direct: bool,
     question: Arc<Question>,
 }
+
+/// Most bytes of a file that has no size (`FOPEN_DIRECT_IO`): it may never end, and all of it is read at once.
+const MOST_DIRECT: u64 = 64 << 20;
 
 impl Fill {
     fn step(self: Arc<Self>, offset: u64) {
@@ -277,6 +317,7 @@ impl Fill {
             &body.0,
             move |result| match result.and_then(|data| self.take(offset, want, data)) {
                 Ok(next) if next < offset + u64::from(want) => self.done(next),
+                Ok(next) if self.direct && next >= MOST_DIRECT => self.question.answer(Err(Errno::EFBIG)),
                 Ok(next) => self.step(next),
                 Err(error) => self.question.answer(Err(error)),
             },
@@ -305,13 +346,15 @@ impl Fill {
     }
 }
 
-/// Writes contents back: the size, the data, FLUSH, and after the last writer RELEASE.
+/// Writes contents back: the size, the data, FSYNC if that is wanted, FLUSH after a close, and after the last writer RELEASE.
 struct WriteBack {
     inode: Arc<FuseInode>,
     file: OwnedFd,
     fh: u64,
     /// Handles that are released at the end.
     writers: Vec<u64>,
+    /// Calls of `fsync(2)` that wait for it.
+    syncs: Vec<Arc<Question>>,
     size: AtomicU64,
 }
 
@@ -344,11 +387,11 @@ impl WriteBack {
         let size = self.size.load(Ordering::Relaxed);
         let want = size.saturating_sub(offset).min(self.inode.connection.max_write().into()) as usize;
         if want == 0 {
-            return self.flush();
+            return self.written();
         }
         let mut data = vec![0; want];
         let read = match rustix::io::pread(&self.file, &mut data[..], offset) {
-            Ok(0) => return self.flush(),
+            Ok(0) => return self.written(),
             Ok(read) => read,
             Err(error) => return self.finish(Some(host(error))),
         };
@@ -363,6 +406,19 @@ impl WriteBack {
                 Ok(_) => me.finish(Some(Errno::EIO)),
                 Err(error) => me.finish(Some(error)),
             }
+        });
+    }
+
+    /// All has been written.
+    fn written(self: Arc<Self>) {
+        if self.syncs.is_empty() {
+            return self.flush();
+        }
+        let body = Body::default().u64(self.fh).u32(0).u32(0);
+        self.submit(op::FSYNC, &body, |me, result| match result {
+            Ok(_) | Err(Errno::ENOSYS) if me.writers.is_empty() => me.finish(None),
+            Ok(_) | Err(Errno::ENOSYS) => me.flush(),
+            Err(error) => me.finish(Some(error)),
         });
     }
 
@@ -382,15 +438,26 @@ impl WriteBack {
         self.submit(op::GETATTR, &body, move |me, result| {
             let inode = &me.inode;
             inode.forget_attr();
+            let mut done = me.syncs.clone();
             let again = {
                 let mut contents = inode.contents();
                 contents.writing_back = false;
-                contents.error = error.or(contents.error);
+                // Whom fsync has told need not be told again.
+                contents.error = error.filter(|_| me.syncs.is_empty()).or(contents.error);
                 contents.filled = result.and_then(abi::attr_out).ok().map(|(attr, _)| stamp(&attr));
+                if contents.writers.is_empty() {
+                    // Nobody has written since.
+                    done.append(&mut contents.syncs);
+                }
                 // Whether a writer was closed meanwhile; others will tell.
                 let file = contents.file.as_ref();
-                contents.writers.is_empty() || file.is_some_and(|file| lease(file.as_fd(), libc::F_RDLCK))
+                !contents.syncs.is_empty()
+                    || contents.writers.is_empty()
+                    || file.is_some_and(|file| lease(file.as_fd(), libc::F_RDLCK))
             };
+            for question in done {
+                question.answer(error.map_or_else(|| Ok(Answered::default()), Err));
+            }
             if again {
                 inode.closed();
             }

@@ -11,8 +11,9 @@
 //! | `file` | `fs/fuse/file.c` |
 //! | `replay` | the sleeping task |
 //!
-//! Differences from Linux: contents are written back when a descriptor is closed (see `file`); permission is always checked
-//! by the modes that the server tells (`default_permissions`); `ioctl`, `poll`, locks and `fallocate` are not passed on; a
+//! Differences from Linux: contents are written back when a descriptor is closed or synced (see `file`); permission is always checked
+//! by the modes that the server tells (`default_permissions`); `ioctl`, `poll`, locks and `fallocate` are not passed on: files are
+//! always ready, locks are those of the sandbox, as where a server has none of these; a
 //! server whose file system has been unmounted reads the end of file rather than `ENODEV`; interrupted requests are not
 //! announced to it. FIFOs, sockets and devices in a FUSE file system can be made and seen, not opened.
 

@@ -17,7 +17,7 @@ use crate::proc::{TaskKey, current};
 use crate::wait;
 
 /// The answer to one question.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Answered {
     /// What followed the header.
     pub body: Arc<[u8]>,

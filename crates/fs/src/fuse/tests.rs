@@ -105,7 +105,7 @@ impl Disk {
                 }
                 Ok(out)
             }
-            op::RELEASE | op::RELEASEDIR | op::FLUSH => Ok(Body::default()),
+            op::RELEASE | op::RELEASEDIR | op::FLUSH | op::FSYNC => Ok(Body::default()),
             _ => Err(Errno::ENOSYS),
         }
     }
@@ -262,6 +262,48 @@ fn what_was_written_is_at_the_server_after_close() {
     fs.call(|| inode.setattr(&SetAttr { size: Some(2), ..SetAttr::default() })).unwrap();
     assert_eq!(fs.data(b"new"), b"sh");
     assert_eq!(content(&fs.open(b"new", libc::O_RDONLY).unwrap()), b"sh");
+}
+
+#[test]
+fn fsync_writes_back_while_the_file_is_open() {
+    let fs = mounted(run_server);
+    fs.add(b"f", b"old");
+    let node = fs.call(|| fs.sb.root().lookup(b"f")).unwrap();
+    let file = node.as_any().downcast_ref::<FuseInode>().unwrap();
+    fs.call(|| file.fsync()).unwrap();
+    let fd = fs.open(b"f", libc::O_RDWR).unwrap();
+    for text in [b"one", b"two"] {
+        rustix::io::pwrite(&fd, text, 0).unwrap();
+        fs.call(|| file.fsync()).unwrap();
+        assert_eq!(fs.data(b"f"), text);
+    }
+    assert_eq!(fs.disk.lock().unwrap().asked.iter().filter(|&&opcode| opcode == op::FSYNC).count(), 2);
+    drop(fd);
+    eventually("the file is let go", || fs.host.closed.load(Ordering::SeqCst) == 1);
+}
+
+#[test]
+fn a_file_without_size_and_end_is_not_read_for_ever() {
+    let fs = mounted(|end, disk| {
+        let mut buffer = vec![0; 1 << 20];
+        while let Ok(len @ 40..) = rustix::io::read(&end, &mut buffer) {
+            let (opcode, nodeid) = (buffer[4], buffer[16].into());
+            let body = match opcode.into() {
+                op::READ => vec![b'y'; u32::from_ne_bytes(buffer[56..60].try_into().unwrap()) as usize],
+                op::OPEN => Body::default().u64(1).u32(super::abi::FOPEN_DIRECT_IO).u32(0).0,
+                opcode => {
+                    disk.lock().unwrap().serve(opcode, nodeid, &buffer[40..len]).map_or(Vec::new(), |b| b.0)
+                }
+            };
+            let message =
+                Body::default().u32(16 + body.len() as u32).u32(0).bytes(&buffer[8..16]).bytes(&body);
+            if rustix::io::write(&end, &message.0).is_err() {
+                return;
+            }
+        }
+    });
+    fs.add(b"yes", b"");
+    assert!(matches!(fs.open(b"yes", libc::O_RDONLY), Err(Errno::EFBIG)));
 }
 
 #[test]

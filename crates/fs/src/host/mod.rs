@@ -36,6 +36,7 @@ use crate::override_stat::{IdMap, attr_of};
 struct Shared {
     map: IdMap,
     fifos: Fifos,
+    read_only: bool,
 }
 
 /// A host directory, or a single host file, mounted as it is.
@@ -50,8 +51,20 @@ impl HostSb {
     /// # Errors
     /// What the host answers to opening it.
     pub fn new(path: &Path, map: IdMap) -> Result<Arc<HostSb>> {
+        HostSb::open(path, map, false)
+    }
+
+    /// As [`HostSb::new`], but nothing is ever written, whatever the flags of mounts: those are guests' to change.
+    ///
+    /// # Errors
+    /// As [`HostSb::new`].
+    pub fn new_read_only(path: &Path, map: IdMap) -> Result<Arc<HostSb>> {
+        HostSb::open(path, map, true)
+    }
+
+    fn open(path: &Path, map: IdMap, read_only: bool) -> Result<Arc<HostSb>> {
         let fd = rustix::fs::open(path.as_os_str().as_bytes(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        let shared = Arc::new(Shared { map, fifos: Fifos::default() });
+        let shared = Arc::new(Shared { map, fifos: Fifos::default(), read_only });
         let root = HostInode::new(shared, fd.map_err(errno)?)?;
         let dev = root.getattr()?.dev;
         Ok(Arc::new(HostSb { root, dev }))
@@ -94,6 +107,10 @@ impl SuperBlock for HostSb {
 
     fn cacheable(&self) -> bool {
         false
+    }
+
+    fn is_write_protected(&self) -> bool {
+        self.root.shared.read_only
     }
 
     /// The host's own: what is created in a directory gets its default list by the host.
@@ -144,8 +161,14 @@ impl HostInode {
         if self.kind == S_IFDIR { Ok(()) } else { Err(Errno::ENOTDIR) }
     }
 
-    /// Checks what is needed to make `name` here.
+    /// `EROFS` where nothing may be written.
+    fn check_writable(&self) -> Result<()> {
+        if self.shared.read_only { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    /// Checks what is needed to make or remove `name` here.
     fn check_new(&self, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
         self.check_dir()?;
         check_name(name)
     }
@@ -162,6 +185,9 @@ impl HostInode {
 
     /// Opens the object of this very handle; regular files only.
     fn open_regular(&self, flags: OFlags) -> Result<OwnedFd> {
+        if flags.intersects(OFlags::RWMODE | OFlags::TRUNC | OFlags::CREATE) {
+            self.check_writable()?;
+        }
         self.at().open(flags)
     }
 }
@@ -259,6 +285,7 @@ impl Inode for HostInode {
     }
 
     fn tmpfile(&self, new: NewInode, flags: u32) -> Result<Opened> {
+        self.check_writable()?;
         self.check_dir()?;
         let mode = host_mode(new.mode & 0o7777, S_IFREG)?;
         let asked = OFlags::from_bits_retain(flags & (GUEST_FLAGS | libc::O_EXCL as u32)) - OFlags::TRUNC;
@@ -338,6 +365,7 @@ impl Inode for HostInode {
     }
 
     fn setattr(&self, set: &SetAttr) -> Result<()> {
+        self.check_writable()?;
         let now = self.getattr()?;
         if set.uid.is_some_and(|uid| uid != now.uid) || set.gid.is_some_and(|gid| gid != now.gid) {
             return Err(Errno::EPERM);
@@ -384,6 +412,7 @@ impl Inode for HostInode {
     }
 
     fn setxattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        self.check_writable()?;
         let host = host_xattr(name, self.kind, true)?;
         if posix_acl::is_acl(name) {
             return self.at().setxattr(&host, &self.shared.map.acl_outside(value), flags);
@@ -392,10 +421,14 @@ impl Inode for HostInode {
     }
 
     fn removexattr(&self, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
         self.at().removexattr(&host_xattr(name, self.kind, true)?)
     }
 
-    fn host_handle(&self, _for_write: bool) -> Result<OwnedFd> {
+    fn host_handle(&self, for_write: bool) -> Result<OwnedFd> {
+        if for_write {
+            self.check_writable()?;
+        }
         self.fd.try_clone().map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EMFILE)))
     }
 

@@ -128,3 +128,38 @@ fn a_path_of_the_host_is_told_relative_to_the_mount() {
     assert_eq!(sb.path_of_host(&path("x")), None);
     assert_eq!(sb.path_of_host(b"/etc"), None);
 }
+
+#[test]
+fn a_directory_shown_read_only_is_never_written() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), "text").unwrap();
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    let sb = HostSb::new_read_only(dir.path(), IdMap::to(0, 0)).unwrap();
+    assert!(sb.is_write_protected());
+    let root = sb.root();
+    let file = root.lookup(b"f").unwrap();
+    let new = |kind| NewInode { mode: kind | 0o644, uid: 0, gid: 0, rdev: 0 };
+    assert!(matches!(file.open(libc::O_RDONLY as u32), Ok(Opened::Host(_))));
+    for flags in [libc::O_WRONLY, libc::O_RDWR, libc::O_RDONLY | libc::O_TRUNC, 3] {
+        assert!(matches!(file.open(flags as u32), Err(Errno::EROFS)), "{flags:o}");
+    }
+    assert!(matches!(root.create(b"n", new(S_IFREG), 1), Err(Errno::EROFS)));
+    assert!(matches!(root.tmpfile(new(S_IFREG), 2), Err(Errno::EROFS)));
+    assert!(matches!(file.host_handle(true), Err(Errno::EROFS)));
+    let refused = [
+        root.mkdir(b"n", new(S_IFDIR)).map(drop),
+        root.mknod(b"n", new(S_IFIFO)).map(drop),
+        root.symlink(b"n", b"f", new(S_IFLNK)).map(drop),
+        root.link(b"n", &file),
+        root.unlink(b"f"),
+        root.rmdir(b"d"),
+        root.rename(b"f", &root, b"n", 0),
+        file.setattr(&SetAttr { mode: Some(0), ..SetAttr::default() }),
+        file.setattr(&SetAttr { size: Some(0), ..SetAttr::default() }),
+        file.setattr(&SetAttr::default()),
+        file.setxattr(b"user.x", b"1", 0),
+        file.removexattr(b"user.x"),
+    ];
+    assert!(refused.iter().all(|result| *result == Err(Errno::EROFS)), "{refused:?}");
+    assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"text");
+}

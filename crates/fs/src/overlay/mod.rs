@@ -44,6 +44,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use nomina_kernel::vfs::exportfs::Export;
 use nomina_kernel::vfs::{Inode, S_IFDIR, S_IFREG, SetAttr, StatFs, SuperBlock};
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -322,6 +323,10 @@ impl SuperBlock for OverlaySb {
 
     fn cacheable(&self) -> bool {
         true
+    }
+
+    fn export(&self) -> Export {
+        Export::Generation
     }
 
     fn has_acls(&self) -> bool {

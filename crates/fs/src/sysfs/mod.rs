@@ -22,9 +22,10 @@ use crate::proc::generic::{dirent, generated_attr, hash_ino, host_errno, now, re
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 
 /// Subtrees of the host that are shown.
-const HOST: [&str; 5] = [
+const HOST: [&str; 6] = [
     "devices/system/clocksource",
     "devices/system/cpu",
+    "devices/system/memory",
     "devices/system/node",
     "kernel/mm/hugepages",
     "kernel/mm/transparent_hugepage",

@@ -202,7 +202,7 @@ rows! {
     176 delete_module: Refused(Errno::EPERM), "loads or removes kernel code";
     177 get_kernel_syms: Refused(Errno::ENOSYS), GONE;
     178 query_module: Refused(Errno::ENOSYS), GONE;
-    179 quotactl: Refused(Errno::ENOSYS), "disk quotas of the host; as without CONFIG_QUOTA";
+    179 quotactl: Trap, "devices are names; no file system of a sandbox has quotas";
     180 nfsservctl: Refused(Errno::ENOSYS), GONE;
     181 getpmsg: Refused(Errno::ENOSYS), GONE;
     182 putpmsg: Refused(Errno::ENOSYS), GONE;
@@ -327,7 +327,7 @@ rows! {
     301 fanotify_mark: Refused(Errno::ENOSYS), "reports accesses with host pids and file handles; as without CONFIG_FANOTIFY";
     302 prlimit64: Cases(c::PRLIMIT), "own limits, never above the hard one; other processes go by pid";
     303 name_to_handle_at: Trap, PATH;
-    304 open_by_handle_at: Trap, "a file by its host identity, past every path and permission of the sandbox";
+    304 open_by_handle_at: Trap, "handles are the model's; the host's would reach past every path and permission of the sandbox";
     305 clock_adjtime: Trap, "reading is harmless, but whether it sets the clock is in guest memory";
     306 syncfs: ShimOnly, "flushes the page cache, of the whole host where it has no descriptor, as any unprivileged process may";
     307 sendmmsg: ShimOnly, "stream and seqpacket sockets, the only ones a guest holds, ignore or refuse an address; what is passed on is handles the guest holds";
@@ -379,7 +379,7 @@ rows! {
     440 process_madvise: Refused(Errno::ENOSYS), "acts on another process through a pidfd; as on a kernel without it";
     441 epoll_pwait2: Cases(c::EPOLL_PWAIT), "waits on handles; with a mask the shim must keep SIGSYS out of it, otherwise the caller dies";
     442 mount_setattr: Trap, "mounts are those of the caller's mount namespace";
-    443 quotactl_fd: Refused(Errno::ENOSYS), "disk quotas of the host; as without CONFIG_QUOTA";
+    443 quotactl_fd: Trap, "no file system of a sandbox has quotas, the host's are not for guests";
     444 landlock_create_ruleset: Refused(Errno::EOPNOTSUPP), "the guest's files are names, which a native domain would not see; the documented answer of a kernel with Landlock disabled";
     445 landlock_add_rule: Refused(Errno::EOPNOTSUPP), "the guest's files are names, which a native domain would not see; the documented answer of a kernel with Landlock disabled";
     446 landlock_restrict_self: Refused(Errno::EOPNOTSUPP), "the guest's files are names, which a native domain would not see; the documented answer of a kernel with Landlock disabled";

@@ -202,25 +202,25 @@ pub fn change_propagation(
 /// shared mount; a part of a detached tree other than its root; unbindable mounts to a shared mount. `ELOOP`: to a place
 /// below itself, or with the file of this mount namespace in it. `ENOSPC`.
 pub fn move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path) -> Result<()> {
-    do_move_mount(ns, from, to, false)
+    do_move_mount(ns, from, to, None)
 }
 
 /// `move_mount(2)` with `MOVE_MOUNT_BENEATH`: below the topmost mount at `to`, which is the root of a mount and keeps its
 /// place for who walks there.
 ///
-/// As [`move_mount`]; and `EINVAL`: nothing is mounted at `to`, the mount there carries `from`, something is mounted on the
-/// root of `from`, or propagation would put a copy on top.
-pub fn move_mount_beneath(ns: &Arc<MntNamespace>, from: &Path, to: &Path) -> Result<()> {
-    do_move_mount(ns, from, to, true)
+/// As [`move_mount`]; and `EINVAL`: nothing is mounted at `to`, the mount there carries `from` or is the caller's root `root`
+/// or that of the namespace, something is mounted on the root of `from`, or propagation would put a copy on top.
+pub fn move_mount_beneath(ns: &Arc<MntNamespace>, from: &Path, to: &Path, root: &Path) -> Result<()> {
+    do_move_mount(ns, from, to, Some(root))
 }
 
-fn do_move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path, beneath: bool) -> Result<()> {
+fn do_move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path, beneath: Option<&Path>) -> Result<()> {
     let mut lock = ns.table().namespace_lock();
     let mount = &from.mnt;
     if !is_mount_root(from) || from.dentry.is_dir() != to.dentry.is_dir() {
         return Err(Errno::EINVAL);
     }
-    let (at, over) = if beneath { lock_mount_beneath(to)? } else { (lock_mount(to)?, None) };
+    let (at, over) = if beneath.is_some() { lock_mount_beneath(to)? } else { (lock_mount(to)?, None) };
     let allowed = if mount.is_in(ns) {
         !mount.is_locked()
             && mount.parent().is_some_and(|parent| !lock.pnodes.is_shared(&parent))
@@ -234,6 +234,8 @@ fn do_move_mount(ns: &Arc<MntNamespace>, from: &Path, to: &Path, beneath: bool) 
     if let Some(over) = over
         && (over.is_locked()
             || mount.overmount().is_some()
+            || beneath.is_some_and(|root| Arc::ptr_eq(&over, &root.mnt))
+            || over.parent().zip(ns.inner().root()).is_some_and(|(parent, root)| Arc::ptr_eq(&parent, &root))
             || mount_is_ancestor(&over, mount)
             || propagation_would_overmount(&at.mnt, &over, &at.dentry, &lock)
             || (mount.is_in(ns) && propagation_would_overmount(&at.mnt, mount, &at.dentry, &lock)))

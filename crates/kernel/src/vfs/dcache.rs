@@ -26,6 +26,8 @@ const DELETED: u32 = 1;
 const REFERENCED: u32 = 2;
 /// Something is mounted here in some namespace (`DCACHE_MOUNTED`).
 const MOUNTED: u32 = 4;
+/// A handle of it has been given out ([`super::exportfs`]).
+const EXPORTED: u32 = 8;
 
 const NO_SLOT: usize = usize::MAX;
 
@@ -284,8 +286,11 @@ impl Dentry {
                 children.remove(&name[..]);
             }
         }
-        self.flags.fetch_or(DELETED, Ordering::Release);
+        let flags = self.flags.fetch_or(DELETED, Ordering::AcqRel);
         sb.lru.remove(self);
+        if flags & EXPORTED != 0 {
+            sb.forget_handle(self);
+        }
     }
 
     /// Gives the dentry a new place: `d_move`. A dentry that was there has been deleted. The caller holds both
@@ -312,6 +317,11 @@ impl Dentry {
         let place = Location { parent: Some(parent.clone()), name: name.into() };
         let old = std::mem::replace(&mut *self.location.write(), place);
         drop(old);
+    }
+
+    /// Notes that a handle has been given out, which has to be forgotten with the name.
+    pub(crate) fn mark_exported(&self) {
+        self.flags.fetch_or(EXPORTED, Ordering::AcqRel);
     }
 
     /// Whether something is mounted here in some namespace: `d_mountpoint`.

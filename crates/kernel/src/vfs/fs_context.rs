@@ -421,13 +421,12 @@ pub fn vfs_get_tree(fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
 /// Changes an instance: `reconfigure_super`.
 ///
 /// # Errors
-/// The type's.
+/// The type's. `EACCES` as [`ActiveSuper::change_flags`].
 pub fn reconfigure_super(fc: &mut FsContext) -> Result<()> {
     let Some(sb) = fc.root.clone() else { return Err(Errno::EINVAL) };
     let fs_type = fc.fs_type.clone();
     fs_type.reconfigure(fc, &sb)?;
-    sb.set_flags((sb.flags() - fc.sb_flags_mask) | (fc.sb_flags & fc.sb_flags_mask));
-    Ok(())
+    sb.change_flags(fc.sb_flags_mask, fc.sb_flags)
 }
 
 /// A mount of the context's instance that is nowhere yet: `vfs_create_mount`.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
 use crate::vfs::Path;
+use crate::vfs::exportfs::Export;
 
 /// Type bits of `st_mode` (`inode(7)`).
 pub const S_IFMT: u32 = 0o170000;
@@ -198,6 +199,14 @@ pub trait SuperBlock: Send + Sync {
     /// permissions: creating is `ENOENT`, removing `EPERM`.
     fn has_fixed_names(&self) -> bool {
         false
+    }
+    /// Whether it can never be written, however it is mounted: in Linux, whether its device is write-protected.
+    fn is_write_protected(&self) -> bool {
+        false
+    }
+    /// What file handles of its objects are made of.
+    fn export(&self) -> Export {
+        Export::No
     }
     /// Whether objects have access control lists (`SB_POSIXACL`): the attributes of [`crate::vfs::posix_acl`] are stored, and what
     /// is created in a directory gets its default list.

@@ -7,12 +7,14 @@
 //! - [`posix_acl`]: access control lists
 //! - [`attr`], [`xattr`]: calls on an object found
 //! - [`d_path`]: from a place back to its name
+//! - [`exportfs`]: handles of objects that outlive their names
 //! - [`fs_struct`]: root, working directory and umask
 //! - [`fs_context`]: file system types and the making of their instances
 
 pub mod attr;
 pub mod d_path;
 pub mod dcache;
+pub mod exportfs;
 pub mod fs_context;
 pub mod fs_struct;
 mod inode;
@@ -66,6 +68,11 @@ impl Path {
     /// A place for calls on a handle whose name is not known (`fchmod` of an open file, say).
     pub fn anonymous(mnt: &Arc<Mount>, inode: Arc<dyn Inode>) -> Path {
         Path { mnt: mnt.clone(), dentry: Dentry::anonymous(inode) }
+    }
+
+    /// Whether this is such a place, of which the mount need not be true.
+    pub fn is_anonymous(&self) -> bool {
+        self.dentry.parent().is_none() && !Arc::ptr_eq(&self.dentry, self.mnt.sb().root())
     }
 }
 

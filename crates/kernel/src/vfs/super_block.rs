@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::dcache::{Dentry, DentryLru, Found, Keep};
+use super::exportfs::Handles;
 use super::inode::SuperBlock;
 use super::lock::Mutex;
 use crate::errno::{Errno, Result};
@@ -53,6 +54,8 @@ pub struct ActiveSuper {
     flags: AtomicU32,
     pub(crate) rename_lock: Mutex<()>,
     pub(crate) lru: DentryLru,
+    /// File handles given out.
+    pub(crate) handles: Mutex<Handles>,
     iflags: AtomicU32,
     user_ns: OnceLock<Arc<UserNamespace>>,
     /// Mounts of it, some of which may be gone (`s_mounts`), and how many there may be before those are sought.
@@ -66,6 +69,7 @@ impl ActiveSuper {
     /// Takes a file system into use.
     pub fn new(ops: Arc<dyn SuperBlock>, flags: SuperFlags) -> Arc<Self> {
         let root = Dentry::new_root(ops.root());
+        let flags = if ops.is_write_protected() { flags | SuperFlags::RDONLY } else { flags };
         Arc::new(ActiveSuper {
             root,
             cacheable: ops.cacheable(),
@@ -73,6 +77,7 @@ impl ActiveSuper {
             flags: AtomicU32::new(flags.bits()),
             rename_lock: Mutex::new(()),
             lru: DentryLru::new(DentryLru::DEFAULT_LIMIT),
+            handles: Mutex::default(),
             iflags: AtomicU32::new(0),
             user_ns: OnceLock::new(),
             mounts: Mutex::default(),
@@ -167,9 +172,17 @@ impl ActiveSuper {
         SuperFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
     }
 
-    /// Sets the flags (`mount -o remount`).
-    pub fn set_flags(&self, flags: SuperFlags) {
-        self.flags.store(flags.bits(), Ordering::Relaxed);
+    /// Sets those of the flags that are in `mask` (`mount -o remount`).
+    ///
+    /// # Errors
+    /// `EACCES`: to be writable, which it can never be.
+    pub fn change_flags(&self, mask: SuperFlags, flags: SuperFlags) -> Result<()> {
+        let new = (self.flags() - mask) | (flags & mask);
+        if self.ops.is_write_protected() && !new.contains(SuperFlags::RDONLY) {
+            return Err(Errno::EACCES);
+        }
+        self.flags.store(new.bits(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Forgets directories that only the cache holds, as `echo 2 > /proc/sys/vm/drop_caches` does.

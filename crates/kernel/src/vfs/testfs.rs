@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use super::exportfs::Export;
 use super::*;
 use crate::errno::{Errno, Result};
 use crate::mount::{MntNamespace, MountFlags, MountTable};
@@ -130,6 +131,9 @@ impl SuperBlock for TestFs {
     }
     fn cacheable(&self) -> bool {
         self.cacheable
+    }
+    fn export(&self) -> Export {
+        Export::Generation
     }
     fn as_any(&self) -> &dyn Any {
         self

@@ -55,8 +55,8 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::{
-    Server, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares, stats, tether,
-    watcher, worker,
+    Server, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares, stats,
+    tether, watcher, worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -323,7 +323,8 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
                 (sb, MountFlags::empty())
             }
             MountKind::Host { src, read_only, .. } => {
-                let sb = HostSb::new(src, ids).map_err(errno_error("opening a directory to bind"))?;
+                let new = if *read_only { HostSb::new_read_only } else { HostSb::new };
+                let sb = new(src, ids).map_err(errno_error("opening a directory to bind"))?;
                 let ro = if *read_only { MountFlags::READONLY } else { MountFlags::empty() };
                 (sb, MountFlags::NOSUID | MountFlags::NODEV | ro)
             }

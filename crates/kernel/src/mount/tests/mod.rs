@@ -115,7 +115,7 @@ fn mountinfo_has_the_format_of_the_manual() {
         MountFlags::READONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
     )
     .unwrap();
-    mount.sb().set_flags(SuperFlags::RDONLY);
+    mount.sb().change_flags(SuperFlags::RDONLY, SuperFlags::RDONLY).unwrap();
     let bound = world.bind("/a/b", "/c", false).unwrap();
     change_propagation(&world.ns, &|_| true, &world.path("/c"), MountPropagation::Unbindable, false).unwrap();
     let dev = |mount: &Mount| {

@@ -372,8 +372,11 @@ fn a_mount_can_be_put_beneath_the_topmost_one() {
     let top = world.mount("/a");
     world.mount("/c");
     world.mkdir("/c/seen");
-    let beneath = |from: &str, to: &str| move_mount_beneath(&world.ns, &world.path(from), &world.path(to));
+    let root = world.path("/");
+    let beneath =
+        |from: &str, to: &str| move_mount_beneath(&world.ns, &world.path(from), &world.path(to), &root);
     assert_eq!(beneath("/c", "/d"), Err(Errno::EINVAL), "nothing is mounted there");
+    assert_eq!(beneath("/c", "/"), Err(Errno::EINVAL), "the caller's root");
     assert_eq!(beneath("/c", "/a"), Ok(()));
     assert!(Arc::ptr_eq(&world.path("/a").mnt, &top));
     assert_eq!(world.places(), ["/", "/a", "/a"]);

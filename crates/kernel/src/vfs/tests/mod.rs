@@ -1,6 +1,7 @@
 //! Tests of path walk and of the calls on names, over a file system in memory.
 
 mod access;
+mod handles;
 mod names;
 mod opening;
 mod oracle;

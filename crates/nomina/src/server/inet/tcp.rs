@@ -2,8 +2,8 @@
 //!
 //! Where ours differs from Linux: an end whose peer is closed shows `POLLHUP` and refuses to send at once, not only after the
 //! peer's reset has come; `SO_LINGER` with a time of zero ends a connection without a reset; a `write(2)` on a socket that was
-//! never connected is `ENOTCONN`; of a backlog of less than [`LEAST_BACKLOG`] more connections are taken than asked for,
-//! since there is no sender who would try again a second later.
+//! never connected is `ENOTCONN`; a listener takes [`SOMAXCONN`] connections whatever backlog it asks for, since there is no
+//! sender who would try again a second later, and who does not wait is told `EAGAIN` when even these are too many.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -24,9 +24,7 @@ use super::super::sys;
 use super::super::sys::socket::unix::{bind_host, connect_host};
 use super::{Connection, HostName, Inet, InetSocket, State, TcpState, host_socket};
 
-/// Room for connections that a listener has at least.
-const LEAST_BACKLOG: u32 = 128;
-/// `net.core.somaxconn`
+/// `net.core.somaxconn`: room for connections that every listener has.
 const SOMAXCONN: u32 = 4096;
 const AF_UNSPEC: u16 = 0;
 
@@ -145,7 +143,7 @@ impl Inet {
             }
             state.bound = HostName::File;
         }
-        Ok(Listening::Backlog(asked.max(LEAST_BACKLOG)))
+        Ok(Listening::Backlog(SOMAXCONN))
     }
 
     /// The file of a listener.

@@ -242,30 +242,44 @@ impl Inet {
         Ok(Packet { net, to, from: SocketAddr::new(ip, bound.port()), sending })
     }
 
-    /// Brings a message to the sockets it is for.
+    /// Brings a message to the sockets it is for. Of one that is closed we may learn only now: then it is for somebody else.
     fn deliver(&self, sender: &InetSocket, packet: &Packet, data: &[u8]) {
-        let Packet { net, from, to, ref sending } = *packet;
+        let Packet { net, from, to, .. } = *packet;
         let many = to.ip().is_multicast() || is_broadcast(to.ip());
-        let receivers = self.names().receivers(net, from, to, many, self.random());
-        if receivers.is_empty() && !many {
-            // As the ICMP message that the port is unreachable.
-            self.refuse_datagram(sender, to);
-        }
         let ifindex = {
             let stack = sender.net.stack().lock();
             stack.inet_local_dev(net, to.ip()).and_then(|id| stack.dev(id)).map_or(1, |dev| dev.ifindex)
         };
-        for receiver in receivers {
-            let (ours, text) = {
-                let state = receiver.state.lock().unwrap();
-                let control = cmsg::format(receiver.family, &state.options, to, ifindex, sending);
-                let text = label_text(label::INET, &sockaddr::format(receiver.family, from), &control);
-                (state.ours.clone(), text)
-            };
-            let label = self.datagrams.lock().unwrap().label(text);
-            if let (Some(ours), Ok(label)) = (ours, label) {
-                put(&ours, &label, data);
+        loop {
+            let receivers = self.names().receivers(net, from, to, many, self.random());
+            if receivers.is_empty() && !many {
+                // As the ICMP message that the port is unreachable.
+                return self.refuse_datagram(sender, to);
             }
+            let mut closed = receivers;
+            closed.retain(|receiver| !self.deliver_to(receiver, packet, ifindex, data));
+            let mut names = self.names();
+            for socket in &closed {
+                names.remove(socket);
+            }
+            if closed.is_empty() || many {
+                return;
+            }
+        }
+    }
+
+    /// Brings a message to one socket; false: it is closed.
+    fn deliver_to(&self, receiver: &InetSocket, packet: &Packet, ifindex: u32, data: &[u8]) -> bool {
+        let (ours, text) = {
+            let state = receiver.state.lock().unwrap();
+            let control = cmsg::format(receiver.family, &state.options, packet.to, ifindex, &packet.sending);
+            let from = sockaddr::format(receiver.family, packet.from);
+            (state.ours.clone(), label_text(label::INET, &from, &control))
+        };
+        let label = self.datagrams.lock().unwrap().label(text);
+        match (ours, label) {
+            (Some(ours), Ok(label)) => put(&ours, &label, data),
+            (ours, _) => ours.is_some(),
         }
     }
 
@@ -348,15 +362,17 @@ fn is_broadcast(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(v4) if v4.is_broadcast() || v4 == Ipv4Addr::new(127, 255, 255, 255))
 }
 
-/// Puts a message where its receiver takes it; where there is no room it is lost, as on Linux.
-fn put(ours: &OwnedFd, label: &OwnedFd, data: &[u8]) {
+/// Puts a message where its receiver takes it; where there is no room it is lost, as on Linux. False: the receiver is closed.
+fn put(ours: &OwnedFd, label: &OwnedFd, data: &[u8]) -> bool {
     let fds = [label.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = rustix::net::sendmsg(ours, &[IoSlice::new(data)], &mut control, flags);
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return true;
     }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let sent = rustix::net::sendmsg(ours, &[IoSlice::new(data)], &mut control, flags);
+    !matches!(sent, Err(HostErrno::PIPE | HostErrno::CONNRESET | HostErrno::CONNREFUSED))
 }
 
 /// Starts the thread that sends on what guests send without an address. It ends with the last socket.

@@ -190,13 +190,31 @@ impl Ctx<'_> {
     /// Calls `with` on the object descriptor `fd` stands for; `EBADF` for `O_PATH` descriptors.
     fn with_fd<T>(&self, fd: i32, with: impl FnOnce(&Path, &WalkCred<'_>) -> Result<T>) -> Result<T> {
         let target = self.fd_path(fd)?;
+        self.refuse_path_fd(fd, &target)?;
+        self.with_cred(|cred| with(target.path(), cred))
+    }
+
+    /// The place descriptor `fd` stands for, in the mount it was opened by.
+    ///
+    /// # Errors
+    /// `EBADF`, also for `O_PATH` descriptors. `ESTALE`: nothing says which mount that is (pipes, sockets, removed files).
+    pub fn open_place(&self, fd: i32) -> Result<Path> {
+        let target = self.fd_path(fd)?;
+        if fd != libc::AT_FDCWD {
+            self.refuse_path_fd(fd, &target)?;
+        }
+        let place = self.server.named_place(target.path().clone(), self.mount_caller()?.ns());
+        if place.is_anonymous() { Err(Errno::ESTALE) } else { Ok(place) }
+    }
+
+    fn refuse_path_fd(&self, fd: i32, target: &FdPath) -> Result<()> {
         if let FdPath::Place(_) = target
             && let Ok(copy) = self.getfd(fd)
             && is_path(&copy)?
         {
             return Err(Errno::EBADF);
         }
-        self.with_cred(|cred| with(target.path(), cred))
+        Ok(())
     }
 }
 

@@ -16,9 +16,11 @@ pub mod mount_attr;
 pub mod mount_tree;
 pub mod namespace;
 pub mod open;
+pub mod owner;
 pub mod poll;
 pub mod process;
 pub mod ptrace;
+pub mod quota;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
@@ -114,6 +116,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         165 => mount::mount(ctx),
         166 => mount::umount(ctx),
         170 | 171 => uts::set_name(ctx),
+        179 => quota::quotactl(ctx),
         188..=190 => files::setxattr(ctx),
         191..=193 => files::getxattr(ctx),
         194..=196 => files::listxattr(ctx),
@@ -147,6 +150,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         434 => process::pidfd_open(ctx),
         437 => open::openat2(ctx),
         442 => mount_tree::mount_setattr(ctx),
+        443 => quota::quotactl_fd(ctx),
         457 => statmount::statmount(ctx),
         458 => statmount::listmount(ctx),
         467 => mount_tree::open_tree_attr(ctx),

@@ -283,7 +283,7 @@ fn do_remount(
         return Err(Errno::EPERM);
     } else {
         may_become_readonly(ctx, &sb, sb_flags)?;
-        sb.set_flags((sb.flags() - RMT_MASK) | (sb_flags & RMT_MASK));
+        sb.change_flags(RMT_MASK, sb_flags)?;
     }
     remount_flags(caller.ns(), path, mnt_flags)
 }
@@ -322,7 +322,7 @@ pub fn umount(ctx: &mut Ctx<'_>) -> Result<Reply> {
         }
         let sb = mount.sb();
         may_become_readonly(ctx, sb, SuperFlags::RDONLY)?;
-        sb.set_flags(sb.flags() | SuperFlags::RDONLY);
+        sb.change_flags(SuperFlags::RDONLY, SuperFlags::RDONLY)?;
         return Ok(().into());
     }
     // The snapshot's working directory is a reference that does not count.

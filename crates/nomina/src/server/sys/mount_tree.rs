@@ -133,7 +133,7 @@ pub fn move_mount(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if flags & flag::SET_GROUP != 0 {
         set_group(caller.ns(), &|owner| caller.is_admin_of(owner), &from, &to)?;
     } else if flags & flag::BENEATH != 0 {
-        move_mount_beneath(caller.ns(), &from, &to)?;
+        move_mount_beneath(caller.ns(), &from, &to, &ctx.fs().root)?;
     } else {
         move_tree(caller.ns(), &from, &to)?;
     }

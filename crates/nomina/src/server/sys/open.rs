@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nomina_fs::dev::open_device;
 use nomina_fs::devpts::DevPts;
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::vfs::namei::OpenResult;
 use nomina_kernel::vfs::{LookupFlags, Opened, namei};
 
 use super::super::layout::u64_at;
@@ -84,6 +85,11 @@ fn do_open(
     // With RESOLVE_IN_ROOT an absolute path starts at the descriptor as well.
     let from: &[u8] = if resolve.contains(LookupFlags::IN_ROOT) { b"." } else { name };
     let result = ctx.with_walk(dirfd, from, |walk| namei::open(walk, name, flags, mode & 0o7777, resolve))?;
+    hand_out(ctx, result, flags, mode)
+}
+
+/// Gives the caller what has been opened with `flags`, and `mode` if it was created.
+pub fn hand_out(ctx: &mut Ctx<'_>, result: OpenResult, flags: u32, mode: u32) -> Result<Reply> {
     let cloexec = flags & O_CLOEXEC != 0;
     let server = ctx.server;
     let fd: OwnedFd = match result.opened {

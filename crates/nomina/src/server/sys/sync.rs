@@ -1,4 +1,4 @@
-//! `fsync(2)`, `fdatasync(2)` and `syncfs(2)` of directories, whose descriptors are placeholders.
+//! `fsync(2)`, `fdatasync(2)` and `syncfs(2)` of directories, whose descriptors are placeholders, and of files of FUSE.
 //!
 //! Natively they would make the placeholder durable, and not the names in the directory it stands for. The host's directory is
 //! synced by a thread of its own, since that takes long, and the caller waits for it.
@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
+use nomina_fs::fuse::FuseInode;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::task::TaskId;
 use rustix::event::{EventfdFlags, eventfd};
@@ -41,9 +42,13 @@ pub struct Syncs {
 pub fn sync(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let fd = ctx.getfd(ctx.int(0))?;
-    let Some(handle) = server.handles.find(fd.as_fd()).filter(|handle| handle.path.dentry.is_dir()) else {
+    let Some(handle) = server.handles.find(fd.as_fd()) else { return Ok(().into()) };
+    if !handle.path.dentry.is_dir() {
+        if let Some(file) = handle.path.inode().as_any().downcast_ref::<FuseInode>() {
+            file.fsync()?;
+        }
         return Ok(().into());
-    };
+    }
     // Their directories have no `fsync`.
     let has_none = matches!(handle.path.mnt.sb().ops().fs_type(), "proc" | "sysfs" | "cgroup2");
     if has_none && i64::from(ctx.nr) != libc::SYS_syncfs {
