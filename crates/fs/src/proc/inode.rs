@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::ProcInfo;
 use super::generic::{dirent, generated_attr, hash_ino, host_errno, read_host, wants_write};
+use super::net_sysctl::NetSysctlDir;
 use super::source::{TaskKey, current};
 
 /// Where the text of a fixed file comes from.
@@ -96,6 +97,14 @@ impl StaticDir {
         dir
     }
 
+    /// The directory in it of a name.
+    pub(crate) fn dir(&self, name: &[u8]) -> Option<Arc<StaticDir>> {
+        self.entries.iter().find_map(|(known, entry)| match entry {
+            StaticEntry::Dir(dir) if known.as_bytes() == name => Some(dir.clone()),
+            _ => None,
+        })
+    }
+
     fn ino(&self, name: &str) -> u64 {
         hash_ino(0, format!("{}/{name}", self.path).as_bytes())
     }
@@ -104,6 +113,9 @@ impl StaticDir {
         let (name, entry) = self.entries.iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
         let (fs, ino) = (fs.clone(), self.ino(name));
         Ok(match entry {
+            StaticEntry::Dir(dir) if dir.path == "sys/net" => {
+                Arc::new(NetSysctlDir { fs, ino, path: String::new(), fixed: Some(dir.clone()) })
+            }
             StaticEntry::Dir(dir) => Arc::new(DirInode { fs, ino, dir: dir.clone() }),
             StaticEntry::File(file) => {
                 // A host without this file has no such setting: neither have we.

@@ -19,6 +19,7 @@ mod fd;
 pub(crate) mod generic;
 mod inode;
 mod namespaces;
+mod net_sysctl;
 mod options;
 mod proc_net;
 mod root;

@@ -15,14 +15,17 @@ use super::generic::{dirent, generated_attr, hash_ino, wants_write};
 use super::source::TaskKey;
 
 /// All files.
-const FILES: [&str; 15] = [
+const FILES: [&str; 18] = [
     "arp",
     "dev",
+    "dev_mcast",
     "if_inet6",
     "igmp",
+    "igmp6",
     "ipv6_route",
     "netlink",
     "packet",
+    "psched",
     "raw",
     "raw6",
     "route",

@@ -291,6 +291,18 @@ pub trait ProcSource: Send + Sync {
     fn set_net_sysctl(&self, _viewer: Option<TaskKey>, _which: NetSysctl, _text: &[u8]) -> Result<()> {
         Err(Errno::EPERM)
     }
+    /// The names in a directory below `sys/net` of the viewer's network namespace, each with whether it is a directory.
+    fn net_sysctl_names(&self, _viewer: Option<TaskKey>, _dir: &str) -> Vec<(String, bool)> {
+        Vec::new()
+    }
+    /// The text of a file there.
+    fn net_sysctl_text(&self, _viewer: Option<TaskKey>, _path: &str) -> Result<Vec<u8>> {
+        Err(Errno::ENOENT)
+    }
+    /// Writes it. `EPERM` without `CAP_NET_ADMIN` over the namespace.
+    fn set_net_sysctl_text(&self, _viewer: Option<TaskKey>, _path: &str, _text: &[u8]) -> Result<()> {
+        Err(Errno::EPERM)
+    }
     /// `oom_score_adj` when the model keeps it; `None` shows the host's.
     fn oom_score_adj(&self, _task: TaskKey) -> Option<i32> {
         None

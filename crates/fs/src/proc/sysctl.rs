@@ -20,7 +20,7 @@ const fn sysctl(path: &'static str, mode: u32, content: Content) -> StaticFile {
 }
 
 /// All settings.
-pub(crate) static SYSCTLS: [StaticFile; 121] = [
+pub(crate) static SYSCTLS: [StaticFile; 109] = [
     sysctl("sys/fs/aio-max-nr", 0o444, Content::Host),
     sysctl("sys/fs/aio-nr", 0o444, Content::Host),
     sysctl("sys/fs/dentry-state", 0o444, Content::Host),
@@ -99,11 +99,8 @@ pub(crate) static SYSCTLS: [StaticFile; 121] = [
     sysctl("sys/kernel/version", 0o444, Content::Made(version)),
     sysctl("sys/net/core/rmem_default", 0o444, Content::Host),
     sysctl("sys/net/core/rmem_max", 0o444, Content::Host),
-    sysctl("sys/net/core/somaxconn", 0o444, Content::Host),
     sysctl("sys/net/core/wmem_default", 0o444, Content::Host),
     sysctl("sys/net/core/wmem_max", 0o444, Content::Host),
-    sysctl("sys/net/ipv4/ip_forward", 0o444, Content::Fixed("0\n")),
-    sysctl("sys/net/ipv4/ip_local_port_range", 0o444, Content::Fixed("32768\t60999\n")),
     sysctl(
         "sys/net/ipv4/ip_unprivileged_port_start",
         0o644,
@@ -120,15 +117,6 @@ pub(crate) static SYSCTLS: [StaticFile; 121] = [
             |fs, viewer, text, _| fs.source.set_net_sysctl(viewer, NetSysctl::PingGroupRange, text),
         ),
     ),
-    sysctl("sys/net/ipv4/tcp_fin_timeout", 0o444, Content::Host),
-    sysctl("sys/net/ipv4/tcp_keepalive_time", 0o444, Content::Host),
-    sysctl("sys/net/ipv4/tcp_max_syn_backlog", 0o444, Content::Host),
-    sysctl("sys/net/ipv4/tcp_rmem", 0o444, Content::Host),
-    sysctl("sys/net/ipv4/tcp_syncookies", 0o444, Content::Host),
-    sysctl("sys/net/ipv4/tcp_wmem", 0o444, Content::Host),
-    sysctl("sys/net/ipv6/conf/all/disable_ipv6", 0o444, Content::Fixed("0\n")),
-    sysctl("sys/net/ipv6/conf/default/disable_ipv6", 0o444, Content::Fixed("0\n")),
-    sysctl("sys/net/unix/max_dgram_qlen", 0o444, Content::Host),
     sysctl("sys/user/max_cgroup_namespaces", 0o444, Content::Fixed("65536\n")),
     sysctl("sys/user/max_inotify_instances", 0o444, Content::Host),
     sysctl("sys/user/max_inotify_watches", 0o444, Content::Host),

@@ -5,6 +5,8 @@
 //! directories that programs expect to find are there and empty. A symbolic link of the host that leads outside of what
 //! is shown is not shown either.
 
+mod net;
+
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use nomina_kernel::vfs::{
 use nomina_kernel::{Errno, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+pub use self::net::{NetClass, SysNetDevice};
 use crate::proc::generic::{dirent, generated_attr, hash_ino, host_errno, now, read_all, wants_write};
 
 /// `SYSFS_MAGIC`.
@@ -32,7 +35,7 @@ const HOST: [&str; 6] = [
 ];
 
 /// Directories of our own. Each one's parent is here too.
-const DIRS: [&str; 23] = [
+const DIRS: [&str; 21] = [
     "block",
     "bus",
     "class",
@@ -46,8 +49,6 @@ const DIRS: [&str; 23] = [
     "devices/system",
     "devices/virtual",
     "devices/virtual/net",
-    "devices/virtual/net/lo",
-    "devices/virtual/net/lo/statistics",
     "firmware",
     "fs",
     "fs/cgroup",
@@ -58,30 +59,8 @@ const DIRS: [&str; 23] = [
     "power",
 ];
 
-/// Files of our own: the loopback device as a new network namespace has it, and what control groups can do.
-const FILES: [(&str, &str); 24] = [
-    ("devices/virtual/net/lo/addr_len", "6\n"),
-    ("devices/virtual/net/lo/address", "00:00:00:00:00:00\n"),
-    ("devices/virtual/net/lo/broadcast", "00:00:00:00:00:00\n"),
-    ("devices/virtual/net/lo/dev_id", "0x0\n"),
-    ("devices/virtual/net/lo/dev_port", "0\n"),
-    ("devices/virtual/net/lo/flags", "0x8\n"),
-    ("devices/virtual/net/lo/ifindex", "1\n"),
-    ("devices/virtual/net/lo/iflink", "1\n"),
-    ("devices/virtual/net/lo/link_mode", "0\n"),
-    ("devices/virtual/net/lo/mtu", "65536\n"),
-    ("devices/virtual/net/lo/operstate", "down\n"),
-    ("devices/virtual/net/lo/statistics/rx_bytes", "0\n"),
-    ("devices/virtual/net/lo/statistics/rx_dropped", "0\n"),
-    ("devices/virtual/net/lo/statistics/rx_errors", "0\n"),
-    ("devices/virtual/net/lo/statistics/rx_packets", "0\n"),
-    ("devices/virtual/net/lo/statistics/tx_bytes", "0\n"),
-    ("devices/virtual/net/lo/statistics/tx_dropped", "0\n"),
-    ("devices/virtual/net/lo/statistics/tx_errors", "0\n"),
-    ("devices/virtual/net/lo/statistics/tx_packets", "0\n"),
-    ("devices/virtual/net/lo/tx_queue_len", "1000\n"),
-    ("devices/virtual/net/lo/type", "772\n"),
-    ("devices/virtual/net/lo/uevent", "INTERFACE=lo\nIFINDEX=1\n"),
+/// Files of our own: what control groups can do.
+const FILES: [(&str, &str); 2] = [
     ("kernel/cgroup/delegate", "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n"),
     (
         "kernel/cgroup/features",
@@ -89,15 +68,11 @@ const FILES: [(&str, &str); 24] = [
     ),
 ];
 
-/// Symbolic links of our own.
-const LINKS: [(&str, &str); 2] = [
-    ("class/net/lo", "../../devices/virtual/net/lo"),
-    ("devices/virtual/net/lo/subsystem", "../../../../class/net"),
-];
-
 struct SysInfo {
     dev: u64,
     born: Timespec,
+    /// Whose devices are shown.
+    net: Arc<dyn NetClass>,
     /// Handle on the host's `/sys`, `None` on a host without.
     host: Option<OwnedFd>,
 }
@@ -108,11 +83,16 @@ pub struct SysFs {
 }
 
 impl SysFs {
-    /// Makes an instance with `dev` as its `st_dev`.
+    /// Makes an instance with `dev` as its `st_dev`, and the devices of a new network namespace.
     pub fn new(dev: u64) -> Arc<SysFs> {
+        SysFs::of(dev, Arc::new(net::NewNamespace))
+    }
+
+    /// Makes an instance with `dev` as its `st_dev`, and these network devices.
+    pub fn of(dev: u64, net: Arc<dyn NetClass>) -> Arc<SysFs> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let host = rustix::fs::open(c"/sys", flags, Mode::empty()).ok();
-        Arc::new(SysFs { info: Arc::new(SysInfo { dev, born: now(), host }) })
+        Arc::new(SysFs { info: Arc::new(SysInfo { dev, born: now(), net, host }) })
     }
 }
 
@@ -173,6 +153,8 @@ fn name_in<'a>(dir: &str, path: &'a str) -> Option<&'a str> {
 enum Kind {
     Dir,
     Text(&'static str),
+    /// Made now, or why it cannot be read.
+    Made(Result<String>),
     Link(String),
     /// Mode and size of the host's object.
     HostDir(u32),
@@ -215,8 +197,11 @@ impl SysInfo {
         if let Some((_, text)) = FILES.iter().find(|(p, _)| *p == path) {
             return Ok(Kind::Text(text));
         }
-        if let Some((_, target)) = LINKS.iter().find(|(p, _)| *p == path) {
-            return Ok(Kind::Link((*target).into()));
+        match net::entry(&*self.net, path) {
+            Some(net::Entry::Dir) => return Ok(Kind::Dir),
+            Some(net::Entry::Text(text)) => return Ok(Kind::Made(text)),
+            Some(net::Entry::Link(target)) => return Ok(Kind::Link(target)),
+            None => {}
         }
         if shown_of_host(path) { self.host_kind(path) } else { Err(Errno::ENOENT) }
     }
@@ -257,7 +242,7 @@ impl Inode for SysInode {
     fn getattr(&self) -> Result<Attr> {
         let (mode, size) = match &self.kind {
             Kind::Dir => (S_IFDIR | 0o555, 0),
-            Kind::Text(_) => (S_IFREG | 0o444, 4096),
+            Kind::Text(_) | Kind::Made(_) => (S_IFREG | 0o444, 4096),
             Kind::Link(target) => (S_IFLNK | 0o777, target.len() as u64),
             Kind::HostDir(mode) => (S_IFDIR | mode, 0),
             Kind::HostFile(mode, size) => (S_IFREG | mode, *size),
@@ -269,7 +254,7 @@ impl Inode for SysInode {
     fn file_type(&self) -> u32 {
         match self.kind {
             Kind::Dir | Kind::HostDir(_) => S_IFDIR,
-            Kind::Text(_) | Kind::HostFile(..) => S_IFREG,
+            Kind::Text(_) | Kind::Made(_) | Kind::HostFile(..) => S_IFREG,
             Kind::Link(_) => S_IFLNK,
         }
     }
@@ -305,11 +290,20 @@ impl Inode for SysInode {
         }
         let dirs = DIRS.iter().map(|path| (*path, S_IFDIR));
         let files = FILES.iter().map(|(path, _)| (*path, S_IFREG));
-        let links = LINKS.iter().map(|(path, _)| (*path, S_IFLNK));
-        for (path, mode) in dirs.chain(files).chain(links) {
+        for (path, mode) in dirs.chain(files) {
             if let Some(name) = name_in(&self.path, path) {
                 entries.push(dirent(Self::ino_of(path), mode, name));
             }
+        }
+        for name in net::names(&*self.fs.net, &self.path) {
+            let path = self.child_path(&name);
+            let mode = match net::entry(&*self.fs.net, &path) {
+                Some(net::Entry::Dir) => S_IFDIR,
+                Some(net::Entry::Text(_)) => S_IFREG,
+                Some(net::Entry::Link(_)) => S_IFLNK,
+                None => continue,
+            };
+            entries.push(dirent(Self::ino_of(&path), mode, name));
         }
         for path in HOST {
             if let Some(name) = name_in(&self.path, path)
@@ -329,6 +323,7 @@ impl Inode for SysInode {
             Kind::Dir | Kind::HostDir(_) => Ok(Opened::Directory),
             Kind::Link(_) => Err(Errno::ELOOP),
             Kind::Text(text) => Ok(Opened::Text((*text).into())),
+            Kind::Made(text) => text.clone().map(|text| Opened::Text(text.into_bytes())),
             Kind::HostFile(..) => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(self.fs.host()?, &self.path, flags, Mode::empty())

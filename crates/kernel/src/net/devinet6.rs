@@ -147,8 +147,9 @@ impl Stack {
         let IpAddr::V6(address) = new.address else { return Err(Errno::EINVAL.into()) };
         let loopback = dev.flags & iff::LOOPBACK != 0;
         if address.is_multicast() {
-            return Err(Errno::EINVAL
-                .with("ipv6: Cannot assign multicast address without \"IFA_F_MCAUTOJOIN\" flag"));
+            return Err(
+                Errno::EINVAL.with("ipv6: Cannot assign multicast address without \"IFA_F_MCAUTOJOIN\" flag")
+            );
         }
         if address.is_unspecified() || address.is_loopback() && !loopback {
             return Err(Errno::EADDRNOTAVAIL.with("ipv6: Cannot assign requested address"));

@@ -267,7 +267,12 @@ pub struct Fib {
 
 impl Default for Fib {
     fn default() -> Fib {
-        Fib { routes: Vec::new(), rules: FibRule::initial(), has_custom_rules: false, tables: BTreeSet::new() }
+        Fib {
+            routes: Vec::new(),
+            rules: FibRule::initial(),
+            has_custom_rules: false,
+            tables: BTreeSet::new(),
+        }
     }
 }
 

@@ -24,10 +24,12 @@ mod neighbour;
 pub mod nlattr;
 #[cfg(test)]
 mod packet_tests;
+mod proc_net;
 pub mod raw;
 pub mod rtnetlink;
 mod stack;
 mod sysctl;
+mod sysctl_tree;
 #[cfg(test)]
 mod tests;
 pub mod tun;

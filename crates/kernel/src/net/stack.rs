@@ -138,6 +138,8 @@ pub struct Net {
     pub nsids: BTreeMap<i32, u64>,
     /// `/proc/sys/net`.
     pub sysctls: NetSysctls,
+    /// Settings that have been written, by path below `/proc/sys/net`.
+    pub(super) sysctl_values: BTreeMap<String, Vec<i64>>,
 }
 
 impl Default for Net {
@@ -153,6 +155,7 @@ impl Default for Net {
             neighbours: NeighTable::default(),
             nsids: BTreeMap::new(),
             sysctls: NetSysctls::default(),
+            sysctl_values: BTreeMap::new(),
         }
     }
 }

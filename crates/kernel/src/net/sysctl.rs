@@ -1,7 +1,5 @@
-//! Settings of a network namespace below `/proc/sys/net` that are kept (`sysctl(8)`, `ip(7)`, `icmp(7)`).
-//!
-//! Container engines write them into every network namespace they make. Until there are sockets that ask for them, being kept
-//! and shown is all they do.
+//! Settings of a network namespace below `/proc/sys/net` that are more than numbers (`sysctl(8)`, `ip(7)`, `icmp(7)`), and who may
+//! write any of them. The numbers stand in `sysctl_tree.rs`.
 
 use super::NetNamespace;
 use crate::capability::Cap;
@@ -50,6 +48,18 @@ impl NetNamespace {
             }
             NetSysctl::UnprivilegedPortStart => format!("{}\n", all.unprivileged_port_start),
         }
+    }
+
+    /// A write by `writer` to the setting at `path` below `/proc/sys/net`.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN` over the namespace, and those of [`super::Stack::sysctl_write`].
+    pub fn write_sysctl_at(&self, path: &str, text: &[u8], writer: &Cred) -> Result<()> {
+        let owner = self.common.owner().ok_or(Errno::EPERM)?;
+        if !writer.ns_capable(owner, Cap::NET_ADMIN) {
+            return Err(Errno::EPERM);
+        }
+        self.stack.lock().sysctl_write(self.common.inum(), path, text)
     }
 
     /// A write by `writer`.

@@ -47,6 +47,7 @@ use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
 use crate::inspector::runtime_dir::Entry;
 use crate::server::cgroup::CgroupView;
 use crate::server::datagram::Datagrams;
+use crate::server::filesystems::NetDevices;
 use crate::server::filesystems::{self, REVEALING};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::instances::{Instances, PrivateDir, PrivateDirs};
@@ -189,6 +190,7 @@ struct Mounted {
     proc: Arc<PidNsView>,
     cgroup_root: Arc<CgroupRoot>,
     cgroup_view: Arc<CgroupView>,
+    net_devices: Arc<NetDevices>,
     cgroup_sb: Arc<ActiveSuper>,
 }
 
@@ -271,6 +273,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let cgroup_root = CgroupRoot::new(Timespec { sec: now.tv_sec, nsec: now.tv_nsec as u32 });
     let cgroup_view = Arc::new(CgroupView::default());
+    let net_devices = Arc::new(NetDevices::default());
     let cgroup_fs = CgroupFs::new(CGROUP_DEV, cgroup_root.clone(), cgroup_view.clone());
     let cgroup_sb = active(cgroup_fs.clone());
     let mut devtmpfs = None;
@@ -303,7 +306,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         let mut kept = None;
         let (sb, flags): (Arc<dyn SuperBlock>, MountFlags) = match &mount.kind {
             MountKind::Proc => (ProcFs::new(PROC_DEV, proc.clone()), standard),
-            MountKind::Sysfs => (SysFs::new(SYSFS_DEV), standard | MountFlags::READONLY),
+            MountKind::Sysfs => (SysFs::of(SYSFS_DEV, net_devices.clone()), standard | MountFlags::READONLY),
             MountKind::Cgroup2 => (cgroup_fs.clone(), standard),
             MountKind::Dev => {
                 let (backing, dir) = private("dev")?;
@@ -363,6 +366,7 @@ fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
         proc,
         cgroup_root,
         cgroup_view,
+        net_devices,
         cgroup_sb,
     })
 }
@@ -474,8 +478,10 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     let ns_mnt = Mount::new(&mounted.table, ns_sb.clone(), ns_sb.root().clone(), MountFlags::empty());
 
     let fuse_host = Arc::new(fuse::Host::new(&plan.layer.dir));
+    let first_net = kernel.init_nsproxy().net_ns().clone();
+    mounted.net_devices.of(&first_net);
     let server = Arc::new(Server {
-        net_stack: kernel.init_nsproxy().net_ns().stack().clone(),
+        net_stack: first_net.stack().clone(),
         kernel: Mutex::new(kernel),
         guests: Default::default(),
         pids: pids::Pids::default(),

@@ -13,9 +13,10 @@ use std::sync::{Arc, OnceLock, Weak};
 use nomina_fs::cgroup2::{self, CgroupFs};
 use nomina_fs::devpts;
 use nomina_fs::proc::{self, ProcFs};
-use nomina_fs::sysfs::SysFs;
+use nomina_fs::sysfs::{NetClass, SysFs, SysNetDevice};
 use nomina_kernel::cgroup::CgroupRootFlags;
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::net::{NetDevice, NetNamespace};
 use nomina_kernel::vfs::fs_context::{FileSystemType, FsContext, FsFlags, FsParameter, FsValue};
 use nomina_kernel::vfs::{ActiveSuper, SuperBlock, SuperIflags};
 
@@ -132,7 +133,35 @@ impl FileSystemType for Sysfs {
         Ok(())
     }
     fn get_tree(&self, fc: &mut FsContext) -> Result<Arc<ActiveSuper>> {
-        Ok(fill_super(fc, SysFs::new(anon_dev()), REVEALING))
+        let devices = NetDevices::default();
+        devices.of(fc.caller.nsproxy.net_ns());
+        Ok(fill_super(fc, SysFs::of(anon_dev(), Arc::new(devices)), REVEALING))
+    }
+}
+
+/// The devices of a network namespace, as sysfs shows them. A mount does not keep the namespace.
+#[derive(Default)]
+pub struct NetDevices(OnceLock<Weak<NetNamespace>>);
+
+impl NetDevices {
+    /// Says whose they are, once.
+    pub fn of(&self, net: &Arc<NetNamespace>) {
+        let _ = self.0.set(Arc::downgrade(net));
+    }
+}
+
+impl NetClass for NetDevices {
+    fn devices(&self) -> Vec<SysNetDevice> {
+        let Some(net) = self.0.get().and_then(Weak::upgrade) else { return Vec::new() };
+        let stack = net.stack().lock();
+        let name = |id| stack.dev(id).map(|dev| dev.name.clone());
+        let shown = |dev: &NetDevice| SysNetDevice {
+            iflink: dev.link().and_then(|id| stack.dev(id)).map_or(dev.ifindex, |link| link.ifindex),
+            master: dev.master.and_then(name),
+            ports: stack.ports_of(dev.id).map(|port| port.name.clone()).collect(),
+            dev: dev.clone(),
+        };
+        stack.devices_of(net.common().inum()).map(shown).collect()
     }
 }
 

@@ -516,6 +516,32 @@ impl ProcSource for PidNsView {
         })?
     }
 
+    fn net(&self, task: TaskKey, name: &str) -> Option<Vec<u8>> {
+        let net = self.with(|_, kernel, _| Some(kernel.task(TaskId(task.0))?.nsproxy()?.net_ns().clone()))?;
+        let text = net.stack().lock().proc_net(net.common().inum(), name)?;
+        Some(text.into_bytes())
+    }
+
+    fn net_sysctl_names(&self, viewer: Option<TaskKey>, dir: &str) -> Vec<(String, bool)> {
+        let net = self.with(|_, kernel, _| Some(kernel.task(TaskId(viewer?.0))?.nsproxy()?.net_ns().clone()));
+        net.map(|net| net.stack().lock().sysctl_names(net.common().inum(), dir)).unwrap_or_default()
+    }
+
+    fn net_sysctl_text(&self, viewer: Option<TaskKey>, path: &str) -> Result<Vec<u8>> {
+        let net =
+            self.need(|_, kernel, _| Some(kernel.task(TaskId(viewer?.0))?.nsproxy()?.net_ns().clone()))?;
+        let text = net.stack().lock().sysctl_show(net.common().inum(), path);
+        text.map(String::into_bytes).ok_or(Errno::ENOENT)
+    }
+
+    fn set_net_sysctl_text(&self, viewer: Option<TaskKey>, path: &str, text: &[u8]) -> Result<()> {
+        let (net, cred) = self.need(|_, kernel, _| {
+            let viewer = kernel.task(TaskId(viewer?.0))?;
+            Some((viewer.nsproxy()?.net_ns().clone(), viewer.cred().clone()))
+        })?;
+        net.write_sysctl_at(path, text, &cred)
+    }
+
     fn nr_cgroups(&self) -> usize {
         self.with(|_, kernel, _| Some(kernel.cgroup_root().nr_cgrps())).unwrap_or(1)
     }

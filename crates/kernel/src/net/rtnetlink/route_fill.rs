@@ -239,8 +239,8 @@ fn fill_v4(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
             flags = RTCF_LOCAL | RTCF_BROADCAST;
         }
     }
-    let merged = route.table == RT_TABLE_LOCAL
-        && !stack.net(request.net).is_some_and(|net| net.fib.has_custom_rules);
+    let merged =
+        route.table == RT_TABLE_LOCAL && !stack.net(request.net).is_some_and(|net| net.fib.has_custom_rules);
     let table = if lookup.table_wanted && !merged { route.table } else { RT_TABLE_MAIN };
     let [a, b, c, d] = (flags & !0xffff | RTM_F_CLONED).to_ne_bytes();
     let src_len = if lookup.saddr.is_some() { 32 } else { 0 };
