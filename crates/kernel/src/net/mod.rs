@@ -52,6 +52,7 @@ pub use neighbour::{NeighTable, Neighbour, nud};
 pub use stack::{Net, NetStack, Stack, StackGuard};
 pub use sysctl::NetSysctl;
 
+use crate::errno::{Errno, Result};
 use crate::ns_common::{NsCommon, NsKind, impl_ns};
 use crate::user_namespace::UserNamespace;
 
@@ -81,6 +82,16 @@ impl NetNamespace {
     /// The network it is part of.
     pub fn stack(&self) -> &Arc<NetStack> {
         &self.stack
+    }
+
+    /// Takes a device up or down: `dev_change_flags`.
+    ///
+    /// # Errors
+    /// `ENODEV`; those of [`Stack::dev_change_flags`].
+    pub fn set_flags(&self, name: &str, flags: u32) -> Result<()> {
+        let mut stack = self.stack.lock();
+        let id = stack.dev_get_by_name(self.common.inum(), name).map(|dev| dev.id).ok_or(Errno::ENODEV)?;
+        stack.dev_change_flags(id, flags, iff::UP).map(drop)
     }
 
     /// The devices, by index.
