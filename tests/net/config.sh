@@ -11,6 +11,8 @@ normal() {
         -e 's/([0-9a-f]{2}:){5}[0-9a-f]{2}/RANDOM/g' \
         -e 's/fe80::[0-9a-f:]*ff:fe[0-9a-f:]*/LINKLOCAL/g' \
         -e 's/(numtxqueues|numrxqueues|gso_max_size|gso_max_segs|tso_max_size|tso_max_segs|gro_max_size|gso_ipv4_max_size|gro_ipv4_max_size) [0-9]+ ?//g' \
+        -e 's/gc_timer +[0-9.]+/gc_timer T/; s/refcnt [0-9]+ reachable [0-9]+/refcnt N reachable N/; s/rt_offload_failed //' \
+        -e '/ self permanent$/d; /^MAC0. dev e1 master br0$/d' \
         -e 's/qdisc [a-z_]+ //' -e 's/[ \t]+$//'
 }
 run() {
@@ -18,6 +20,10 @@ run() {
     "$@" 2>&1 | normal
     local code=${PIPESTATUS[0]}
     [ "$code" = 0 ] || echo "exit code $code"
+}
+sorted() {
+    "$@" | sort
+    return "${PIPESTATUS[0]}"
 }
 settled() { # waits until addresses are no longer asked for
     local n
@@ -84,7 +90,7 @@ run ip link set e1 master br0
 run ip -d link show type bridge
 run ip link set br0 type bridge ageing_time 20000
 run ip -d link show br0
-run bridge fdb show br br0
+run sorted bridge fdb show br br0
 run ip link set e0 promisc on
 run ip link show e0
 run ip link set e0 promisc off
@@ -219,7 +225,7 @@ run ip neigh del 10.0.0.50 dev e0
 run ip neigh show dev e0 nud permanent
 run bridge fdb add 02:00:00:00:00:60 dev e1 master static
 run bridge fdb add 02:00:00:00:00:60 dev e1 master static
-run bridge fdb show br br0
+run sorted bridge fdb show br br0
 run bridge fdb del 02:00:00:00:00:60 dev e1 master
 run bridge fdb del 02:00:00:00:00:60 dev e1 master
 run ip netconf show dev e0
@@ -227,7 +233,7 @@ run ip ntable show dev e0 name arp_cache
 
 echo "== down"
 run ip link set e0 down
-sleep 0.1
+sleep 1.5
 run ip addr show e0
 run ip route show table all
 run ip -6 route show table all

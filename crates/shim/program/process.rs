@@ -21,10 +21,6 @@ const UNSHARE_NATIVE: u64 = 0x400;
 const SIGEV_THREAD_ID: i32 = 4;
 /// What the supervisor sees of the memory an `ioctl(2)` points to.
 const IOCTL_WINDOW: u64 = 64;
-/// `struct ifreq` and an int are shorter.
-const IOCTL_WINDOWS: [u64; 3] = [IOCTL_WINDOW, 40, 4];
-/// Its argument is a `struct sock_fprog`.
-const TUNATTACHFILTER: u32 = 0x4010_54d5;
 /// Commands of `netdevice(7)` and `route(8)` whose structures lead further.
 const SIOCADDRT: u64 = 0x890b;
 const SIOCDELRT: u64 = 0x890c;
@@ -33,6 +29,10 @@ const SIOCGIFCONF: u64 = 0x8912;
 const RTENTRY: u64 = 120;
 const RT_DEV: u64 = 88;
 const IFNAMSIZ: u64 = 16;
+/// `struct ifreq` and an int are shorter.
+const IOCTL_WINDOWS: [u64; 3] = [IOCTL_WINDOW, 40, 4];
+/// Its argument is a `struct sock_fprog`.
+const TUNATTACHFILTER: u32 = 0x4010_54d5;
 const PR_SET_SECCOMP: u32 = 22;
 /// `out[0]` of a `prctl(2)` reply: store `out[1]`, an int, where the second argument points.
 const PRCTL_STORE: u64 = 1;

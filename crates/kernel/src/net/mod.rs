@@ -104,6 +104,16 @@ impl NetNamespace {
         self.stack.lock().dev_get_by_name(self.common.inum(), name).cloned()
     }
 
+    /// Takes the device named `name` up or down.
+    ///
+    /// # Errors
+    /// `ENODEV`: there is none. Those of [`Stack::dev_change_flags`].
+    pub fn set_up(&self, name: &str, up: bool) -> Result<()> {
+        let dev = self.device_by_name(name).ok_or(Errno::ENODEV)?;
+        let flags = if up { iff::UP } else { 0 };
+        self.stack.lock().dev_change_flags(dev.id, flags, iff::UP).map(|_| ())
+    }
+
     /// The device with index `ifindex`: `__dev_get_by_index`.
     pub fn device_by_index(&self, ifindex: u32) -> Option<NetDevice> {
         self.stack.lock().dev_get_by_index(self.common.inum(), ifindex).cloned()

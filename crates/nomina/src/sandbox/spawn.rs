@@ -30,7 +30,6 @@ use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::Errno;
 use nomina_kernel::kernel::{Kernel, KernelConfig};
 use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount};
-use nomina_kernel::net::iff;
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
 use nomina_kernel::user_namespace::{Kgid, UserNamespace};
 use nomina_kernel::vfs::{
@@ -468,7 +467,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         kernel.active_pid_ns(first).ok_or_else(|| errno_error("making the first task")(Errno::ESRCH))?;
     // As in a container: the loopback device of the first namespace is up.
     if let Some(net) = kernel.task(first).and_then(|task| task.nsproxy().map(|ns| ns.net_ns().clone())) {
-        net.set_flags("lo", iff::UP).map_err(errno_error("bringing up the loopback device"))?;
+        net.set_up("lo", true).map_err(errno_error("bringing up the loopback device"))?;
     }
     let scratch = scratch_dir(&plan.layer.dir)?;
     let scratch_lock = scratch::hold(&scratch).map_err(host_error("locking the directory for handles"))?;

@@ -127,10 +127,10 @@ pub struct Server {
     pub devpts: Arc<DevPts>,
     /// The device nodes of `/dev`.
     pub devtmpfs: Option<Arc<DevTmpfs>>,
-    /// Packets.
-    pub net: net::Network,
     /// The network of all namespaces. Its lock is taken after the kernel's.
     pub net_stack: Arc<nomina_kernel::net::NetStack>,
+    /// Packets.
+    pub net: net::Network,
     /// Sockets to the kernel.
     pub netlink: netlink::Netlink,
     /// File systems served by guests.

@@ -292,7 +292,7 @@ fn fill_v4(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibRes
 /// `rt6_fill_node` for the way to a destination.
 fn fill_v6(stack: &Stack, request: &Request<'_>, lookup: &Lookup, found: &FibResult) -> NlResult<Vec<u8>> {
     let route = &found.route;
-    let table = if lookup.table_wanted { route.table } else { RT_TABLE_MAIN };
+    let table = route.table;
     let linkdown = if found.hop.flags & rtnh_f::LINKDOWN != 0 { u32::from(rtnh_f::LINKDOWN) } else { 0 };
     let [a, b, c, d] = (linkdown).to_ne_bytes();
     let fixed = [

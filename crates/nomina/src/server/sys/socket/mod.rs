@@ -160,6 +160,11 @@ pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
 /// `ENOPROTOOPT` and `EOPNOTSUPP` for options that are not there; those of the host.
 pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (socket, ino) = guest_socket(ctx, 0)?;
+    if let Some(netlink) = ctx.server.netlink.find(&socket)
+        && let Some(result) = netlink::set_option(ctx, &netlink)
+    {
+        return result;
+    }
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return inet::set_option(ctx, &socket, &inet);
     }
@@ -180,6 +185,11 @@ pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
 /// `ENOPROTOOPT` and `EOPNOTSUPP` for options that are not there; those of the host.
 pub fn get_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (socket, ino) = guest_socket(ctx, 0)?;
+    if let Some(netlink) = ctx.server.netlink.find(&socket)
+        && let Some(result) = netlink::get_option(ctx, &netlink)
+    {
+        return result;
+    }
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return inet::get_option(ctx, &inet);
     }
