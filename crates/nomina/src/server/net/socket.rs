@@ -409,7 +409,7 @@ pub fn sendto(ctx: &mut Ctx<'_>, end: &SocketEnd) -> Result<Reply> {
     drop(stack);
     sent?;
     ctx.out[0] = 1;
-    Ok((data.len() as i64).into())
+    Ok(data.len().into())
 }
 
 impl SocketEnd {
