@@ -130,6 +130,11 @@ pub const ARGS: &[ArgSpec] = &[
     spec(138, &[V, STATFS]),           // fstatfs
     spec(140, &[V, V]),                // getpriority
     spec(141, &[V, V, V]),             // setpriority
+    spec(142, &[V, I(4)]),             // sched_setparam
+    spec(143, &[V, O(4)]),             // sched_getparam
+    spec(144, &[V, V, I(4)]),          // sched_setscheduler
+    spec(145, &[V]),                   // sched_getscheduler
+    spec(148, &[V, O(16)]),            // sched_rr_get_interval
     spec(155, &[P, P]),                // pivot_root
     spec(161, &[P]),                   // chroot
     spec(165, &[PN, P, PN, V, PN]),    // mount
@@ -179,6 +184,8 @@ pub const ARGS: &[ArgSpec] = &[
     spec(303, &[V, P, FH, ID(4), V]),  // name_to_handle_at
     spec(304, &[V, FH, V]),            // open_by_handle_at
     spec(308, &[V, V]),                // setns
+    spec(314, &[V, S(56), V]),         // sched_setattr
+    spec(315, &[V, OL(2), V, V]),      // sched_getattr
     spec(316, &[V, P, V, P, V]),       // renameat2
     spec(332, &[V, PN, V, V, O(256)]), // statx
     spec(424, &[V, V, I(128), V]),     // pidfd_send_signal

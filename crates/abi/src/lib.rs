@@ -312,6 +312,8 @@ pub const STRICT_KILL: i64 = 1 << 32;
 /// send `SI_USER` with another's pid. `si_pid` and `si_uid` are as the receiver sees them, `si_value` (`sival_int`) is the
 /// code the guest must see ([`SI_USER`] or [`SI_TKILL`]).
 pub const SI_NOMINA: i32 = -0x4e;
+/// What counts of `si_fd` in a signal that a descriptor sends: the supervisor sets `O_ASYNC` for the guest, with a number of its own.
+pub const SI_FD_MASK: i32 = 0xfff;
 /// The signal by which the supervisor, and the host for it, calls a thread to its shim: `SIGSTKFLT`, which no kernel raises and hardly
 /// a program uses. Its disposition and whether it is blocked are the shim's natively, like those of `SIGSYS`; what a guest does with the
 /// two is only noted, and those that are sent to it travel in this one ([`CARRIED`]).
@@ -372,8 +374,10 @@ pub struct StartInfo {
     pub old_tid: i32,
     /// How many answers were sent ahead ([`ahead`]).
     pub ahead: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// Whether the process is the init of a pid namespace that was made inside.
+    pub unkillable: u32,
+    /// Signals that such a process ignores, a bit each (argument 3 of [`op::EXEC`]).
+    pub ignored: u64,
     /// For the choice of addresses.
     pub random: u64,
     /// System calls that the task's seccomp filters always allow, a bit each.

@@ -26,6 +26,17 @@ pub struct SignalTarget {
     pub si_uid: u32,
 }
 
+/// Whom a signal through a pidfd goes to (`PIDFD_SIGNAL_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalScope {
+    /// The thread (`PIDTYPE_PID`).
+    Thread,
+    /// Its process (`PIDTYPE_TGID`).
+    Process,
+    /// The process group that has its number (`PIDTYPE_PGID`).
+    Group,
+}
+
 impl Kernel {
     /// `kill_ok_by_cred`: whether real or effective user id of the sender is real or saved id of the receiver, or it has
     /// CAP_KILL there.
@@ -64,7 +75,6 @@ impl Kernel {
     /// `EINVAL` for an invalid signal (0 only checks); `ESRCH` when nobody is meant; `EPERM` when the caller may send to
     /// none of them (for -1 it succeeds then, as in Linux).
     pub fn kill_targets(&self, caller: TaskId, pid: i32, signal: i32) -> Result<Vec<SignalTarget>> {
-        check_signal(signal)?;
         let candidates = match pid {
             i32::MIN => return Err(Errno::ESRCH),
             -1 => {
@@ -74,10 +84,11 @@ impl Kernel {
                     .filter(|(nr, task)| *nr > 1 && !self.same_thread_group(*task, caller))
                     .map(|(_, task)| task)
                     .collect();
-                return match others.is_empty() {
-                    true => Err(Errno::ESRCH),
-                    false => Ok(self.permitted(caller, &others, signal)),
-                };
+                if others.is_empty() {
+                    return Err(Errno::ESRCH);
+                }
+                check_signal(signal)?;
+                return Ok(self.permitted(caller, &others, signal));
             }
             1.. => {
                 let task = self.find_task_by_vpid(caller, pid).ok_or(Errno::ESRCH)?;
@@ -93,6 +104,8 @@ impl Kernel {
         if candidates.is_empty() {
             return Err(Errno::ESRCH);
         }
+        // Linux looks for the receiver first.
+        check_signal(signal)?;
         let targets = self.permitted(caller, &candidates, signal);
         if targets.is_empty() { Err(Errno::EPERM) } else { Ok(targets) }
     }
@@ -100,6 +113,30 @@ impl Kernel {
     fn permitted(&self, caller: TaskId, candidates: &[TaskId], signal: i32) -> Vec<SignalTarget> {
         let allowed = candidates.iter().filter(|t| self.check_kill(caller, **t, signal).is_ok());
         allowed.map(|t| self.signal_target(caller, *t)).collect()
+    }
+
+    /// Those a signal to `task` goes to, whatever its number (`kill_pid_info_type`, `kill_pgrp_info`).
+    ///
+    /// # Errors
+    /// `EINVAL` for an invalid signal; `ESRCH` when nobody is meant; `EPERM`.
+    pub fn signal_targets(
+        &self,
+        caller: TaskId,
+        task: TaskId,
+        scope: SignalScope,
+        signal: i32,
+    ) -> Result<Vec<SignalTarget>> {
+        let candidates = match scope {
+            SignalScope::Thread => vec![task],
+            SignalScope::Process => vec![self.leader_of(task).ok_or(Errno::ESRCH)?],
+            SignalScope::Group => self.task(task).ok_or(Errno::ESRCH)?.pid.members(PidType::Pgid),
+        };
+        if candidates.is_empty() {
+            return Err(Errno::ESRCH);
+        }
+        check_signal(signal)?;
+        let targets = self.permitted(caller, &candidates, signal);
+        if targets.is_empty() { Err(Errno::EPERM) } else { Ok(targets) }
     }
 
     /// The thread `tgkill(tgid, tid, signal)` sends to; `tkill(2)` with no `tgid`.

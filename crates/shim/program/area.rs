@@ -93,10 +93,10 @@ pub struct Area {
     pub mounts_changed: Cell<bool>,
     /// Which of the signals that are never blocked natively the guest believes to block.
     pub blocks: Cell<u64>,
-    /// Those of them that have come meanwhile.
+    /// Those of them that have come meanwhile, and of the faults those that were sent while the shim had them open.
     pub held: Cell<u64>,
-    /// What belongs to them: to SIGSYS, to the other one.
-    pub held_info: UnsafeCell<[SigInfo; 2]>,
+    /// What belongs to them, by `signal::held_index`.
+    pub held_info: UnsafeCell<[SigInfo; 4]>,
     /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.
     pub mark: Cell<u32>,
     /// Not 0 when calls must trap: the guest blocks the faults that access to its memory may meet.

@@ -6,11 +6,12 @@
 use core::sync::atomic::Ordering;
 
 use nomina_abi::ptrace::{event, mode};
-use nomina_abi::{GATE_ATTACH, op};
+use nomina_abi::{GATE_ATTACH, SPAN_NULL, op};
 
 use crate::arch::{nomina_clone_shared, nomina_exit_thread};
 use crate::area::{Area, FILES, SIGHAND, THREADED, slot_at};
 use crate::frame::{UContext, fpstate_size};
+use crate::marshal::Arena;
 use crate::ptrace;
 use crate::slot::{exchange, farewell, gate, out};
 use crate::start::adopt_orphans;
@@ -23,6 +24,7 @@ const CLONE_FILES: u64 = 0x400;
 const CLONE_SIGHAND: u64 = 0x800;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_VFORK: u64 = 0x4000;
+const CLONE_PARENT: u64 = 0x8000;
 const CLONE_THREAD: u64 = 0x1_0000;
 const CLONE_PARENT_SETTID: u64 = 0x10_0000;
 const CLONE_DETACHED: u64 = 0x40_0000;
@@ -30,6 +32,10 @@ const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 const CLONE_CHILD_SETTID: u64 = 0x100_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// End of the memory a process can have.
+const TASK_SIZE_MAX: u64 = (1 << 47) - 4096;
+/// Most pids in `set_tid`.
+const MAX_PID_NS_LEVEL: u64 = 32;
 /// Size of `struct clone_args` from the version on that has `cgroup`.
 const CLONE_ARGS_SIZE_VER2: u64 = 88;
 /// What the host kernel does: VM, FS, FILES, SIGHAND, PIDFD, VFORK, PARENT, THREAD, SYSVSEM, SETTLS, CHILD_CLEARTID, IO.
@@ -63,8 +69,8 @@ pub struct CloneArgs {
     pub pidfd: u64,
     /// For `CLONE_SETTLS`.
     pub tls: u64,
-    /// The pid asked for, 0 if none.
-    pub set_tid: u64,
+    /// The pids asked for, innermost first: address and count.
+    pub set_tid: (u64, u64),
     /// Descriptor of the control group to start in, with `CLONE_INTO_CGROUP`.
     pub cgroup: u64,
 }
@@ -117,7 +123,7 @@ struct Clone3 {
     cgroup: u64,
 }
 
-/// `clone3(2)`. `EINVAL` and `E2BIG` as Linux; a `set_tid` of more than one level is `EINVAL`.
+/// `clone3(2)`. `EINVAL` and `E2BIG` as Linux.
 pub fn clone3(area: &'static Area, context: &mut UContext, at: u64, size: u64) -> Result<i64, i64> {
     const SIZE: usize = size_of::<Clone3>();
     if size > 4096 {
@@ -136,21 +142,22 @@ pub fn clone3(area: &'static Area, context: &mut UContext, at: u64, size: u64) -
     }
     // SAFETY: same size, plain numbers.
     let args: Clone3 = unsafe { core::mem::transmute(bytes) };
-    let bad_stack = (args.stack == 0) != (args.stack_size == 0);
+    // `clone3_stack_valid`: both or neither, and below the end of the address space.
+    let bad_stack = (args.stack == 0) != (args.stack_size == 0)
+        || args.stack.checked_add(args.stack_size).is_none_or(|end| end > TASK_SIZE_MAX);
     let handlers = args.flags & (CLONE_SIGHAND | CLONE_CLEAR_SIGHAND) == CLONE_SIGHAND | CLONE_CLEAR_SIGHAND;
     if args.flags & (CLONE_DETACHED | (CSIGNAL & !0x80)) != 0
         || args.flags >> 34 != 0
         || args.exit_signal > 64
-        || args.set_tid_size > 1
+        || args.set_tid_size > MAX_PID_NS_LEVEL
         || (args.set_tid == 0) != (args.set_tid_size == 0)
         || args.flags & CLONE_INTO_CGROUP != 0 && (args.cgroup > i32::MAX as u64 || size < CLONE_ARGS_SIZE_VER2)
         || bad_stack
         || handlers
-        || (args.flags & CLONE_THREAD != 0 && args.exit_signal != 0)
+        || (args.flags & (CLONE_THREAD | CLONE_PARENT) != 0 && args.exit_signal != 0)
     {
         return Err(err::EINVAL);
     }
-    let set_tid = if args.set_tid == 0 { 0 } else { get_user::<i32>(args.set_tid)? as u32 as u64 };
     let request = CloneArgs {
         flags: args.flags,
         exit_signal: args.exit_signal,
@@ -159,7 +166,7 @@ pub fn clone3(area: &'static Area, context: &mut UContext, at: u64, size: u64) -
         child_tid: args.child_tid,
         pidfd: args.pidfd,
         tls: args.tls,
-        set_tid,
+        set_tid: (args.set_tid, args.set_tid_size),
         cgroup: args.cgroup,
     };
     clone_process(area, context, &request)
@@ -186,7 +193,11 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
     if shared && args.flags & CLONE_VFORK == 0 {
         THREADED.store(true, Ordering::Relaxed);
     }
-    let ask = [args.flags, args.exit_signal, args.set_tid, args.cgroup, 0, 0];
+    let set_tid = match args.set_tid {
+        (0, _) => SPAN_NULL,
+        (at, count) => Arena::new(area).bytes(at, count * 4)?,
+    };
+    let ask = [args.flags, args.exit_signal, set_tid, args.cgroup, 0, 0];
     let (pid, _) = exchange(area, op::CLONE, &ask);
     if pid < 0 {
         return Err(pid);
@@ -272,8 +283,10 @@ fn clone_copied(
     crate::seccomp::reset_lock();
     if THREADED.load(Ordering::Relaxed) {
         THREADED.store(same_files, Ordering::Relaxed);
-        area.held.set(0);
         area.keep_only_own();
+    }
+    if area.held.get() != 0 {
+        area.held.set(0);
     }
     area.robust_list.set(0);
     crate::ahead::forget();
@@ -290,6 +303,9 @@ fn clone_copied(
     }
     if child.init {
         adopt_orphans();
+        area.sighand().make_unkillable(None);
+    } else {
+        area.sighand().make_killable();
     }
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
         area.sighand().clear_caught();
@@ -408,8 +424,14 @@ pub extern "C" fn child_born() {
     crate::patch::begin_thread(area);
     // A process of its own is known by the token when it first asks; a thread must be known before others name it.
     if core::ptr::eq(area.files.get(), &raw const area.own_files) {
+        let own = core::ptr::eq(area.sighand.get(), &raw const area.own_sighand);
         if area.tid.get() == 1 {
             adopt_orphans();
+            if own {
+                area.own_sighand.make_unkillable(None);
+            }
+        } else if own {
+            area.own_sighand.make_killable();
         }
     } else if gate(GATE_ATTACH, area.token.get()) < 0 {
         sys::exit_group(137);

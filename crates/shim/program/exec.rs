@@ -45,7 +45,8 @@ pub fn execveat(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 fn exec(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let [dir, path, argv, envp, flags, _] = *args;
     let path = Arena::new(area).path(path)?;
-    let ret = request(area, op::EXEC, &[dir, path, flags, 0, 0, 0]);
+    let ignored = if area.sighand().is_unkillable() { area.sighand().ignored() } else { 0 };
+    let ret = request(area, op::EXEC, &[dir, path, flags, ignored, 0, 0]);
     if ret < 0 {
         return Err(ret);
     }

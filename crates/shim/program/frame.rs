@@ -158,6 +158,10 @@ impl SigInfo {
         self.set_word(16, pid);
     }
 
+    pub fn uid(&self) -> i32 {
+        self.word(20)
+    }
+
     pub fn set_uid(&mut self, uid: i32) {
         self.set_word(20, uid);
     }
@@ -179,6 +183,11 @@ impl SigInfo {
 
     pub fn set_value(&mut self, value: u64) {
         self.0[24..32].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    /// `si_fd` of signals that a descriptor sends.
+    pub fn set_fd(&mut self, fd: i32) {
+        self.set_word(24, fd);
     }
 
     /// `si_band` of signals that a descriptor sends: the poll events.

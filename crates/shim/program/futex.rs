@@ -112,10 +112,10 @@ pub fn set_robust_list(area: &Area, head: u64, len: u64) -> Result<i64, i64> {
     Ok(0)
 }
 
-/// `get_robust_list(2)`, for the caller only; `EPERM` for others.
+/// `get_robust_list(2)`, for the caller only; the supervisor says why not of others.
 pub fn get_robust_list(area: &Area, tid: u64, head: u64, len: u64) -> Result<i64, i64> {
     if tid as i32 != 0 && tid as i32 != area.tid.get() {
-        return Err(err::EPERM);
+        return Ok(crate::slot::request(area, nr::GET_ROBUST_LIST as u32, &[tid, 0, 0, 0, 0, 0]));
     }
     put_user_opt(len, ROBUST_HEAD_SIZE)?;
     crate::uaccess::put_user(head, area.robust_list.get())?;

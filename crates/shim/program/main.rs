@@ -32,6 +32,7 @@ mod ptrace;
 mod seccomp;
 mod sighand;
 mod signal;
+mod signalfd;
 mod slot;
 mod socket;
 mod start;

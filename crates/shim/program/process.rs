@@ -16,11 +16,13 @@ const TIOCSPGRP: u64 = 0x5410;
 const TIOCGSID: u64 = 0x5429;
 const F_GETLK: u64 = 5;
 const F_OFD_GETLK: u64 = 36;
+const F_SETOWN_EX: u64 = 15;
+const F_GETOWN_EX: u64 = 16;
+/// Size of `struct f_owner_ex`.
+const F_OWNER_EX: u64 = 8;
 /// `CLONE_FILES`: what the host must do. Root and working directory are the model's.
 const UNSHARE_NATIVE: u64 = 0x400;
 const SIGEV_THREAD_ID: i32 = 4;
-/// What the supervisor sees of the memory an `ioctl(2)` points to.
-const IOCTL_WINDOW: u64 = 64;
 /// Commands of `netdevice(7)` and `route(8)` whose structures lead further.
 const SIOCADDRT: u64 = 0x890b;
 const SIOCDELRT: u64 = 0x890c;
@@ -29,6 +31,11 @@ const SIOCGIFCONF: u64 = 0x8912;
 const RTENTRY: u64 = 120;
 const RT_DEV: u64 = 88;
 const IFNAMSIZ: u64 = 16;
+/// What the supervisor sees of the memory an `ioctl(2)` points to.
+const IOCTL_WINDOW: u64 = 64;
+/// The same of a structure whose size is a part of the command.
+const IOCTL_WINDOW_MAX: u64 = 1024;
+const PIDFS_IOCTL_MAGIC: u32 = 0xff;
 /// `struct ifreq` and an int are shorter.
 const IOCTL_WINDOWS: [u64; 3] = [IOCTL_WINDOW, 40, 4];
 /// Its argument is a `struct sock_fprog`.
@@ -38,6 +45,8 @@ const PR_SET_SECCOMP: u32 = 22;
 const PRCTL_STORE: u64 = 1;
 /// `out[0]` of a `prctl(2)` reply: make the call natively too.
 const PRCTL_NATIVE: u64 = 2;
+/// `out[0]` of a `prctl(2)` reply: store `out[1]` and `out[2]`, a name, where the second argument points.
+const PRCTL_NAME: u64 = 3;
 
 /// `unshare(2)`: namespaces in the model, the rest in the host.
 pub fn unshare(area: &Area, flags: u64) -> i64 {
@@ -149,15 +158,19 @@ pub fn ioctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
         }
         _ => {
             let mut arena = Arena::new(area);
-            // The shorter ones where a structure ends at the end of what can be read.
-            let seen = IOCTL_WINDOWS.iter().find_map(|len| arena.bytes(at, *len).ok()).unwrap_or(SPAN_NULL);
+            // Commands of pidfds say how large their structure is. The shorter ones where a structure ends at the end of what can be read.
+            let whole = match command as u32 >> 8 & 0xff {
+                PIDFS_IOCTL_MAGIC => [(command >> 16 & 0x3fff).min(IOCTL_WINDOW_MAX); 3],
+                _ => IOCTL_WINDOWS,
+            };
+            let seen = whole.iter().find_map(|len| arena.bytes(at, *len).ok()).unwrap_or(SPAN_NULL);
             let filter = match command as u32 {
                 TUNATTACHFILTER => arena.filter(at)?,
                 _ => SPAN_NULL,
             };
             let ret = request(area, nr::IOCTL as u32, &[fd, command, at, seen, filter, 0]);
             if ret >= 0 && seen != SPAN_NULL {
-                copy_reply(area, at, IOCTL_WINDOW)?;
+                copy_reply(area, at, whole[0])?;
             }
             Ok(ret)
         }
@@ -173,6 +186,10 @@ pub fn prctl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     if ret >= 0 {
         match out(area, 0) {
             PRCTL_STORE => put_user(args[1], out(area, 1) as i32)?,
+            PRCTL_NAME => {
+                let words = [out(area, 1), out(area, 2)];
+                put_user(args[1], words)?;
+            }
             // SAFETY: the supervisor knows the option to be harmless.
             PRCTL_NATIVE => return Ok(unsafe { syscall(nr::PRCTL, *args) }),
             _ => {}
@@ -212,6 +229,14 @@ pub fn fcntl(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
         }
         command if crate::fd::is_duplication(command) || crate::fd::is_hidden(fd) => {
             Ok(crate::fd::duplicate(nr::FCNTL, args))
+        }
+        F_SETOWN_EX | F_GETOWN_EX => {
+            let owner = Arena::new(area).bytes(at, F_OWNER_EX)?;
+            let ret = request(area, nr::FCNTL as u32, &[fd, command, at, owner, 0, 0]);
+            if ret >= 0 && command as u32 as u64 == F_GETOWN_EX {
+                copy_reply(area, at, F_OWNER_EX)?;
+            }
+            Ok(ret)
         }
         _ => Ok(request(area, nr::FCNTL as u32, args)),
     }

@@ -369,6 +369,8 @@ pub fn act(area: &'static Area, context: &mut UContext, info: SigInfo) -> Option
     match (action.handler, signal) {
         _ if action.is_caught() => return Some((info, action)),
         (SIG_IGN, _) | (_, SIGCHLD | SIGCONT | SIGURG | SIGWINCH) => {}
+        // What an init does not handle does nothing (`SIGNAL_UNKILLABLE`).
+        _ if area.pid.get() == 1 && info.code() <= 0 => {}
         (_, SIGSTOP..=SIGTTOU) if area.trace.get() != 0 => {
             stop_here(area, context, stop::GROUP, signal as u64, 1);
         }

@@ -5,7 +5,7 @@
 //! fault, SIGSYS, because it carries the system calls, and the signal by which a thread is called (`call`).
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nomina_abi::SIG_CALL;
 
@@ -71,6 +71,9 @@ pub const SIGSYS: i32 = 31;
 const TOLD: [i32; 3] = [SIGSEGV, SIGBUS, SIG_CALL];
 /// Number of signals.
 pub const NSIG: usize = 64;
+/// Signals that end or stop a process by default and whose disposition is natively the guest's: not KILL, STOP, SEGV, BUS, SYS,
+/// STKFLT, nor CHLD, CONT, URG, WINCH.
+const FATAL: u64 = !(1 << 15 | 1 << 8 | 1 << 18 | 1 << 10 | 1 << 6 | 1 << 30 | 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27);
 
 /// `struct sigaction` as the kernel has it.
 #[repr(C)]
@@ -100,6 +103,9 @@ pub struct Sighand {
     known: AtomicU64,
     /// Threads that are traced. While there are any, the host kernel has the shim's handler for all signals.
     traced: AtomicU32,
+    /// Of the init of a pid namespace: what it does not handle does nothing (`SIGNAL_UNKILLABLE`). The host kernel, for which it is
+    /// a process like any other, has those signals ignored.
+    unkillable: AtomicBool,
     actions: UnsafeCell<[KernelSigaction; NSIG]>,
 }
 
@@ -202,6 +208,7 @@ impl Sighand {
             lock: Lock::new(),
             known: AtomicU64::new(0),
             traced: AtomicU32::new(0),
+            unkillable: AtomicBool::new(false),
             actions: UnsafeCell::new([KernelSigaction::DEFAULT; NSIG]),
         }
     }
@@ -240,7 +247,7 @@ impl Sighand {
             if action.is_caught() && action.flags & SA_RESETHAND != 0 {
                 entry.handler = SIG_DFL;
                 if !is_always_ours(signal) && !self.is_traced() {
-                    set_native_default(signal);
+                    self.install(signal, entry);
                 }
             }
             action
@@ -270,7 +277,9 @@ impl Sighand {
         } else if action.is_caught() {
             wrapped(arrived, child | action.flags & SA_RESTART, BLOCK_ALL)
         } else {
-            KernelSigaction { restorer: 0, mask: 0, flags: child, ..*action }
+            let does_nothing = action.handler == SIG_DFL && self.is_unkillable() && FATAL & Self::bit(signal) != 0;
+            let handler = if does_nothing { SIG_IGN } else { action.handler };
+            KernelSigaction { restorer: 0, mask: 0, flags: child, handler }
         };
         native_action(signal, Some(&native));
     }
@@ -281,6 +290,39 @@ impl Sighand {
                 self.with(signal, |action| self.install(signal, action));
             }
         }
+    }
+
+    /// Whether it is that of the init of a pid namespace.
+    pub fn is_unkillable(&self) -> bool {
+        self.unkillable.load(Ordering::Relaxed)
+    }
+
+    /// Makes it that of the init of a pid namespace. `ignored`: what the guest ignores, where the host kernel ignores more
+    /// already.
+    pub fn make_unkillable(&self, ignored: Option<u64>) {
+        for signal in 1..=NSIG as i32 {
+            match ignored.filter(|_| FATAL & Self::bit(signal) != 0) {
+                Some(set) => self.with(signal, |action| {
+                    action.handler = if set & Self::bit(signal) == 0 { SIG_DFL } else { SIG_IGN };
+                }),
+                None => self.with(signal, |_| ()),
+            }
+        }
+        self.unkillable.store(true, Ordering::Relaxed);
+        self.install_all();
+    }
+
+    /// In a copy of an init's table: it is that of an ordinary process. Until now signals are blocked, so that none was ignored.
+    pub fn make_killable(&self) {
+        if self.unkillable.swap(false, Ordering::Relaxed) {
+            self.install_all();
+        }
+    }
+
+    /// What the guest ignores, of what an init does not handle.
+    pub fn ignored(&self) -> u64 {
+        let ignores = |signal: &i32| FATAL & Self::bit(*signal) != 0 && self.get(*signal).handler == SIG_IGN;
+        (1..=NSIG as i32).filter(ignores).map(Self::bit).sum()
     }
 
     /// Whether a thread is traced.
@@ -334,6 +376,7 @@ impl Sighand {
         unsafe { *self.actions.get() = *other.actions.get() };
         self.known.store(other.known.load(Ordering::Relaxed), Ordering::Relaxed);
         self.traced.store(other.traced.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.unkillable.store(other.is_unkillable(), Ordering::Relaxed);
         self.lock.reset();
     }
 

@@ -6,7 +6,7 @@
 
 use core::arch::asm;
 
-use nomina_abi::{SI_NOMINA, SI_TKILL, SI_USER, op, xlate};
+use nomina_abi::{SI_FD_MASK, SI_NOMINA, SI_TKILL, SI_USER, op, xlate};
 
 use crate::arch::{fault_fixup, in_shim, window_fixup};
 use crate::area::Area;
@@ -15,8 +15,8 @@ use crate::frame::{
     UNBLOCKABLE, clear_fpstate, fpstate_size, place, restore_fpstate,
 };
 use crate::sighand::{
-    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP,
-    is_always_ours, is_fault, set_native_default,
+    KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGSYS,
+    SIGTRAP, is_always_ours, is_fault, set_native_default,
 };
 use crate::{futex, patch, ptrace};
 use crate::slot::{out, request};
@@ -28,6 +28,8 @@ use crate::wait::CHILDREN;
 pub const EFLAGS_TF: u64 = 0x100;
 const EFLAGS_DF: u64 = 0x400;
 const EFLAGS_RF: u64 = 0x1_0000;
+const CLD_EXITED: i32 = 1;
+const CLD_CONTINUED: i32 = 6;
 const USER_CS: u16 = 0x33;
 const USER_SS: u16 = 0x2b;
 /// Smallest alternate stack (`MINSIGSTKSZ`).
@@ -42,7 +44,8 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     let in_guest = patch::complete(area, context)
         || !(in_shim(context.mcontext.rip) || patch::in_trampoline(context.mcontext.rip));
     let bit = 1u64 << (signal - 1);
-    if !is_fault && bit & area.blocks.get() != 0 {
+    let blocked = area.blocks.get() | if in_guest { 0 } else { area.guest_mask() & FAULT_BITS };
+    if !is_fault && bit & blocked != 0 {
         return hold(area, info);
     }
     if in_guest {
@@ -86,24 +89,37 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     }
 }
 
-/// Keeps a signal that the guest blocks, but the host kernel does not. As there, one of a number.
+/// Where a signal is kept.
+fn held_index(bit: u64) -> usize {
+    const SIGSEGV_BIT: u64 = 1 << (SIGSEGV - 1);
+    const SIGBUS_BIT: u64 = 1 << (SIGBUS - 1);
+    match bit {
+        SIGSYS_BIT => 0,
+        SIGSEGV_BIT => 1,
+        SIGBUS_BIT => 2,
+        _ => 3,
+    }
+}
+
+/// Keeps a signal that the guest blocks, but the host kernel does not (the faults, while the shim runs). As there, one of a
+/// number.
 fn hold(area: &Area, info: &SigInfo) {
     let bit = 1u64 << (info.signo() - 1);
     if area.held.get() & bit == 0 {
         area.held.set(area.held.get() | bit);
         // SAFETY: only this thread uses it.
-        unsafe { (*area.held_info.get())[usize::from(bit != SIGSYS_BIT)] = *info };
+        unsafe { (*area.held_info.get())[held_index(bit)] = *info };
     }
 }
 
 /// The guest blocks less than before: what it now lets in is delivered at the end of the call.
-fn unhold(area: &Area) {
-    let let_in = area.held.get() & !area.blocks.get();
+fn unhold(area: &Area, mask: u64) {
+    let let_in = area.held.get() & !(area.blocks.get() | mask & FAULT_BITS);
     if let_in != 0 && !area.pending.replace(true) {
         let bit = let_in & let_in.wrapping_neg();
         area.held.set(area.held.get() & !bit);
         // SAFETY: only this thread uses them.
-        unsafe { *area.pending_info.get() = (*area.held_info.get())[usize::from(bit != SIGSYS_BIT)] };
+        unsafe { *area.pending_info.get() = (*area.held_info.get())[held_index(bit)] };
     }
 }
 
@@ -178,6 +194,17 @@ pub fn translate_info(area: &Area, info: &mut SigInfo) {
                 info.set_uid(out(area, 0) as i32);
             }
         }
+        // A child whose exit signal is another (`clone(2)`); the same codes come from descriptors (`F_SETSIG`).
+        CLD_EXITED..=CLD_CONTINUED if !matches!(info.signo(), SIGILL | SIGTRAP | SIGFPE | SIGSEGV | SIGBUS) => {
+            if let Some(child) = CHILDREN.guest(info.pid()) {
+                let ask = [xlate::FROM_HOST, info.pid() as u64, child as u64, 0, 0, 0];
+                request(area, op::XLATE, &ask);
+                info.set_pid(child);
+                info.set_uid(out(area, 0) as i32);
+            } else {
+                info.set_fd(info.value() & SI_FD_MASK);
+            }
+        }
         _ => {}
     }
 }
@@ -197,7 +224,11 @@ fn deliver(area: &'static Area, context: &mut UContext, info: &SigInfo, mask: u6
         let is_fault = is_fault(signal) && info.code() > 0;
         if is_always_ours(signal) && (action.handler == crate::sighand::SIG_DFL || is_fault) {
             if !is_fault {
-                return die(area, signal);
+                // What an init does not handle does nothing (`SIGNAL_UNKILLABLE`).
+                if area.pid.get() != 1 {
+                    die(area, signal);
+                }
+                return;
             }
             futex::exit_robust_lists(area);
             set_native_default(signal);
@@ -330,7 +361,7 @@ fn restore(area: &Area, context: &mut UContext) -> Result<(), i64> {
     context.mcontext.ss = old.ss;
     context.sigmask = guest.sigmask & !(ALWAYS_OPEN | UNBLOCKABLE);
     area.blocks.set(guest.sigmask & ALWAYS_OPEN);
-    unhold(area);
+    unhold(area, context.sigmask);
     let _ = set_altstack(area, &guest.stack, context.mcontext.rsp);
     Ok(())
 }
@@ -392,7 +423,7 @@ pub fn rt_sigprocmask(
         };
         area.blocks.set(wanted & ALWAYS_OPEN);
         context.sigmask = wanted & !(ALWAYS_OPEN | UNBLOCKABLE);
-        unhold(area);
+        unhold(area, context.sigmask);
     }
     if old != 0 {
         put_user(old, was)?;

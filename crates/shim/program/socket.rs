@@ -6,13 +6,14 @@ use crate::area::Area;
 use crate::marshal::{Arena, copy_out, generic, kinds};
 use crate::slot::{exchange, out, request};
 use crate::sys::{self, err, nr};
-use crate::uaccess::{get_user, put_user};
+use crate::uaccess::{copy_to_user, get_user, put_user};
 use crate::window::window;
 
 /// Largest socket option that is asked for through the supervisor.
 const OPTION_MAX: i32 = 128;
 const SOL_SOCKET: u32 = 1;
 const SO_TYPE: u32 = 3;
+const SO_PEERPIDFD: u32 = 77;
 const SOCK_SEQPACKET: i32 = 5;
 
 /// The result of a call that may be restarted.
@@ -112,10 +113,26 @@ pub fn socketpair(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 
 /// `getsockopt(2)` of options that are not plainly the descriptor's: only the supervisor knows what the socket stands for.
 pub fn getsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [_, _, _, value, len_at, _] = *args;
+    let [_, level, option, value, len_at, _] = *args;
     let len: i32 = get_user(len_at)?;
     if len < 0 {
         return Err(err::EINVAL);
+    }
+    if (level as u32, option as u32) == (SOL_SOCKET, SO_PEERPIDFD) {
+        let fd = request(area, nr::GETSOCKOPT as u32, args);
+        if fd < 0 {
+            return Err(fd);
+        }
+        let len = (len as u32).min(4);
+        // SAFETY: a local of four bytes.
+        let stored = unsafe { copy_to_user(value, (fd as i32).to_ne_bytes().as_ptr(), len as usize) };
+        return match stored.and_then(|()| put_user(len_at, len)) {
+            Ok(()) => Ok(0),
+            Err(error) => {
+                sys::close(fd as i32);
+                Err(error)
+            }
+        };
     }
     let mut ask = *args;
     ask[3] = if value == 0 { SPAN_NULL } else { Arena::new(area).room_for(len.min(OPTION_MAX) as u64)? };

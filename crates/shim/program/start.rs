@@ -52,7 +52,8 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     traced: 0,
     old_tid: 0,
     ahead: 0,
-    reserved: 0,
+    unkillable: 0,
+    ignored: 0,
     random: 0,
     always: [0; 8],
     comm: [0; 16],
@@ -100,6 +101,9 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     crate::seccomp::note(&info.always);
     if info.pid == 1 {
         adopt_orphans();
+    }
+    if info.unkillable != 0 {
+        area.sighand().make_unkillable(Some(info.ignored));
     }
 
     let has_interp = info.has_interp != 0;

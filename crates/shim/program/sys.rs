@@ -32,8 +32,10 @@ pub mod nr {
     pub const IOCTL: u64 = 16;
     pub const SOCKET: u64 = 41;
     pub const PREAD64: u64 = 17;
+    pub const READV: u64 = 19;
     pub const SCHED_YIELD: u64 = 24;
     pub const MADVISE: u64 = 28;
+    pub const DUP: u64 = 32;
     pub const DUP2: u64 = 33;
     pub const PAUSE: u64 = 34;
     pub const NANOSLEEP: u64 = 35;
@@ -127,6 +129,10 @@ pub mod nr {
     pub const SECCOMP: u64 = 317;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
+    pub const IOPRIO_SET: u64 = 251;
+    pub const IOPRIO_GET: u64 = 252;
+    pub const MIGRATE_PAGES: u64 = 256;
+    pub const MOVE_PAGES: u64 = 279;
     pub const CLONE3: u64 = 435;
     pub const CLOSE_RANGE: u64 = 436;
     pub const SYNCFS: u64 = 306;
@@ -150,6 +156,7 @@ pub mod err {
     pub const EFAULT: i64 = -14;
     pub const EEXIST: i64 = -17;
     pub const EINVAL: i64 = -22;
+    pub const ESPIPE: i64 = -29;
     pub const EMFILE: i64 = -24;
     pub const ETIMEDOUT: i64 = -110;
     pub const EMSGSIZE: i64 = -90;

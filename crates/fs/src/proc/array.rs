@@ -74,7 +74,7 @@ pub(crate) fn translate_stat(host: &[u8], info: &TaskInfo, permitted: bool) -> O
     Some(out)
 }
 
-fn numbers<T: ToString>(list: &[T], separator: &str) -> String {
+pub(super) fn numbers<T: ToString>(list: &[T], separator: &str) -> String {
     list.iter().map(T::to_string).collect::<Vec<_>>().join(separator)
 }
 

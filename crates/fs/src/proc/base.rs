@@ -170,6 +170,12 @@ impl TaskDir {
     }
 }
 
+/// The task whose directory an inode is, if it is `/proc/PID` (`tgid_pidfd_to_pid`).
+pub fn task_of_dir(inode: &dyn Inode) -> Option<TaskKey> {
+    let dir = inode.as_any().downcast_ref::<TaskDir>()?;
+    (!dir.thread).then_some(dir.task)
+}
+
 /// Key of inode numbers below a task's directory: the two directories of a leader differ.
 fn task_ino_key(task: TaskKey, thread: bool) -> u64 {
     task.0 << 1 | u64::from(thread)

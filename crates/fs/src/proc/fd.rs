@@ -108,19 +108,37 @@ impl Inode for FdinfoFile {
         let text = read_host(&format!("/proc/{}/fdinfo/{}", info.host_tid, self.fd))?;
         // Without a mount of ours it is a pipe, a socket or the like: of a file system that is mounted nowhere.
         let (mount, ino) = self.fs.source.fd_place(self.task, self.fd).unwrap_or((0, None));
-        let text = rewrite_fdinfo(&text, mount, ino);
+        let numbers = |host| self.fs.source.numbers_of_host(host);
+        let text = rewrite_fdinfo(&text, mount, ino, numbers);
         if self.fs.source.host_exists(self.task) { Ok(Opened::Text(text)) } else { Err(Errno::ENOENT) }
     }
 }
 
-/// The text with the mount id and inode number of the sandbox in place of the host's.
-fn rewrite_fdinfo(text: &[u8], mount: u32, ino: Option<u64>) -> Vec<u8> {
+/// The text with the mount id, inode number and process numbers of the sandbox in place of the host's. `numbers` gives those of the
+/// host's process, from the pid namespace of the instance inwards.
+fn rewrite_fdinfo(text: &[u8], mount: u32, ino: Option<u64>, numbers: impl Fn(i32) -> Vec<i32>) -> Vec<u8> {
+    // Those of a pidfd: -1 when its process has been reaped, 0 when it is not seen from here.
+    let pids = |value: &[u8]| -> Vec<i32> {
+        match std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.split_ascii_whitespace().next()?.parse().ok())
+        {
+            Some(host @ 1..) => Some(numbers(host)).filter(|found| !found.is_empty()).unwrap_or(vec![0]),
+            _ => vec![-1],
+        }
+    };
     let mut out = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|&byte| byte == b'\n') {
         if line.starts_with(b"mnt_id:") {
             out.extend_from_slice(format!("mnt_id:\t{mount}\n").as_bytes());
         } else if let (true, Some(ino)) = (line.starts_with(b"ino:"), ino) {
             out.extend_from_slice(format!("ino:\t{ino}\n").as_bytes());
+        } else if let Some(value) = line.strip_prefix(b"Pid:") {
+            out.extend_from_slice(format!("Pid:\t{}\n", pids(value)[0]).as_bytes());
+        } else if let Some(value) = line.strip_prefix(b"NSpid:") {
+            out.extend_from_slice(
+                format!("NSpid:\t{}\n", super::array::numbers(&pids(value), "\t")).as_bytes(),
+            );
         } else {
             out.extend_from_slice(line);
         }

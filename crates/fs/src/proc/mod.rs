@@ -35,6 +35,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use nomina_kernel::vfs::{Inode, StatFs, SuperBlock, Timespec};
 use nomina_kernel::{Errno, Result};
 
+pub use base::task_of_dir;
 pub use options::{GivenOptions, HidePid, ProcOptions};
 pub use source::*;
 

@@ -226,6 +226,10 @@ pub trait ProcSource: Send + Sync {
     fn fds(&self, task: TaskKey) -> Result<Vec<i32>>;
     /// Access mode of one descriptor. `ENOENT` when it is closed.
     fn fd_mode(&self, task: TaskKey, fd: i32) -> Result<FdMode>;
+    /// Numbers of the task that runs as thread `host` of the host, from this pid namespace inwards; none when it is not seen here.
+    fn numbers_of_host(&self, _host: i32) -> Vec<i32> {
+        Vec::new()
+    }
     /// Text of `/proc/PID/fdinfo/FD`; `None` shows the host's.
     fn fdinfo(&self, _task: TaskKey, _fd: i32) -> Result<Option<Vec<u8>>> {
         Ok(None)

@@ -271,7 +271,8 @@ pub(super) const IOCTL: &[Case] = &[
 /// keepcaps), what would blind the supervisor (`PR_SET_DUMPABLE`, `PR_SET_PTRACER`, `PR_SET_MM`), what is another program's
 /// (`PR_GET_AUXV` is the shim's), what takes a pid (`PR_SCHED_CORE`). `PR_SET_SYSCALL_USER_DISPATCH`
 /// makes calls of the caller's own raise `SIGSYS`, before any filter; so the shim of a tracee sees them all. `PR_SET_CHILD_SUBREAPER` only gathers orphans of the caller's own descendants, but the
-/// model has to know.
+/// model has to know. The name that `PR_GET_NAME` gives may
+/// have been written by another thread (`/proc/PID/task/TID/comm`), of which the host knows nothing.
 pub(super) const PRCTL: &[Case] = &[
     Case {
         when: &[Test::In(
@@ -279,7 +280,6 @@ pub(super) const PRCTL: &[Case] = &[
             named![
                 PR_SET_NAME = 15,
                 PR_SET_VMA = 0x5356_4d41,
-                PR_GET_NAME = 16,
                 PR_SET_PDEATHSIG = 1,
                 PR_GET_PDEATHSIG = 2,
                 PR_GET_TIMING = 13,
@@ -308,7 +308,10 @@ pub(super) const PRCTL: &[Case] = &[
         then: Native,
     },
     Case {
-        when: &[Test::In(0, named![PR_SET_CHILD_SUBREAPER = 36, PR_SET_SYSCALL_USER_DISPATCH = 59])],
+        when: &[Test::In(
+            0,
+            named![PR_GET_NAME = 16, PR_SET_CHILD_SUBREAPER = 36, PR_SET_SYSCALL_USER_DISPATCH = 59],
+        )],
         then: ShimOnly,
     },
 ];

@@ -305,14 +305,14 @@ rows! {
     279 move_pages: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     280 utimensat: Trap, PATH;
     281 epoll_pwait: Cases(c::EPOLL_PWAIT), "waits on handles; with a mask the shim must keep SIGSYS out of it, otherwise the caller dies";
-    282 signalfd: ShimOnly, "reads own pending signals; the shim keeps SIGSYS out and knows the descriptor, whose records tell host pids";
+    282 signalfd: ShimOnly, "reads own pending signals; the shim keeps its own out, and has reading from the descriptor trap, since records tell host pids";
     283 timerfd_create: Native, "a new handle that names nothing";
     284 eventfd: Native, "a new handle that names nothing";
     285 fallocate: Native, FD;
     286 timerfd_settime: Native, FD;
     287 timerfd_gettime: Native, FD;
     288 accept4: NativeIf(c::ACCEPT), "takes a connection the supervisor allowed; the peer's name is the supervisor's to tell";
-    289 signalfd4: ShimOnly, "reads own pending signals; the shim keeps SIGSYS out and knows the descriptor, whose records tell host pids";
+    289 signalfd4: ShimOnly, "reads own pending signals; the shim keeps its own out, and has reading from the descriptor trap, since records tell host pids";
     290 eventfd2: Native, "a new handle that names nothing";
     291 epoll_create1: Native, "a new handle that names nothing";
     292 dup3: Cases(c::TWO_FDS), "own descriptor table; the hidden numbers are neither copied nor overwritten by accident";
@@ -335,7 +335,7 @@ rows! {
     309 getcpu: Native, "numbers about the machine, not about anything on it";
     310 process_vm_readv: Trap, "names a process; the supervisor checks and copies";
     311 process_vm_writev: Trap, "names a process; the supervisor checks and copies";
-    312 kcmp: Refused(Errno::ENOSYS), "compares kernel objects of two processes by host pid; as without CONFIG_KCMP";
+    312 kcmp: Trap, "names two processes; the supervisor checks and asks the host";
     313 finit_module: Refused(Errno::EPERM), "loads or removes kernel code";
     314 sched_setattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     315 sched_getattr: NativeIf(c::SELF), "the caller itself; other processes go by pid";
@@ -384,7 +384,7 @@ rows! {
     445 landlock_add_rule: Refused(Errno::EOPNOTSUPP), "the guest's files are names, which a native domain would not see; the documented answer of a kernel with Landlock disabled";
     446 landlock_restrict_self: Refused(Errno::EOPNOTSUPP), "the guest's files are names, which a native domain would not see; the documented answer of a kernel with Landlock disabled";
     447 memfd_secret: Native, "anonymous memory behind a descriptor that not even the host kernel maps";
-    448 process_mrelease: Refused(Errno::ENOSYS), "acts on another process through a pidfd; as on a kernel without it";
+    448 process_mrelease: Trap, "frees memory of a process that is being killed, which the supervisor finds by its pidfd";
     449 futex_waitv: Native, "wait and wake on own memory; no priority inheritance in these forms";
     450 set_mempolicy_home_node: Native, MEM;
     451 cachestat: Native, "page-cache residency of a descriptor; the kernel answers only for files the caller may write or owns";

@@ -94,6 +94,8 @@ pub struct Stack {
     last_dev: u32,
     /// What members of groups are to be told.
     pub(super) pending: Vec<Notification>,
+    /// Somebody takes it.
+    pub(super) listening: bool,
     /// Called under the lock when there is something to tell and was nothing before.
     pub(super) on_notify: Option<Box<dyn Fn() + Send>>,
     /// Packets that wait, timers, and what is to be handed out.

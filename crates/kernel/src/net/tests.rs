@@ -105,7 +105,7 @@ fn a_dump_lists_devices_and_ends() {
 #[test]
 fn who_listens_is_told_of_changes() {
     let ns = ns();
-    ns.stack().lock().take_notifications();
+    ns.stack().lock().listen();
     let answer = rcv(&ns, 9, true, &message(16, 0, &link(1, 1, 1)));
     let groups: Vec<_> = ns.stack().lock().take_notifications().iter().map(|told| told.group).collect();
     for group in [rtnlgrp::LINK, rtnlgrp::IPV4_IFADDR, rtnlgrp::IPV6_IFADDR, rtnlgrp::IPV4_ROUTE] {

@@ -109,7 +109,7 @@ impl GuestProcess {
     ///
     /// # Errors
     /// `EBADF` when the guest has no such descriptor, `ESRCH` when it is gone, `EPERM` or `ENOSYS` where the host refuses.
-    fn getfd(&self, fd: i32) -> io::Result<OwnedFd> {
+    pub fn getfd(&self, fd: i32) -> io::Result<OwnedFd> {
         use std::os::fd::FromRawFd;
         let pidfd = self.pidfd.get().ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
         if is_hidden(fd) {
@@ -123,7 +123,8 @@ impl GuestProcess {
     }
 }
 
-fn is_hidden(fd: i32) -> bool {
+/// Whether a number is one of the shim's descriptors.
+pub fn is_hidden(fd: i32) -> bool {
     (abi::HIDDEN_FD_BASE..abi::HIDDEN_FD_BASE + abi::HIDDEN_FDS).contains(&(fd as u32))
 }
 

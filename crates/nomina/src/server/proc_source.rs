@@ -359,6 +359,18 @@ impl ProcSource for PidNsView {
         thread.process.pidfd.get().is_some_and(super::reaper::is_zombie_or_alive)
     }
 
+    fn numbers_of_host(&self, host: i32) -> Vec<i32> {
+        let found = self.server().and_then(|server| server.guest_of_host_pid(host));
+        found
+            .and_then(|thread| {
+                self.with(|_, kernel, ns| {
+                    let pid = kernel.task(thread.task)?.pid();
+                    (pid.nr_ns(ns) != 0).then(|| numbers(pid, ns))
+                })
+            })
+            .unwrap_or_default()
+    }
+
     fn may_access(&self, viewer: Option<TaskKey>, task: TaskKey) -> bool {
         let Some(viewer) = viewer else { return true };
         self.with(|_, kernel, _| {
@@ -750,7 +762,7 @@ fn host_comm(thread: &GuestThread) -> Option<Vec<u8>> {
 
 impl Server {
     /// The name that was written to a thread's `comm`, if it still holds.
-    fn renamed_comm(&self, thread: &GuestThread) -> Option<Vec<u8>> {
+    pub fn renamed_comm(&self, thread: &GuestThread) -> Option<Vec<u8>> {
         let mut table = self.renamed.lock().unwrap();
         let renamed = table.get(&thread.task)?;
         if host_comm(thread).as_ref() == Some(&renamed.host) {

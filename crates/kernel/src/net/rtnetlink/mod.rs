@@ -341,12 +341,17 @@ fn rcv_msg(ns: &NetNamespace, request: &Request<'_>, replies: &mut Replies) -> N
 }
 
 /// Most messages that wait for the members of groups; what comes then is lost.
-const MAX_PENDING: usize = 65_536;
+const MAX_PENDING: usize = 4096;
 
 impl Stack {
+    /// From now on there is somebody who takes notifications.
+    pub fn listen(&mut self) {
+        self.listening = true;
+    }
+
     /// Tells the members of a group in a namespace: `rtnl_notify`.
     pub(super) fn rtnl_notify(&mut self, net: u64, group: u32, message: Message) {
-        if self.pending.len() < MAX_PENDING {
+        if self.listening && self.pending.len() < MAX_PENDING {
             if self.pending.is_empty()
                 && let Some(wake) = &self.on_notify
             {

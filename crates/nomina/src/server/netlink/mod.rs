@@ -406,6 +406,7 @@ pub fn socket(ctx: &Ctx<'_>) -> Result<Reply> {
     let family = Family::from_protocol(ctx.int(2)).ok_or(Errno::EPROTONOSUPPORT)?;
     let (net, may_change) = net_of(ctx)?;
     let nonblock = flags & libc::SOCK_NONBLOCK != 0;
+    ctx.server.net_stack.lock().listen();
     let fd = ctx.server.netlink.create(family, net, may_change, nonblock).map_err(host)?;
     Ok(Reply::Fd { fd, cloexec: flags & libc::SOCK_CLOEXEC != 0 })
 }

@@ -13,6 +13,7 @@ use nomina_kernel::ptrace::PtraceEvents;
 
 use super::super::Server;
 use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
+use super::super::layout::u32_at;
 use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 use super::super::worker::Answer;
@@ -42,10 +43,8 @@ impl Tokens {
 pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let server = ctx.server;
     let flags = CloneFlags::from_bits(ctx.args[0]).ok_or(Errno::EINVAL)?;
-    let set_tid = match ctx.int(2) {
-        0 => Vec::new(),
-        nr => vec![nr],
-    };
+    let set_tid = ctx.bytes_opt(2)?.unwrap_or_default();
+    let set_tid = (0..set_tid.len() / 4).map(|index| u32_at(&set_tid, index * 4) as i32).collect();
     let cgroup = match flags.contains(CloneFlags::INTO_CGROUP) {
         // A directory of the hierarchy, nothing else (`cgroup_get_from_file`).
         true => {

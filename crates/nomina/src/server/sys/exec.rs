@@ -42,6 +42,8 @@ pub struct PreparedExec {
     old_tid: i32,
     execfn: Vec<u8>,
     comm: Vec<u8>,
+    /// Signals ignored, where the process is the init of a pid namespace.
+    ignored: u64,
 }
 
 /// A program found.
@@ -165,6 +167,7 @@ pub fn prepare(
         exe: program.exe,
         execfn: name.to_vec(),
         comm: comm.to_vec(),
+        ignored: 0,
     });
     Ok(())
 }
@@ -213,6 +216,9 @@ pub fn exec(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     let count = program.argv_prefix.len();
     prepare(ctx.server, ctx.thread, &fs, &shown, name.is_empty(), program)?;
+    if let Some(prepared) = &mut *ctx.thread.process.exec.lock().unwrap() {
+        prepared.ignored = ctx.args[3];
+    }
     ctx.write_data(&strings)?;
     ctx.out[0] = count as u64;
     Ok(().into())
@@ -313,7 +319,7 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
     fn start_info(&self, server: &Server, ahead: u32) -> Result<Vec<u8>> {
-        let (pid, tid, ids, always, traced) = {
+        let (pid, tid, ids, always, traced, unkillable) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
             let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred().clone();
@@ -323,6 +329,9 @@ impl PreparedExec {
                 ids(&cred),
                 kernel.seccomp(task).always(),
                 kernel.tracee(task).map_or(0, super::super::ptrace::mode_of),
+                // The sandbox's first process is one that a terminal can interrupt.
+                kernel.signal_of(task).is_some_and(|signal| signal.is_init())
+                    && server.first_pid_ns.get() != kernel.active_pid_ns(task).as_ref(),
             )
         };
         let mut info = StartInfo {
@@ -337,7 +346,8 @@ impl PreparedExec {
             traced,
             old_tid: self.old_tid,
             ahead,
-            reserved: 0,
+            unkillable: unkillable.into(),
+            ignored: self.ignored,
             random: server.tokens.next(),
             always,
             comm: [0; 16],

@@ -11,7 +11,7 @@ use super::super::netlink;
 use super::super::proc_source::NsInode;
 use super::super::request::{Ctx, Reply, host};
 use super::files::FdPath;
-use super::owner;
+use super::{fasync, pidfd};
 
 /// `umask(2)`.
 pub fn umask(ctx: &mut Ctx<'_>) -> Result<Reply> {
@@ -31,18 +31,19 @@ const NS_GET_NSTYPE: u32 = 0xb703;
 
 /// `ioctl(2)`: what the filter does not allow natively.
 pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const FIOASYNC: u32 = 0x5452;
     let command = ctx.uint(1);
     if u64::from(command) == libc::TIOCGPTPEER {
         return open_peer(ctx);
     }
+    if command >> 8 & 0xff == pidfd::IOCTL_MAGIC {
+        return pidfd::ioctl(ctx);
+    }
+    if let Some(done) = fasync::ioctl(ctx) {
+        return done;
+    }
     let fd = ctx.getfd(ctx.int(0))?;
     if rustix::fs::fcntl_getfl(&fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::PATH)) {
         return Err(Errno::EBADF);
-    }
-    if command == FIOASYNC {
-        let on = ctx.structure::<40>(3)?.ok_or(Errno::EFAULT)?[..4] != [0; 4];
-        return owner::set_async(ctx, owner::Wanted::On(on), Errno::ENOTTY).map(Into::into);
     }
     if let Some(done) = tun::ioctl(ctx, &fd) {
         return done;
@@ -130,14 +131,10 @@ fn open_peer(ctx: &mut Ctx<'_>) -> Result<Reply> {
 
 /// `fcntl(2)`: what the filter does not allow natively.
 pub fn fcntl(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const F_GETOWN_EX: i32 = 16;
+    if let Some(done) = fasync::command(ctx) {
+        return done;
+    }
     match ctx.int(1) {
-        libc::F_SETOWN => owner::set(ctx).map(Into::into),
-        libc::F_GETOWN => owner::get(ctx).map(Into::into),
-        F_GETOWN_EX => Ok(0.into()),
-        libc::F_SETFL => {
-            owner::set_async(ctx, owner::Wanted::Flags(ctx.uint(2)), Errno::EINVAL).map(Into::into)
-        }
         libc::F_SETLEASE => Err(Errno::EAGAIN),
         _ => Err(Errno::EINVAL),
     }

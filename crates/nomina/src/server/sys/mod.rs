@@ -6,6 +6,7 @@ pub mod cred;
 pub mod datagram;
 pub mod dirs;
 pub mod exec;
+pub mod fasync;
 pub mod file_handle;
 pub mod files;
 pub mod fsopen;
@@ -16,11 +17,12 @@ pub mod mount_attr;
 pub mod mount_tree;
 pub mod namespace;
 pub mod open;
-pub mod owner;
+pub mod pidfd;
 pub mod poll;
 pub mod process;
 pub mod ptrace;
 pub mod quota;
+pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
@@ -109,7 +111,8 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         132 | 235 | 261 | 280 => files::utimes(ctx),
         133 | 259 => dirs::mknod(ctx),
         137 | 138 => stat::statfs(ctx),
-        140 | 141 => process::priority(ctx),
+        140 | 141 => sched::priority(ctx),
+        142..=145 | 148 => sched::scheduler(ctx),
         155 => mount::pivot_root(ctx),
         157 => process::prctl(ctx),
         161 => dirs::chroot(ctx),
@@ -122,7 +125,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         194..=196 => files::listxattr(ctx),
         197..=199 => files::removexattr(ctx),
         200 | 234 => signal::tkill(ctx),
-        203 | 204 => process::affinity(ctx),
+        203 | 204 => sched::affinity(ctx),
         233 => poll::epoll_ctl(ctx),
         240 => ipc::mqueue::mq_open(ctx),
         241 => ipc::mqueue::mq_unlink(ctx),
@@ -130,27 +133,34 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         243 => ipc::mqueue::mq_receive(ctx),
         244 => ipc::mqueue::mq_notify(ctx),
         245 => ipc::mqueue::mq_getsetattr(ctx),
+        251 | 252 => sched::io_priority(ctx),
         254 => files::inotify_add_watch(ctx),
+        256 | 279 => process::pages_of_other(ctx),
         257 => open::openat(ctx),
         262 => stat::newfstatat(ctx),
         272 => namespace::unshare(ctx),
+        274 => process::get_robust_list(ctx),
         303 => file_handle::name_to_handle_at(ctx),
         304 => file_handle::open_by_handle_at(ctx),
-        310 | 311 => ptrace::process_vm(ctx),
         308 => namespace::setns(ctx),
+        310 | 311 => ptrace::process_vm(ctx),
+        312 => pidfd::kcmp(ctx),
+        314 | 315 => sched::attributes(ctx),
         317 => seccomp::get_action_avail(ctx),
         332 => stat::statx(ctx),
-        424 => signal::pidfd_send_signal(ctx),
+        424 => pidfd::pidfd_send_signal(ctx),
         428 => mount_tree::open_tree(ctx),
         429 => mount_tree::move_mount(ctx),
         430 => fsopen::fsopen(ctx),
         431 => fsopen::fsconfig(ctx),
         432 => fsopen::fsmount(ctx),
         433 => fsopen::fspick(ctx),
-        434 => process::pidfd_open(ctx),
+        434 => pidfd::pidfd_open(ctx),
         437 => open::openat2(ctx),
+        438 => pidfd::pidfd_getfd(ctx),
         442 => mount_tree::mount_setattr(ctx),
         443 => quota::quotactl_fd(ctx),
+        448 => pidfd::process_mrelease(ctx),
         457 => statmount::statmount(ctx),
         458 => statmount::listmount(ctx),
         467 => mount_tree::open_tree_attr(ctx),

@@ -6,7 +6,7 @@ use nomina_kernel::setns::SetnsTarget;
 use super::super::proc_source::NsInode;
 use super::super::request::{Ctx, Reply};
 use super::files::FdPath;
-use super::process::task_of_pidfd;
+use super::pidfd::task_of_pidfd;
 
 /// `unshare(2)`.
 pub fn unshare(ctx: &mut Ctx<'_>) -> Result<Reply> {

@@ -1,5 +1,5 @@
-//! Processes: numbers, groups, sessions, limits, priorities, the end of threads, waiting (`getpid(2)`, `setpgid(2)`,
-//! `setsid(2)`, `prlimit(2)`, `prctl(2)`, `wait(2)` …).
+//! Processes: numbers, groups, sessions, limits, the end of threads, waiting (`getpid(2)`, `setpgid(2)`, `setsid(2)`,
+//! `prlimit(2)`, `prctl(2)`, `wait(2)` …).
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use nomina_abi::{HIDDEN_FD_BASE, HIDDEN_FDS, xlate};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exit::status_exited;
 use nomina_kernel::kernel::Kernel;
+use nomina_kernel::ptrace::PtraceCreds;
 use nomina_kernel::rlimit::{Resource, Rlimit};
 use nomina_kernel::sys::ambient_request;
 use nomina_kernel::task::{Dumpable, TaskId};
@@ -64,7 +65,10 @@ pub fn setpgid(ctx: &mut Ctx<'_>) -> Result<Reply> {
 }
 
 /// The task that `pid` means, 0 for the caller.
-fn target(kernel: &Kernel, caller: TaskId, pid: i32) -> Result<TaskId> {
+///
+/// # Errors
+/// `ESRCH`.
+pub fn target(kernel: &Kernel, caller: TaskId, pid: i32) -> Result<TaskId> {
     match pid {
         0 => Ok(caller),
         pid => kernel.find_task_by_vpid(caller, pid).ok_or(Errno::ESRCH),
@@ -125,91 +129,13 @@ pub fn native_rlimit(ctx: &Ctx<'_>, resource: libc::__rlimit_resource_t) -> Resu
     Ok(native.rlim_cur)
 }
 
-/// `getpriority(2)` (returns 20 - nice) and `setpriority(2)` by process.
-pub fn priority(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const PRIO_PROCESS: i32 = 0;
-    let (which, who) = (ctx.int(0), ctx.int(1));
-    if !(0..=2).contains(&which) {
-        return Err(Errno::EINVAL);
-    }
-    // By process group or user: the tasks meant are the guest's, never the host user's.
-    let kernel = ctx.server.kernel.lock().unwrap();
-    let tasks: Vec<TaskId> = if which == PRIO_PROCESS {
-        vec![target(&kernel, ctx.task(), who)?]
-    } else {
-        let me = kernel.task(ctx.task()).ok_or(Errno::ESRCH)?.cred().clone();
-        let group = if which == 1 { kernel.getpgid(ctx.task(), 0)? } else { 0 };
-        let wanted = if who != 0 {
-            who
-        } else if which == 1 {
-            group
-        } else {
-            me.user_ns.from_kuid_munged(me.uid) as i32
-        };
-        let ns = kernel.active_pid_ns(ctx.task()).ok_or(Errno::ESRCH)?;
-        kernel
-            .tasks_in_ns(&ns)
-            .into_iter()
-            .map(|(_, task)| task)
-            .filter(|&task| match which {
-                1 => kernel.task_pgrp_vnr(task, ctx.task()) == wanted,
-                _ => kernel
-                    .task(task)
-                    .is_some_and(|t| me.user_ns.from_kuid_munged(t.cred().uid) as i32 == wanted),
-            })
-            .collect()
-    };
-    drop(kernel);
-    let tids: Vec<i32> = tasks
-        .iter()
-        .filter_map(|&task| ctx.server.guests.by_task(task))
-        .filter_map(|t| host_tid(&t))
-        .collect();
-    if tids.is_empty() {
-        return Err(Errno::ESRCH);
-    }
-    let mut best: Option<i64> = None;
-    for tid in tids {
-        // SAFETY: integers; the thread is a guest's.
-        let result = unsafe {
-            if ctx.nr == 140 {
-                libc::syscall(libc::SYS_getpriority, 0, tid)
-            } else {
-                libc::syscall(libc::SYS_setpriority, 0, tid, ctx.int(2))
-            }
-        };
-        if result < 0 {
-            return Err(host(std::io::Error::last_os_error()));
-        }
-        best = best.max(Some(result));
-    }
-    Ok(Reply::Value(best.unwrap_or(0)))
-}
-
-/// `sched_setaffinity(2)`, `sched_getaffinity(2)` of another thread.
-pub fn affinity(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let task = target(&ctx.server.kernel.lock().unwrap(), ctx.task(), ctx.int(0))?;
-    let thread = ctx.server.guests.by_task(task).ok_or(Errno::ESRCH)?;
-    let Some(tid) = host_tid(&thread).or_else(|| ctx.server.seek(&thread)) else { return Ok(Reply::Retry) };
-    if ctx.nr == 203 {
-        let mask = ctx.bytes(2)?;
-        // SAFETY: a valid buffer of that length.
-        let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid, mask.len(), mask.as_ptr()) };
-        return if result < 0 { Err(host(std::io::Error::last_os_error())) } else { Ok(().into()) };
-    }
-    let mut mask = vec![0u8; ctx.capacity(2).min(1024)];
-    // SAFETY: a valid buffer of that length.
-    let result = unsafe { libc::syscall(libc::SYS_sched_getaffinity, tid, mask.len(), mask.as_mut_ptr()) };
-    if result < 0 {
-        return Err(host(std::io::Error::last_os_error()));
-    }
-    ctx.write(2, &mask[..result as usize])?;
-    Ok(Reply::Value(result))
-}
-
-/// The parts of `prctl(2)` that are about the model. out[0] = 1: out[1] is to be stored at argument 2.
+/// The parts of `prctl(2)` that are about the model. out[0] = 1: out[1] is to be stored at argument 2; 2: the call is to be made
+/// natively; 3: a name in out[1] and out[2] is to be stored.
 pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let rest = [ctx.args[1], ctx.args[2], ctx.args[3], ctx.args[4]];
+    if ctx.int(0) == libc::PR_GET_NAME {
+        return Ok(get_name(ctx));
+    }
     let task = ctx.task();
     let mut kernel = ctx.server.kernel.lock().unwrap();
     let value = match ctx.int(0) {
@@ -248,6 +174,33 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
         _ => return Err(Errno::EINVAL),
     };
     Ok(value.into())
+}
+
+/// `PR_GET_NAME`: the host's, unless it has been written in proc.
+fn get_name(ctx: &mut Ctx<'_>) -> Reply {
+    ctx.out[0] = 2;
+    if let Some(comm) = ctx.server.renamed_comm(ctx.thread) {
+        let mut name = [0; 16];
+        let len = comm.len().min(15);
+        name[..len].copy_from_slice(&comm[..len]);
+        (ctx.out[0], ctx.out[1], ctx.out[2]) = (3, u64_at(&name, 0), u64_at(&name, 8));
+    }
+    Reply::Value(0)
+}
+
+/// `get_robust_list(2)` of another thread: `ESRCH`, or `EPERM`, as from a thread that cannot be looked into. Where a list
+/// is, only the shim of its thread knows.
+pub fn get_robust_list(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    target(&ctx.server.kernel.lock().unwrap(), ctx.task(), ctx.int(0))?;
+    Err(Errno::EPERM)
+}
+
+/// `migrate_pages(2)` and `move_pages(2)` of another process: `ESRCH`, `EPERM`, and `ENOSYS` where it would be allowed.
+pub fn pages_of_other(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    let kernel = ctx.server.kernel.lock().unwrap();
+    let task = target(&kernel, ctx.task(), ctx.int(0))?;
+    kernel.ptrace_may_access(ctx.task(), task, PtraceCreds::Real)?;
+    Err(Errno::ENOSYS)
 }
 
 /// [`nomina_abi::op::THREAD_EXIT`].
@@ -432,56 +385,6 @@ pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host
     drop(kernel);
     server.guests.remove(&child);
     server.spares.bury(&child);
-}
-
-/// `pidfd_open(2)`.
-pub fn pidfd_open(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    const PIDFD_NONBLOCK: u32 = libc::O_NONBLOCK as u32;
-    const PIDFD_THREAD: u32 = libc::O_EXCL as u32;
-    let (nr, flags) = (ctx.int(0), ctx.uint(1));
-    if flags & !(PIDFD_NONBLOCK | PIDFD_THREAD) != 0 || nr <= 0 {
-        return Err(Errno::EINVAL);
-    }
-    let kernel = ctx.server.kernel.lock().unwrap();
-    let task = kernel.find_task_by_vpid(ctx.task(), nr).ok_or(Errno::ESRCH)?;
-    let leader = kernel.signal_of(task).is_some_and(|signal| signal.leader() == task);
-    drop(kernel);
-    if !leader && flags & PIDFD_THREAD == 0 {
-        return Err(Errno::ENOENT);
-    }
-    let thread = ctx.server.guests.by_task(task).ok_or(Errno::ESRCH)?;
-    let Some(tid) = host_tid(&thread).or_else(|| ctx.server.seek(&thread)) else { return Ok(Reply::Retry) };
-    // SAFETY: two integers; the result, when not negative, is a descriptor that only we own.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, flags) };
-    if fd < 0 {
-        return Err(host(std::io::Error::last_os_error()));
-    }
-    // SAFETY: just opened.
-    let fd = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) };
-    Ok(Reply::Fd { fd, cloexec: true })
-}
-
-use std::os::fd::FromRawFd;
-
-/// The task a pidfd in the guest's hands stands for.
-///
-/// # Errors
-/// `EBADF` when it is no pidfd, `ESRCH` when its process is no guest any more.
-pub fn task_of_pidfd(ctx: &Ctx<'_>, fd: i32) -> Result<TaskId> {
-    let copy = ctx.getfd(fd)?;
-    host_pid_of_pidfd(copy.as_fd())
-        .and_then(|pid| ctx.server.guests.by_tid(pid).ok_or(Errno::ESRCH))
-        .map(|thread| thread.task)
-}
-
-fn host_pid_of_pidfd(fd: std::os::fd::BorrowedFd<'_>) -> Result<i32> {
-    use std::os::fd::AsRawFd;
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).map_err(host)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pid:")).ok_or(Errno::EBADF)?;
-    match line.trim().parse() {
-        Ok(pid) if pid > 0 => Ok(pid),
-        _ => Err(Errno::ESRCH),
-    }
 }
 
 /// Kills what the model says is dead with its pid namespace.

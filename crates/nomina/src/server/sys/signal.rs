@@ -41,17 +41,31 @@ fn carried(signal: i32, info: &Info) -> (i32, Info) {
     (abi::SIG_CALL, info)
 }
 
-/// Whether the guest has a handler for `signal`: what the host knows of it. The shim catches the synchronous faults always,
-/// and the signals that are its own, so for those the answer is no.
-fn has_handler(host_pid: i32, signal: i32) -> bool {
+/// Whether `signal`, sent to the init of a pid namespace, does there what it should: runs a handler, waits behind a mask, or
+/// nothing. The shim ignores natively what an init has no handler for; an init that has just begun, or the sandbox's first
+/// process, where it does not, must not get it.
+fn is_safe_for_init(host_pid: i32, signal: i32) -> bool {
+    // The shim's, whatever the guest's; and those that do nothing by default.
+    const ALWAYS: [i32; 8] = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGSYS,
+        abi::SIG_CALL,
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGURG,
+        libc::SIGWINCH,
+    ];
+    if ALWAYS.contains(&signal) {
+        return true;
+    }
     let Ok(status) = std::fs::read_to_string(format!("/proc/{host_pid}/status")) else { return false };
-    let caught = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigCgt:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    !matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGSYS | abi::SIG_CALL)
-        && caught & 1 << (signal - 1) != 0
+    let has = |field: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(field));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .is_some_and(|mask| mask & 1 << (signal - 1) != 0)
+    };
+    has("SigCgt:") || has("SigIgn:")
 }
 
 /// Whether a code is one by which shims know what the supervisor sends: no guest may say it to another.
@@ -82,8 +96,8 @@ pub fn send(
     }
     let kernel = server.kernel.lock().unwrap();
     let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
-    let reaches =
-        !is_init || kernel.signal_reaches(Some(sender), target.task, signal, has_handler(host_pid, signal));
+    let reaches = !is_init
+        || kernel.signal_reaches(Some(sender), target.task, signal, is_safe_for_init(host_pid, signal));
     drop(kernel);
     if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
@@ -103,6 +117,13 @@ pub fn send(
     match host(std::io::Error::last_os_error()) {
         // A zombie, or gone meanwhile: as if it had ended a moment later.
         Errno::ESRCH => Ok(true),
+        // `kill(2)` never fails for a full queue (`RLIMIT_SIGPENDING`): the signal comes without information.
+        Errno::EAGAIN if !thread && u32_at(info, 8) as i32 == abi::SI_NOMINA => {
+            let no_info = std::ptr::null::<libc::siginfo_t>();
+            // SAFETY: as above; no information is given.
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), *signal, no_info, 0) };
+            Ok(true)
+        }
         errno => Err(errno),
     }
 }
@@ -154,19 +175,54 @@ pub fn send_mesgq(server: &Arc<Server>, sender: &IpcCaller, owner: &Pid, signal:
 /// `kill(2)`.
 pub fn kill(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (pid, signal) = (ctx.int(0), ctx.int(1));
+    let targets = ctx.server.kernel.lock().unwrap().kill_targets(ctx.task(), pid, signal)?;
+    send_all(ctx, &targets, signal, false, |target| {
+        info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER)
+    })
+}
+
+/// Sends to several, each with its own information.
+///
+/// # Errors
+/// Those of [`send`].
+pub fn send_all(
+    ctx: &Ctx<'_>,
+    targets: &[SignalTarget],
+    signal: i32,
+    thread: bool,
+    info: impl Fn(&SignalTarget) -> Info,
+) -> Result<Reply> {
     let server = ctx.server;
-    let targets = server.kernel.lock().unwrap().kill_targets(ctx.task(), pid, signal)?;
     // All must be reachable before any is sent to, or a repetition would send twice.
     if targets.iter().any(|target| {
         server.host_pid_of(target.task).is_none() && server.guests.by_task(target.task).is_some()
     }) {
         return Ok(Reply::Retry);
     }
+    let mut sent = true;
     for target in targets {
-        let info = info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER);
-        send(server, ctx.task(), &target, signal, &info, false)?;
+        sent &= send(server, ctx.task(), target, signal, &info(target), thread)?;
     }
-    Ok(().into())
+    if sent || targets.len() > 1 { Ok(().into()) } else { Ok(Reply::Retry) }
+}
+
+/// Checks information that a guest gives with a signal, and puts it into the form in which it can be sent. `own`: to the calling
+/// thread itself, which may tell itself anything.
+///
+/// # Errors
+/// `EPERM` where it would be taken for the kernel's or for that of `kill(2)`.
+pub fn vet(given: &mut Info, signal: i32, own: bool) -> Result<()> {
+    let code = u32_at(given, 8) as i32;
+    let is_told = code >= 0 || code == abi::SI_TKILL || is_own_code(code);
+    if is_told && !own {
+        return Err(Errno::EPERM);
+    }
+    given[..4].copy_from_slice(&signal.to_ne_bytes());
+    if is_told {
+        // The host lets nobody but the process itself forge these; carried as ours.
+        *given = info(signal, abi::SI_NOMINA, u32_at(given, 16) as i32, u32_at(given, 20), code);
+    }
+    Ok(())
 }
 
 /// `tkill(2)`, `tgkill(2)`.
@@ -191,13 +247,9 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
         (true, ctx.int(0), ctx.int(1), ctx.int(2), 3)
     };
     let mut given = ctx.structure::<128>(at)?.ok_or(Errno::EFAULT)?;
-    let code = u32_at(&given, 8) as i32;
     let kernel = server.kernel.lock().unwrap();
-    let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
-    // Not even the kernel and kill() may be impersonated, except towards oneself.
-    if (code >= 0 || code == abi::SI_TKILL || is_own_code(code)) && pid != own {
-        return Err(Errno::EPERM);
-    }
+    let own = kernel.task_pid_vnr(ctx.task(), ctx.task());
+    vet(&mut given, signal, own == tid)?;
     let target = if thread {
         kernel.tgkill_target(ctx.task(), Some(pid), tid, signal)?
     } else {
@@ -207,43 +259,5 @@ pub fn sigqueue(ctx: &mut Ctx<'_>) -> Result<Reply> {
         *kernel.kill_targets(ctx.task(), pid, signal)?.first().ok_or(Errno::ESRCH)?
     };
     drop(kernel);
-    given[..4].copy_from_slice(&signal.to_ne_bytes());
-    if code >= 0 || code == abi::SI_TKILL || is_own_code(code) {
-        // Towards oneself: the host lets nobody but the process itself forge these; carried as ours.
-        given = info(signal, abi::SI_NOMINA, u32_at(&given, 16) as i32, u32_at(&given, 20), code);
-    }
     if send(server, ctx.task(), &target, signal, &given, thread)? { Ok(().into()) } else { Ok(Reply::Retry) }
-}
-
-/// `pidfd_send_signal(2)`.
-pub fn pidfd_send_signal(ctx: &mut Ctx<'_>) -> Result<Reply> {
-    let signal = ctx.int(1);
-    if ctx.uint(3) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let server = ctx.server;
-    let task = super::process::task_of_pidfd(ctx, ctx.int(0))?;
-    let kernel = server.kernel.lock().unwrap();
-    let nr = kernel.task_tgid_vnr(task, ctx.task());
-    if nr == 0 {
-        return Err(Errno::EINVAL);
-    }
-    let target = *kernel.kill_targets(ctx.task(), nr, signal)?.first().ok_or(Errno::ESRCH)?;
-    let own = kernel.task_tgid_vnr(ctx.task(), ctx.task());
-    drop(kernel);
-    let info = match ctx.structure::<128>(2)? {
-        None => info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER),
-        Some(mut given) => {
-            let code = u32_at(&given, 8) as i32;
-            if u32_at(&given, 0) as i32 != signal {
-                return Err(Errno::EINVAL);
-            }
-            if (code >= 0 || code == abi::SI_TKILL || is_own_code(code)) && nr != own {
-                return Err(Errno::EPERM);
-            }
-            given[..4].copy_from_slice(&signal.to_ne_bytes());
-            given
-        }
-    };
-    if send(server, ctx.task(), &target, signal, &info, false)? { Ok(().into()) } else { Ok(Reply::Retry) }
 }

@@ -488,7 +488,10 @@ fn get_habit(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
     Ok(().into())
 }
 
-/// `getsockopt(2)` of what the filter does not allow natively: the identity of the peer (`SO_PEERCRED`), and numbers.
+/// `SO_PEERPIDFD`.
+const SO_PEERPIDFD: i32 = 77;
+
+/// `getsockopt(2)` of what the filter does not allow natively: the identity of the peer (`SO_PEERCRED`, `SO_PEERPIDFD`), and numbers.
 ///
 /// # Errors
 /// `ENOPROTOOPT`; those of the host.
@@ -503,7 +506,8 @@ pub fn get_option(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
     if is_habit(ctx.int(1), ctx.int(2)) || of_the_handle {
         return get_habit(ctx, socket);
     }
-    if (ctx.int(1), ctx.int(2)) != (libc::SOL_SOCKET, libc::SO_PEERCRED) {
+    let wants_pidfd = (ctx.int(1), ctx.int(2)) == (libc::SOL_SOCKET, SO_PEERPIDFD);
+    if !wants_pidfd && (ctx.int(1), ctx.int(2)) != (libc::SOL_SOCKET, libc::SO_PEERCRED) {
         return Err(Errno::ENOPROTOOPT);
     }
     let marked = match address_of(socket, libc::getpeername) {
@@ -519,6 +523,13 @@ pub fn get_option(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
             Peer { host_pid, uid, gid }
         }
     };
+    if wants_pidfd {
+        let peer = ctx.server.guest_of_host_pid(peer.host_pid).ok_or(Errno::ESRCH)?;
+        return match super::super::pidfd::open(ctx.server, peer.task, 0)? {
+            Some(fd) => Ok(Reply::Fd { fd, cloexec: true }),
+            None => Ok(Reply::Retry),
+        };
+    }
     let pid = ctx.server.vnr_of_host(ctx.thread, peer.host_pid).unwrap_or(0);
     let mut answer = [0; 12];
     answer[..4].copy_from_slice(&pid.to_ne_bytes());
