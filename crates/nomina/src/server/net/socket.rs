@@ -115,7 +115,9 @@ impl SocketEnd {
     pub(super) fn send(&self, message: &Message) -> bool {
         let mut state = self.state.lock().unwrap();
         let control = options::control(self.kind, &state, message);
-        let Some(label) = state.label(label_text(label::INET, &message.source, &control)) else { return false };
+        let Some(label) = state.label(label_text(label::INET, &message.source, &control)) else {
+            return false;
+        };
         let fds = [label.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -129,7 +131,8 @@ impl SocketEnd {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let got = match rustix::net::recvmsg(&self.ours, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+        let got = match rustix::net::recvmsg(&self.ours, &mut [IoSliceMut::new(buffer)], &mut control, flags)
+        {
             Ok(got) => got,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Taken::Nothing,
             Err(_) => return Taken::End,
