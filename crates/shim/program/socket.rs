@@ -150,13 +150,19 @@ pub fn getsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 
 /// `setsockopt(2)` of options that are not plainly the descriptor's: the value travels as argument 3.
 pub fn setsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [_, _, _, value, len, _] = *args;
+    const SO_ATTACH_FILTER: u32 = 26;
+    let [_, level, option, value, len, _] = *args;
     let len = len as i32;
     if len < 0 {
         return Err(err::EINVAL);
     }
     let mut ask = *args;
-    ask[3] = if value == 0 { SPAN_NULL } else { Arena::new(area).bytes(value, len as u64)? };
+    ask[3] = match value {
+        0 => SPAN_NULL,
+        // A `struct sock_fprog` leads to the instructions.
+        _ if level as u32 == SOL_SOCKET && option as u32 == SO_ATTACH_FILTER => Arena::new(area).filter(value)?,
+        _ => Arena::new(area).bytes(value, len as u64)?,
+    };
     ask[4] = len as u64;
     Ok(request(area, nr::SETSOCKOPT as u32, &ask))
 }

@@ -85,6 +85,16 @@ impl NetNamespace {
         &self.stack
     }
 
+    /// Takes a device up or down: `dev_change_flags`.
+    ///
+    /// # Errors
+    /// `ENODEV`; those of [`Stack::dev_change_flags`].
+    pub fn set_flags(&self, name: &str, flags: u32) -> Result<()> {
+        let mut stack = self.stack.lock();
+        let id = stack.dev_get_by_name(self.common.inum(), name).map(|dev| dev.id).ok_or(Errno::ENODEV)?;
+        stack.dev_change_flags(id, flags, iff::UP).map(drop)
+    }
+
     /// The devices, by index.
     pub fn devices(&self) -> Vec<NetDevice> {
         self.stack.lock().devices_of(self.common.inum()).cloned().collect()

@@ -29,6 +29,13 @@ impl Default for NetSysctls {
     }
 }
 
+impl NetSysctls {
+    /// The groups that may open ping sockets, as kernel ids: the first and the last.
+    pub fn ping_group_range(&self) -> (u32, u32) {
+        self.ping_group_range
+    }
+}
+
 impl NetNamespace {
     /// The first port that needs no `CAP_NET_BIND_SERVICE`: `inet_prot_sock`.
     pub fn unprivileged_port_start(&self) -> u32 {

@@ -559,22 +559,6 @@ impl Stack {
         self.dev(dev).and_then(tun_of).map_or(0, |tun| tun.flags)
     }
 
-    /// `SIOCSIFHWADDR` on a descriptor.
-    ///
-    /// # Errors
-    /// `EOPNOTSUPP`: it has none. `EADDRNOTAVAIL`: no address of a station.
-    pub fn tun_set_address(&mut self, dev: DevId, address: MacAddr) -> Result<()> {
-        let Some(device) = self.dev_mut(dev) else { return Err(Errno::EBADFD) };
-        if !device.has_link_address() {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if !address.is_valid() {
-            return Err(Errno::EADDRNOTAVAIL);
-        }
-        device.dev_addr = address;
-        Ok(())
-    }
-
     /// Whether a device can be given another type of link: `TUNSETLINK`.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use nomina_kernel::net::Stack;
 use nomina_kernel::net::core::softirq::Out;
 use rustix::event::{Timespec, epoll};
 
+use super::socket::{Kind, SocketEnd};
 use super::tun::{Taken, TunEnd};
 use super::{Network, Shared};
 
@@ -23,6 +24,22 @@ const MAX_INCOMING: usize = 4096;
 const TURN: usize = 64;
 /// Runs of the stack before programs are looked at again.
 const RUNS: usize = 16;
+
+/// What a program holds the other end of.
+#[derive(Clone)]
+enum End {
+    Tun(Arc<TunEnd>),
+    Socket(Arc<SocketEnd>),
+}
+
+impl End {
+    fn ino(&self) -> u64 {
+        match self {
+            End::Tun(end) => end.ino,
+            End::Socket(end) => end.ino,
+        }
+    }
+}
 
 /// Has the engine look at the stack; starts it if it does not run yet.
 pub(super) fn wake(shared: &Arc<Shared>) {
@@ -49,7 +66,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
 
 fn run(shared: &Weak<Shared>, epoll: &OwnedFd) {
     let mut buffer = vec![0; LONGEST];
-    let mut ready: VecDeque<Arc<TunEnd>> = VecDeque::new();
+    let mut ready: VecDeque<End> = VecDeque::new();
     let mut timeout = None;
     loop {
         let mut events = Vec::with_capacity(64);
@@ -66,10 +83,10 @@ fn run(shared: &Weak<Shared>, epoll: &OwnedFd) {
                 let _ = rustix::io::read(&shared.wake, &mut [0u8; 8]);
                 continue;
             }
-            let end = shared.ends.lock().unwrap().get(&ino).cloned();
-            let Some(end) = end else { continue };
-            if !ready.iter().any(|known| Arc::ptr_eq(known, &end)) {
-                ready.push_back(end);
+            let tun = shared.ends.lock().unwrap().get(&ino).cloned().map(End::Tun);
+            let end = tun.or_else(|| shared.sockets.lock().unwrap().get(&ino).cloned().map(End::Socket));
+            if !ready.iter().any(|known| known.ino() == ino) {
+                ready.extend(end);
             }
         }
         // A panic is our bug, not the guest's to exploit: packets are lost, the sandbox lives.
@@ -85,15 +102,22 @@ fn run(shared: &Weak<Shared>, epoll: &OwnedFd) {
 }
 
 /// Takes what programs have written, runs the stack, and says how long to wait for more.
-fn turn(shared: &Arc<Shared>, ready: &mut VecDeque<Arc<TunEnd>>, buffer: &mut [u8]) -> Option<Timespec> {
+fn turn(shared: &Arc<Shared>, ready: &mut VecDeque<End>, buffer: &mut [u8]) -> Option<Timespec> {
     let stack = shared.stack.get()?;
     for _ in 0..ready.len() {
         let Some(end) = ready.pop_front() else { break };
         let mut stack = stack.lock();
-        end.flush();
+        stack.set_now(shared.now());
+        if let End::Tun(end) = &end {
+            end.flush();
+        }
         let mut more = true;
         for _ in 0..TURN {
-            match end.take(&mut stack, buffer) {
+            let taken = match &end {
+                End::Tun(end) => end.take(&mut stack, buffer),
+                End::Socket(end) => end.take(&mut stack, buffer),
+            };
+            match taken {
                 Taken::One => {}
                 Taken::Nothing => {
                     more = false;
@@ -101,10 +125,15 @@ fn turn(shared: &Arc<Shared>, ready: &mut VecDeque<Arc<TunEnd>>, buffer: &mut [u
                 }
                 Taken::End => {
                     more = false;
-                    stack.tun_close(end.ino);
-                    // Fails only where it is gone already.
-                    let _ = epoll::delete(&shared.epoll, end.ours());
-                    shared.ends.lock().unwrap().remove(&end.ino);
+                    match &end {
+                        End::Tun(end) => {
+                            stack.tun_close(end.ino);
+                            // Fails only where it is gone already.
+                            let _ = epoll::delete(&shared.epoll, end.ours());
+                            shared.ends.lock().unwrap().remove(&end.ino);
+                        }
+                        End::Socket(end) => shared.close_socket(&mut stack, end),
+                    }
                     break;
                 }
             }
@@ -151,6 +180,17 @@ impl Shared {
         true
     }
 
+    /// A packet, raw or ping socket is closed.
+    pub(super) fn close_socket(&self, stack: &mut Stack, end: &SocketEnd) {
+        match end.kind {
+            Kind::Packet => stack.packet_release(end.ino),
+            Kind::Inet | Kind::Inet6 => drop(stack.raw_sockets.remove(&end.ino)),
+        }
+        // Fails only where it is gone already.
+        let _ = epoll::delete(&self.epoll, end.ours());
+        self.sockets.lock().unwrap().remove(&end.ino);
+    }
+
     fn hand_out(&self, stack: &mut Stack, out: Out) {
         match out {
             Out::Tun { dev, queue, skb } => {
@@ -169,7 +209,21 @@ impl Shared {
                     incoming.push(out);
                 }
             }
-            Out::Changed(_) | Out::Socket { .. } | Out::SocketError { .. } => {}
+            Out::Socket { socket, message } => {
+                let end = self.sockets.lock().unwrap().get(&socket).cloned();
+                if let Some(end) = end
+                    && !end.send(&message)
+                    && let Some(own) = stack.packet_sockets.get_mut(&socket)
+                {
+                    own.stats.1 = own.stats.1.wrapping_add(1);
+                }
+            }
+            Out::SocketError { socket, errno } => {
+                if let Some(end) = self.sockets.lock().unwrap().get(&socket) {
+                    end.state.lock().unwrap().error = Some(errno);
+                }
+            }
+            Out::Changed(_) => {}
         }
     }
 }

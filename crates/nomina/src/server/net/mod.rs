@@ -8,6 +8,8 @@
 //! Locks, outermost first: the stack; the table of ends; an end.
 
 pub mod engine;
+pub mod options;
+pub mod socket;
 pub mod tun;
 
 use std::collections::HashMap;
@@ -25,6 +27,7 @@ use nomina_kernel::net::filter::{Filter, Instruction};
 use rustix::event::{EventfdFlags, epoll};
 
 use super::lock::Mutex;
+use socket::SocketEnd;
 use tun::TunEnd;
 
 /// The network of a sandbox.
@@ -42,6 +45,8 @@ struct Shared {
     incoming: Mutex<Vec<Out>>,
     /// Who takes it.
     transport: OnceLock<Transport>,
+    /// Likewise, of sockets.
+    sockets: Mutex<HashMap<u64, Arc<SocketEnd>>>,
     clock: Instant,
 }
 
@@ -65,6 +70,7 @@ impl Network {
             ends: Mutex::default(),
             incoming: Mutex::default(),
             transport: OnceLock::new(),
+            sockets: Mutex::default(),
             clock: Instant::now(),
         })))
     }
@@ -109,8 +115,14 @@ impl Network {
         ends.get(&stat.st_ino).cloned()
     }
 
+    /// The packet, raw or ping socket with this inode number.
+    pub fn socket(&self, ino: u64) -> Option<Arc<SocketEnd>> {
+        self.0.sockets.lock().unwrap().get(&ino).cloned()
+    }
+
     fn has_room(&self) -> bool {
-        self.0.ends.lock().unwrap().len() < descriptor_share()
+        let sockets = self.0.sockets.lock().unwrap().len();
+        self.0.ends.lock().unwrap().len() + sockets < descriptor_share()
     }
 }
 

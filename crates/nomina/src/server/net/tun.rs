@@ -65,7 +65,7 @@ impl TunEnd {
     /// Gives the stack what the program wrote.
     pub(super) fn take(&self, stack: &mut Stack, buffer: &mut [u8]) -> Taken {
         let len = match rustix::net::recv(&self.ours, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-            Ok((_, 0)) if self.is_closed() => return Taken::End,
+            Ok((_, 0)) if is_closed(&self.ours) => return Taken::End,
             Ok((_, len)) if len <= LONGEST => len,
             Ok(_) => return Taken::One,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Taken::Nothing,
@@ -82,13 +82,6 @@ impl TunEnd {
             }
         }
         Taken::One
-    }
-
-    fn is_closed(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut ends = [PollFd::new(&self.ours, PollFlags::RDHUP)];
-        matches!(poll(&mut ends, Some(&now)), Ok(1..))
-            && ends[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP)
     }
 
     /// Gives the program a packet; false if neither the socket nor a queue of `room` packets has room.
@@ -127,6 +120,14 @@ impl TunEnd {
             libc::fcntl(self.ours.as_raw_fd(), libc::F_SETFL, flags & !libc::O_ASYNC);
         }
     }
+}
+
+/// Whether the guest's end of a pair is closed.
+pub(super) fn is_closed(ours: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ends = [PollFd::new(ours, PollFlags::RDHUP)];
+    matches!(poll(&mut ends, Some(&now)), Ok(1..))
+        && ends[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP)
 }
 
 /// Opens `/dev/net/tun` for the task `caller`.
@@ -387,7 +388,7 @@ fn attached<'a>(
         SIOCSIFHWADDR => {
             let ifreq = given(IFREQ_LEN)?;
             let address = MacAddr(ifreq[18..24].try_into().unwrap_or_default());
-            stack.tun_set_address(dev, address)?;
+            stack.dev_set_mac_address(dev, address)?;
         }
         _ => return Err(Errno::EINVAL),
     }

@@ -11,6 +11,7 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::inet::{AF_INET, AF_INET6};
 use nomina_kernel::vfs::S_IFSOCK;
 
+use super::super::net::{options, socket as packets};
 use super::super::netlink;
 use super::super::request::{Ctx, Reply, host};
 use super::super::uplink::guests;
@@ -34,6 +35,11 @@ pub fn socket(ctx: &mut Ctx<'_>) -> Result<Reply> {
     const SOCKETPAIR: u32 = 53;
     const SOCK_TYPE_MASK: i32 = 0xf;
     let kind = ctx.int(1) & SOCK_TYPE_MASK;
+    if ctx.nr != SOCKETPAIR
+        && let Some(done) = packets::socket(ctx)
+    {
+        return done;
+    }
     match ctx.int(0) {
         libc::AF_UNIX => match kind {
             libc::SOCK_DGRAM | libc::SOCK_RAW => datagram::socket(ctx),
@@ -61,6 +67,9 @@ pub fn bind(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return ctx.server.inet.bind(ctx, &inet, &address).map(Into::into);
+    }
+    if let Some(end) = ctx.server.net.socket(ino) {
+        return packets::bind(ctx, &end, &address);
     }
     unix::bind(ctx, &socket, &address)
 }
@@ -100,6 +109,9 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
             }
         };
     }
+    if let Some(end) = ctx.server.net.socket(ino) {
+        return packets::connect(ctx, &end, &address);
+    }
     unix::connect(ctx, &socket, &address)
 }
 
@@ -115,6 +127,8 @@ pub fn name_of(ctx: &mut Ctx<'_>) -> Result<Reply> {
         netlink::name(&netlink, !own)
     } else if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         inet::name(&inet, own)?
+    } else if let Some(end) = ctx.server.net.socket(ino) {
+        packets::name(ctx, &end, !own)?
     } else {
         unix::name(ctx, &socket, own)?
     };
@@ -131,6 +145,9 @@ pub fn sendto(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (socket, ino) = guest_socket(ctx, 0)?;
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return inet::sendto(ctx, &inet);
+    }
+    if let Some(end) = ctx.server.net.socket(ino) {
+        return packets::sendto(ctx, &end);
     }
     if ctx.is_null(4) {
         return Ok(().into());
@@ -155,6 +172,14 @@ pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return inet::set_option(ctx, &socket, &inet);
     }
+    if let Some(netlink) = ctx.server.netlink.find(&socket)
+        && let Some(result) = netlink::set_option(ctx, &netlink)
+    {
+        return result;
+    }
+    if let Some(end) = ctx.server.net.socket(ino) {
+        return options::set(ctx, &end);
+    }
     unix::set_option(ctx, &socket)
 }
 
@@ -171,6 +196,14 @@ pub fn get_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return inet::get_option(ctx, &inet);
+    }
+    if let Some(netlink) = ctx.server.netlink.find(&socket)
+        && let Some(result) = netlink::get_option(ctx, &netlink)
+    {
+        return result;
+    }
+    if let Some(end) = ctx.server.net.socket(ino) {
+        return options::get(ctx, &end);
     }
     unix::get_option(ctx, &socket)
 }
