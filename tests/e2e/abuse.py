@@ -106,6 +106,8 @@ case(timeout=240, name="abuse.every_syscall_as_an_ordinary_user")(abuse("every_s
 case(timeout=60, name="abuse.forged_file_handles")(abuse("handles"))
 case(timeout=60, name="abuse.control_groups_without_end")(abuse("cgroup_storm"))
 case(timeout=60, name="abuse.writers_that_never_stop_hold_up_nobody")(abuse("control_flood"))
+case(timeout=60, name="abuse.calls_that_never_stop")(abuse("call_flood", []))
+case(timeout=60, name="abuse.files_of_proc_that_are_the_hosts")(abuse("live_proc", []))
 case(timeout=60, name="abuse.foreign_system_call_tables")(abuse("foreign_abi"))
 case(timeout=240, name="abuse.jumping_into_the_shim")(abuse("jump_shim", timeout=220))
 case(timeout=120, name="abuse.flipping_the_shared_page")(abuse("flip_page"))

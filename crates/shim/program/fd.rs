@@ -133,15 +133,18 @@ pub fn close_range(first: u64, last: u64, flags: u64) -> Result<i64, i64> {
 /// `dup2(2)`, `dup3(2)` and `fcntl(2)` duplications that name a hidden number: as if it were beyond the limit.
 pub fn duplicate(number: u64, args: &[u64; 6]) -> i64 {
     let names_hidden = match number {
-        nr::FCNTL => is_hidden(args[0]),
-        nr::CLOSE => is_hidden(args[0]),
+        nr::FCNTL | nr::CLOSE | nr::DUP => is_hidden(args[0]),
         _ => is_hidden(args[0]) || is_hidden(args[1]),
     };
     if names_hidden {
         return err::EBADF;
     }
     // SAFETY: the guest's own descriptors.
-    unsafe { crate::sys::syscall(number, *args) }
+    let copy = unsafe { crate::sys::syscall(number, *args) };
+    if number != nr::CLOSE {
+        crate::signalfd::duplicated(args[0], copy);
+    }
+    copy
 }
 
 /// `flock(2)`. The supervisor keeps the locks of directories; all others are the handle's own, and waited for natively.

@@ -158,6 +158,10 @@ impl SigInfo {
         self.set_word(16, pid);
     }
 
+    pub fn uid(&self) -> i32 {
+        self.word(20)
+    }
+
     pub fn set_uid(&mut self, uid: i32) {
         self.set_word(20, uid);
     }

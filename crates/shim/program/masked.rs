@@ -9,7 +9,8 @@ use crate::sys::{err, nr, sys, syscall};
 use crate::uaccess::{get_user, put_user, put_user_opt};
 use crate::window::window;
 
-fn native_mask(mask: u64) -> u64 {
+/// A mask of the guest's as the host may have it.
+pub fn native_mask(mask: u64) -> u64 {
     mask & !ALWAYS_OPEN
 }
 
@@ -113,16 +114,6 @@ pub fn rt_sigpending(area: &Area, context: &UContext, set_at: u64, size: u64) ->
     // The shim itself has blocked everything; pending are the guest's.
     put_user_opt(set_at, native_mask(set) & context.sigmask | area.held.get())?;
     Ok(0)
-}
-
-/// `signalfd(2)` and `signalfd4(2)`.
-pub fn signalfd(number: u64, fd: u64, set: u64, size: u64, flags: u64) -> Result<i64, i64> {
-    if size != 8 {
-        return Err(err::EINVAL);
-    }
-    let set = native_mask(get_user(set)?);
-    // SAFETY: the kernel reads the set.
-    Ok(unsafe { sys!(number, fd, &raw const set, 8, flags) })
 }
 
 /// Copies what the supervisor left at the start of the data, as many bytes as `out[0]` says, at most `max`.

@@ -32,8 +32,10 @@ pub mod nr {
     pub const IOCTL: u64 = 16;
     pub const SOCKET: u64 = 41;
     pub const PREAD64: u64 = 17;
+    pub const READV: u64 = 19;
     pub const SCHED_YIELD: u64 = 24;
     pub const MADVISE: u64 = 28;
+    pub const DUP: u64 = 32;
     pub const DUP2: u64 = 33;
     pub const PAUSE: u64 = 34;
     pub const NANOSLEEP: u64 = 35;
@@ -154,6 +156,7 @@ pub mod err {
     pub const EFAULT: i64 = -14;
     pub const EEXIST: i64 = -17;
     pub const EINVAL: i64 = -22;
+    pub const ESPIPE: i64 = -29;
     pub const EMFILE: i64 = -24;
     pub const ETIMEDOUT: i64 = -110;
     pub const EMSGSIZE: i64 = -90;
@@ -240,6 +243,12 @@ pub fn set_mask(mask: u64) {
 pub fn unblock(set: u64) {
     // SAFETY: the kernel only reads the word.
     unsafe { sys!(nr::RT_SIGPROCMASK, SIG_UNBLOCK, &raw const set, 0, 8) };
+}
+
+/// Blocks the signals of a set.
+pub fn block(set: u64) {
+    // SAFETY: the kernel only reads the word.
+    unsafe { sys!(nr::RT_SIGPROCMASK, SIG_BLOCK, &raw const set, 0, 8) };
 }
 
 /// `sched_yield(2)`.

@@ -7,7 +7,7 @@ use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, ipc, marshal, masked, message, patch, poll, process, ptrace, seccomp, signal, slot, socket,
+    clone, exec, fd, futex, ipc, marshal, masked, message, patch, poll, process, ptrace, seccomp, signal, signalfd, slot, socket,
     tracer, wait, written,
 };
 
@@ -152,8 +152,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::RT_SIGSUSPEND => masked::rt_sigsuspend(area, context, a, b),
         nr::RT_SIGTIMEDWAIT => masked::rt_sigtimedwait(area, args),
         nr::RT_SIGPENDING => masked::rt_sigpending(area, context, a, b),
-        nr::SIGNALFD => masked::signalfd(number, a, b, c, 0),
-        nr::SIGNALFD4 => masked::signalfd(number, a, b, c, d),
+        nr::SIGNALFD => signalfd::signalfd(number, a, b, c, 0),
+        nr::SIGNALFD4 => signalfd::signalfd(number, a, b, c, d),
         nr::PPOLL => masked::with_mask(area, context, number, args, 3),
         nr::EPOLL_CTL => poll::epoll_ctl(area, args),
         nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => masked::with_mask(area, context, number, args, 4),
@@ -178,7 +178,9 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::SET_ROBUST_LIST => futex::set_robust_list(area, a, b),
         nr::GET_ROBUST_LIST => futex::get_robust_list(area, a, b, c),
         nr::CLOSE_RANGE => fd::close_range(a, b, c),
-        nr::CLOSE | nr::DUP2 | nr::DUP3 => Ok(fd::duplicate(number, args)),
+        nr::READ => signalfd::read(area, args),
+        nr::READV => signalfd::readv(area, args),
+        nr::CLOSE | nr::DUP | nr::DUP2 | nr::DUP3 => Ok(fd::duplicate(number, args)),
         nr::FCNTL => process::fcntl(area, args),
         nr::FLOCK => Ok(fd::flock(area, args)),
         nr::FSYNC | nr::FDATASYNC | nr::SYNCFS => Ok(fd::fsync(area, number, args)),

@@ -305,14 +305,14 @@ rows! {
     279 move_pages: NativeIf(c::SELF), "the caller itself; other processes go by pid";
     280 utimensat: Trap, PATH;
     281 epoll_pwait: Cases(c::EPOLL_PWAIT), "waits on handles; with a mask the shim must keep SIGSYS out of it, otherwise the caller dies";
-    282 signalfd: ShimOnly, "reads own pending signals; the shim keeps SIGSYS out and knows the descriptor, whose records tell host pids";
+    282 signalfd: ShimOnly, "reads own pending signals; the shim keeps its own out, and has reading from the descriptor trap, since records tell host pids";
     283 timerfd_create: Native, "a new handle that names nothing";
     284 eventfd: Native, "a new handle that names nothing";
     285 fallocate: Native, FD;
     286 timerfd_settime: Native, FD;
     287 timerfd_gettime: Native, FD;
     288 accept4: NativeIf(c::ACCEPT), "takes a connection the supervisor allowed; the peer's name is the supervisor's to tell";
-    289 signalfd4: ShimOnly, "reads own pending signals; the shim keeps SIGSYS out and knows the descriptor, whose records tell host pids";
+    289 signalfd4: ShimOnly, "reads own pending signals; the shim keeps its own out, and has reading from the descriptor trap, since records tell host pids";
     290 eventfd2: Native, "a new handle that names nothing";
     291 epoll_create1: Native, "a new handle that names nothing";
     292 dup3: Cases(c::TWO_FDS), "own descriptor table; the hidden numbers are neither copied nor overwritten by accident";
