@@ -1,137 +1,161 @@
 /* oracle: user
- * Queued signals that must not be lost: across processes, across threads, to children that fork meanwhile. NOMINA_STORM is how
- * many of each; a short run is the default. */
+ * System calls of a thread that is signalled, called by a tracer, and told of others' writes, all the time: each returns what it
+ * should, and no signal, stop or sleep is lost. And the signals that are nobody's business: SIGSYS and SIGSTKFLT that a program sends. */
 #include "oracle.h"
 #include <pthread.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 
-static long count = 5000;
-static volatile sig_atomic_t from_child, sum_low;
-static volatile long sum;
+static volatile int stop, caught, last_code, last_pid;
+static long wrong, parent;
+static pid_t asker;
+
 static void on(int s, siginfo_t *si, void *u)
 {
-	(void)s;
-	(void)u;
-	from_child++;
-	sum += si->si_value.sival_int;
+	(void)s, (void)u;
+	caught++;
+	last_code = si->si_code;
+	last_pid = si->si_pid;
 }
 
-/* Queues one, and waits where the queue is full. */
-static void queue(pid_t to, int s, int value)
+static void *ask(void *arg)
 {
-	while (sigqueue(to, s, (union sigval){ .sival_int = value }) == -1) {
-		if (errno != EAGAIN) {
-			printf("sigqueue: %s\n", name_of(errno));
-			_exit(1);
-		}
-		usleep(100);
+	(void)arg;
+	__atomic_store_n(&asker, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	while (!stop) {
+		if (syscall(SYS_getppid) != parent) wrong++;
+		if (syscall(SYS_close, -1) != -1) wrong++;
 	}
-}
-
-static void *sender(void *arg)
-{
-	for (long i = 1; i <= count; i++) queue(getpid(), SIGRTMIN + 1, (int)(long)arg);
 	return NULL;
 }
 
-static void handled(void)
+static void storm(int signal)
 {
-	struct sigaction sa = { .sa_sigaction = on, .sa_flags = SA_SIGINFO | SA_RESTART };
-	sigaction(SIGRTMIN, &sa, NULL);
-	pid_t me = getpid(), p[3];
-	for (int i = 0; i < 3; i++) {
-		p[i] = fork();
-		if (p[i] == 0) {
-			for (long n = 1; n <= count; n++) queue(me, SIGRTMIN, i + 1);
-			_exit(0);
+	pthread_t t;
+	stop = caught = 0;
+	wrong = 0;
+	asker = 0;
+	pthread_create(&t, NULL, ask, NULL);
+	while (!__atomic_load_n(&asker, __ATOMIC_ACQUIRE)) sched_yield();
+	for (int i = 0; i < 20000; i++) syscall(SYS_tgkill, getpid(), asker, signal);
+	stop = 1;
+	pthread_join(t, NULL);
+	printf("%s: %s, %ld wrong\n", sigabbrev_np(signal), caught ? "caught" : "none", wrong);
+}
+
+static void handle(int signal, void (*handler)(int, siginfo_t *, void *))
+{
+	struct sigaction sa = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_RESTART };
+	sigaction(signal, &sa, NULL);
+}
+
+/* What a program does with the two signals. */
+static void ordinary(int signal)
+{
+	sigset_t set, was;
+	const char *name = sigabbrev_np(signal);
+	handle(signal, on);
+	caught = 0;
+	raise(signal);
+	printf("%s: caught %d code %d pid %s\n", name, caught, last_code, last_pid == getpid() ? "mine" : "other");
+	kill(getpid(), signal);
+	printf("%s: caught %d code %d pid %s\n", name, caught, last_code, last_pid == getpid() ? "mine" : "other");
+	sigqueue(getpid(), signal, (union sigval){ .sival_int = 5 });
+	printf("%s: caught %d code %d pid %s\n", name, caught, last_code, last_pid == getpid() ? "mine" : "other");
+	sigemptyset(&set);
+	sigaddset(&set, signal);
+	T(sigprocmask(SIG_BLOCK, &set, &was));
+	raise(signal);
+	raise(signal);
+	printf("%s: blocked, caught %d\n", name, caught);
+	T(sigpending(&was));
+	printf("%s: pending %d\n", name, sigismember(&was, signal));
+	sigprocmask(SIG_BLOCK, NULL, &was);
+	printf("%s: in the mask %d\n", name, sigismember(&was, signal));
+	T(sigprocmask(SIG_UNBLOCK, &set, NULL));
+	printf("%s: unblocked, caught %d\n", name, caught);
+	T(sigpending(&was));
+	printf("%s: pending %d\n", name, sigismember(&was, signal));
+	struct sigaction sa = { .sa_handler = SIG_IGN };
+	sigaction(signal, &sa, NULL);
+	raise(signal);
+	pid_t p = fork();
+	if (p == 0) {
+		struct sigaction dfl = { .sa_handler = SIG_DFL };
+		sigaction(signal, &dfl, NULL);
+		raise(signal);
+		_exit(1);
+	}
+	reap(name, p);
+}
+
+static void traced(void)
+{
+	long *answers = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t p = fork();
+	if (p == 0) {
+		long expected = getppid();
+		for (;;) {
+			answers[0]++;
+			if (syscall(SYS_getppid) != expected) answers[1]++;
+			if (syscall(SYS_getuid) != (long)getuid()) answers[1]++;
 		}
 	}
-	/* Work meanwhile: system calls of every kind are interrupted. */
-	int pi[2];
-	char b[16];
-	M(pipe(pi));
-	for (int i = 0; i < 3;) {
-		if (write(pi[1], "x", 1) != 1 || read(pi[0], b, 1) != 1) _exit(2);
-		pid_t k = fork();
-		if (k == 0) _exit(0);
-		if (k > 0)
-			while (waitpid(k, NULL, 0) == -1 && errno == EINTR)
-				;
-		getppid();
-		access("/", F_OK);
-		while (i < 3 && waitpid(p[i], NULL, WNOHANG) == p[i]) i++;
+	while (*(volatile long *)answers < 100) sched_yield();
+	T(ptrace(PTRACE_SEIZE, p, 0, 0));
+	int strange = 0, status;
+	for (int i = 0; i < 3000; i++) {
+		ptrace(PTRACE_INTERRUPT, p, 0, 0);
+		if (waitpid(p, &status, 0) != p || !WIFSTOPPED(status) || status >> 16 != PTRACE_EVENT_STOP) strange++;
+		ptrace(PTRACE_CONT, p, 0, 0);
 	}
-	for (int i = 0; i < 2000 && from_child < 3 * count; i++) msleep(1);
-	printf("handled: all %d, values right %d\n", from_child == 3 * count, sum == 6 * count);
+	printf("traced: %ld wrong, %d strange stops\n", answers[1], strange);
+	kill(p, SIGKILL);
+	reap("tracee", p);
 }
 
-static void taken_by_threads(void)
+static void *write_names(void *arg)
 {
-	sigset_t m;
-	sigemptyset(&m);
-	sigaddset(&m, SIGRTMIN + 1);
-	sigprocmask(SIG_BLOCK, &m, NULL);
-	pthread_t t[3];
-	for (long i = 0; i < 3; i++) pthread_create(&t[i], NULL, sender, (void *)(i + 1));
-	long n = 0, values = 0;
-	siginfo_t si;
-	struct timespec second = { 5, 0 };
-	while (n < 3 * count && sigtimedwait(&m, &si, &second) > 0) {
-		n++;
-		values += si.si_value.sival_int;
-	}
-	for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
-	printf("taken: all %d, values right %d, none left %d\n", n == 3 * count, values == 6 * count,
-	       sigtimedwait(&m, &si, &(struct timespec){ 0, 0 }) == -1);
+	for (int i = 0; i < 5000; i++)
+		if (write(*(int *)arg, "name", 4) != 4) wrong++;
+	stop = 1;
+	return NULL;
 }
 
-/* A signal for each child, sent as soon as it exists: it ends it, whatever the child is doing. */
-static void newborn(void)
+/* Another thread writes to what this one has opened. */
+static void written(void)
 {
-	int right = 0;
-	long n = count / 10;
-	for (long i = 0; i < n; i++) {
-		pid_t p = fork();
-		if (p == 0)
-			for (;;) getppid();
-		kill(p, SIGUSR1);
-		int st;
-		while (waitpid(p, &st, 0) == -1 && errno == EINTR)
-			;
-		right += WIFSIGNALED(st) && WTERMSIG(st) == SIGUSR1;
+	int fd = open("/proc/thread-self/comm", O_WRONLY);
+	pthread_t t;
+	stop = 0;
+	wrong = 0;
+	pthread_create(&t, NULL, write_names, &fd);
+	long slept = 0;
+	while (!stop) {
+		if (syscall(SYS_getppid) != parent) wrong++;
+		struct timespec nap = { 0, 100000 };
+		if (nanosleep(&nap, NULL)) wrong++;
+		if (poll(NULL, 0, 1)) wrong++;
+		slept++;
 	}
-	printf("newborn: every one ended by its signal %d\n", right == n);
-}
-
-/* SIGCHLD is one however many: but after the last one no zombie may be left unseen. */
-static volatile sig_atomic_t reaped;
-static void child(int s)
-{
-	(void)s;
-	while (waitpid(-1, NULL, WNOHANG) > 0) reaped++;
-}
-static void children(void)
-{
-	signal(SIGCHLD, child);
-	long n = count / 10, made = 0;
-	for (long i = 0; i < n; i++) {
-		pid_t p = fork();
-		if (p == 0) _exit(0);
-		made += p > 0;
-	}
-	for (int i = 0; i < 5000 && reaped < made; i++) msleep(1);
-	printf("children: all reaped by the handler %d\n", reaped == made);
+	pthread_join(t, NULL);
+	printf("written: %ld wrong, %s\n", wrong, slept ? "slept" : "never slept");
+	close(fd);
 }
 
 int main(void)
 {
-	const char *size = getenv("NOMINA_STORM");
-	if (size) {
-		count = atol(size);
-		alarm(0);
-	}
-	handled();
-	taken_by_threads();
-	newborn();
-	children();
+	parent = getppid();
+	ordinary(SIGSYS);
+	ordinary(SIGSTKFLT);
+	handle(SIGSYS, on);
+	storm(SIGSYS);
+	handle(SIGSTKFLT, on);
+	storm(SIGSTKFLT);
+	handle(SIGUSR1, on);
+	storm(SIGUSR1);
+	traced();
+	written();
 	return 0;
 }
