@@ -1,5 +1,6 @@
 """Unmodified programs of the distribution."""
 
+import os
 import shutil
 
 from harness import case, check, equal
@@ -341,3 +342,16 @@ P
 cd /; rm -r /tmp/many && ls /tmp | wc -l
 """, timeout=230).ok()
     equal(r.lines(), ["100000", "3", "1 True 95000", "0"])
+
+
+STRESSORS = "fork clone vfork wait kill sigq sem-sysv shm-sysv msg mq pty pthread futex pipe sigsegv".split()
+
+
+@case(timeout=400)
+def stress_ng_finds_nothing_wrong(t):
+    """Two seconds of each; NOMINA_STRESS_SECONDS for longer."""
+    seconds = os.environ.get("NOMINA_STRESS_SECONDS", "2")
+    for name in STRESSORS:
+        r = t.run(["stress-ng", f"--{name}", "1", "--verify", "-t", seconds])
+        check("successful run completed" in r.out + r.err, f"{name}: {r.describe()}")
+        check("fail:" not in r.out + r.err and "error:" not in r.out + r.err, f"{name}: {r.describe()}")

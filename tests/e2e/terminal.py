@@ -243,3 +243,54 @@ def the_others_of_a_pipeline_keep_the_terminal(t, tm, nomina):
     time.sleep(0.4)
     tm.line("clear; echo after le''ss")
     tm.expect("after less")
+
+
+EXPECT = r"""
+set timeout 15
+set env(PS1) "ready> "
+spawn bash --norc --noprofile
+expect "ready> "
+send "tty; echo A\$((1+1))B\r"
+expect "A2B"
+expect "ready> "
+send "cat\r"
+expect "cat"
+sleep 1
+send "typed\r"
+expect "typed"
+send "\003"
+expect "ready> "
+sleep 1
+send "exit 3\r"
+expect eof
+catch wait r
+puts "end [lindex $r 3]"
+"""
+
+
+@case(timeout=60)
+def expect_talks_to_a_shell(t):
+    (t.dir / "talk").write_text(EXPECT)
+    t.run(["expect", "talk"]).ok().has("A2B", "typed", "end 3")
+
+
+SCREEN = """
+export SCREENDIR=$PWD/scr; mkdir -m 700 scr
+screen -dmS here bash --norc
+for i in $(seq 50); do screen -ls | grep -q here && break; sleep 0.1; done
+sleep 0.5
+screen -S here -X stuff 'echo in screen $((40 + 2)) > out; tty >> out
+'
+for i in $(seq 50); do grep -q pts out 2>/dev/null && break; sleep 0.1; done
+cat out
+screen -S here -X quit
+for i in $(seq 50); do screen -ls | grep -q here || break; sleep 0.1; done
+screen -ls | grep -c here
+"""
+
+
+@case(timeout=90)
+def screen_keeps_a_shell(t):
+    r = t.run(["bash", "-c", SCREEN])
+    r.has("in screen 42", "/dev/pts/")
+    check(r.lines()[-1] == "0", r.describe())
