@@ -305,7 +305,8 @@ impl Inet {
         match out {
             Out::Transport { net, skb } if is_tcp(&skb) => self.tcp_rcv(server, stack, net, &skb),
             Out::Transport { net, skb } => {
-                if !self.rcv(stack, net, &skb) {
+                let taken = self.rcv(stack, net, &skb);
+                if !taken {
                     stack.lock().port_unreachable(&skb);
                 }
             }

@@ -239,7 +239,7 @@ fn create(ctx: &mut Ctx<'_>, family: i32, kind: i32, protocol: i32) -> Result<Re
         _ if kind == libc::SOCK_DGRAM => {
             let (low, high) = stack.lock().net(inum).map_or((1, 0), |net| net.sysctls.ping_group_range());
             let allowed = |group: &u32| (low..=high).contains(group);
-            if !allowed(&cred.egid) && !cred.groups.iter().any(|group| allowed(group)) {
+            if !allowed(&cred.egid) && !cred.groups.iter().any(allowed) {
                 return Err(Errno::EACCES);
             }
             if family == libc::AF_INET { Kind::Inet } else { Kind::Inet6 }
