@@ -1,4 +1,5 @@
-// TUN and TAP descriptors (drivers/net/tun.c): what TUNSETIFF and its like accept and refuse.
+/* oracle: root
+ * TUN and TAP descriptors (drivers/net/tun.c): what TUNSETIFF and its like accept and refuse. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
