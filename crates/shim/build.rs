@@ -31,7 +31,8 @@ fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
     let abi = here.join("../abi/src");
     let program = here.join("program");
-    for watched in [abi.as_path(), program.as_path(), &here.join("build.rs")] {
+    let layout = here.join("shim.ld");
+    for watched in [abi.as_path(), program.as_path(), &here.join("build.rs"), &layout] {
         println!("cargo::rerun-if-changed={}", watched.display());
     }
 
@@ -47,20 +48,19 @@ fn main() {
             .args(["--crate-name=shim", "--crate-type=bin", "-Cstrip=symbols", "-Clinker-features=-lld"])
             .args(["-Cdefault-linker-libraries=no", "-Clto=fat"])
             .arg(format!("--extern=nomina_abi={}", library.display()))
-            .arg(link_args())
+            .arg(link_args(&layout))
             .arg("-o")
             .arg(out.join("shim"))
             .arg(program.join("main.rs"));
     });
 }
 
-/// No C runtime, no relocations left for a loader, text and read-only data in one segment (fewer mappings per exec).
-fn link_args() -> String {
+/// No C runtime, no relocations left for a loader, and the layout of `shim.ld`.
+fn link_args(layout: &Path) -> String {
     [
         "-Clink-args=-nostdlib -nostartfiles -static -no-pie",
-        &format!("-Wl,--no-relax,-Ttext-segment={SHIM_BASE},--build-id=none,--gc-sections"),
-        // What every process writes shares a page: each costs a fault at a start and two at a fork.
-        "-Wl,--sort-section=name",
+        &format!("-Wl,--no-relax,--defsym=SHIM_BASE={SHIM_BASE},--build-id=none,--gc-sections"),
+        &format!("-Wl,-T,{}", layout.display()),
         "-Wl,-z,norelro,-z,noexecstack,-z,noseparate-code,--no-eh-frame-hdr",
     ]
     .join(" ")

@@ -1,6 +1,6 @@
 """Whole programs that make and run other systems: debootstrap, and packages installed into what it made; container tools."""
 
-from harness import case, equal
+from harness import case, check, equal
 
 # A tree of busybox at /srv/t.
 TREE = """
@@ -191,3 +191,66 @@ podman stop -t 10 web; podman ps -a --format '{{.Names}} {{.ExitCode}}'; podman 
     r = t.sh(script, ["--tmpfs", "/var/lib/containers"], timeout=100).ok()
     want = ["localhost/box:latest", "overlay", "0", "/bin", "1", "rc 4", "from a tree", "web", "1", "web", "web 3", "started", "told", "web", "0"]
     equal(r.lines(), want, r.describe())
+
+
+@case(timeout=60)
+def systemd_nspawn_gives_a_tree_other_roots_and_users(t):
+    """Directories bound, an overlay or a snapshot over the tree, and a user namespace whose root owns what it must."""
+    script = TREE + r"""
+exec 2>&1; export UNIFIED_CGROUP_HIERARCHY=1; mkdir -p /srv/data; echo data > /srv/data/file
+nspawn() { systemd-nspawn --quiet --register=no --keep-unit -D /srv/t "$@"; }
+nspawn --bind-ro=/srv/data:/mnt/d sh -c 'cat /mnt/d/file; touch /mnt/d/new' || echo failed
+nspawn --volatile=overlay sh -c 'echo > /new; ls -d /new'
+nspawn --ephemeral sh -c 'echo > /new; ls -d /new'
+ls -d /srv/t/new 2>/dev/null || echo unchanged
+nspawn --private-users=65536:65536 sh -c 'id -u; cat /proc/self/uid_map'
+nspawn --private-network --read-only sh -c 'grep -c : /proc/net/dev; echo > /new' || echo failed
+"""
+    r = t.sh(script, ["--tmpfs", "/run"]).ok()
+    said = " ".join(r.out.split())
+    for part in ("data touch: /mnt/d/new: Read-only file system failed /new /new unchanged 0 0 65536 65536", "can't create /new: Read-only file system failed"):
+        check(part in said, f"no {part!r}: {r.describe()}")
+    r.lacks("busy")
+
+
+@case(timeout=60)
+def schroot_sessions_come_and_go(t):
+    """A session over an overlay; what runs in it is ended with it, and nothing of it is left."""
+    script = TREE + r"""
+exec 2>&1; mkdir -p /srv/t/home /srv/t/dev/pts /srv/t/dev/shm /var/lib/schroot/union/overlay /var/lib/schroot/union/underlay
+printf '[t]\ntype=directory\ndirectory=/srv/t\nunion-type=overlay\nroot-users=root\nprofile=default\n' > /etc/schroot/chroot.d/t
+for i in 1 2 3; do schroot -c t -d / -- sh -c 'id -u; (cd /tmp; sleep 100 > /log &); echo > /new; ls /new'; done
+ls -d /srv/t/new 2>/dev/null || echo unchanged; schroot -l --all-sessions | wc -l; grep /run/schroot /proc/mounts || echo unmounted; pgrep sleep || echo ended
+"""
+    equal(t.sh(script).ok().lines(), ["0", "/new"] * 3 + ["unchanged", "0", "unmounted", "ended"])
+
+
+@case(timeout=90)
+def buildah_builds_an_image(t):
+    script = TREE + r"""
+exec 2>&1; mkdir /srv/context; tar -C /srv/t -c . > /srv/context/root.tar; echo text > /srv/context/file
+printf 'FROM scratch\nADD root.tar /\nCOPY file /etc/file\nENV A=b\nRUN cat /etc/file; echo $A; id -u; echo made > /made\nCMD ["cat", "/made"]\n' > /srv/context/Containerfile
+buildah bud --isolation chroot --network host -t built /srv/context >log 2>&1 || cat log; grep -x -E 'text|b|0' log
+buildah images --format '{{.Name}}'; c=$(buildah from built); buildah run --isolation chroot $c cat /made; cat $(buildah mount $c)/made
+"""
+    r = t.sh(script, ["--tmpfs", "/var/lib/containers"], timeout=80).ok()
+    equal(r.lines(), ["text", "b", "0", "localhost/built", "made", "made"], r.describe())
+
+
+@case(timeout=120)
+def podman_runs_containers_of_an_ordinary_user(t):
+    """In a user namespace that newuidmap, a set-user-ID program, maps by /etc/subuid."""
+    t.write("script", r"""
+cd; exec 2>&1
+unshare --user --map-root-user --map-auto sh -c 'touch x; chown 5:5 x; stat -c %u x'; stat -c %u x; rm -f x
+podman import -q - box < /srv/t.tar > /dev/null; podman info --format '{{.Host.Security.Rootless}}'
+podman run --rm --network none box sh -c 'cat /proc/self/uid_map; echo > /new; id -u; echo ended; exit 3'; echo rc $?
+podman run --rm --network host --user 7:7 box id
+""", 0o755)
+    script = TREE + r"""
+exec 2>&1; tar -C /srv/t -c . > /srv/t.tar; useradd -m -u 1500 pod; echo pod:200000:65536 | tee /etc/subuid > /etc/subgid
+cp script /srv/script; chmod 755 /srv/script; su - pod -c 'sh /srv/script' | grep -v 'not a shared mount'
+""".replace("cp script", f"cp {t.dir}/script")
+    r = t.sh(script, timeout=100).ok()
+    equal([line.split() for line in r.lines()[:7]], [["5"], ["200004"], ["true"], ["0", "1500", "1"], ["1", "200000", "65536"], ["0"], ["ended"]], r.describe())
+    equal(r.lines()[7:], ["rc 3", "uid=7(7) gid=7(7) groups=7(7)"], r.describe())

@@ -1,9 +1,9 @@
 """Programs of the distribution over the inner loopback device."""
 
-from harness import case
+from harness import case, equal
 
 # Waits until something listens at a port of 127.0.0.1.
-UP = "up() { for i in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/$1) 2>/dev/null && return; sleep 0.1; done; echo port $1 is not up; }\n"
+UP = "up() { for i in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/$1) 2>/dev/null && return; sleep 0.1; done; echo port $1 is not up; false; }\n"
 
 
 @case()
@@ -30,4 +30,53 @@ def host_services_are_out_of_reach(t):
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        t.sh(f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1; python3 -m http.server {port} --bind 127.0.0.1 & sleep 0.5; (exec 3<>/dev/tcp/127.0.0.1/{port}) && echo own; kill %1").ok().has("refused", "own")
+        script = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1; python3 -m http.server {port} --bind 127.0.0.1 & up {port} && echo own; kill %1"
+        t.sh(UP + script).ok().has("refused", "own")
+
+
+@case(timeout=120)
+def web_and_data_servers(t):
+    """nginx under wrk, redis under its benchmark, a server of node's, and one of python's with 300 clients at once."""
+    r = t.sh(UP + r"""
+cd /tmp; mkdir w; echo hello-file > w/f.txt
+cat > n.conf <<E
+daemon off; pid /tmp/n.pid; error_log /tmp/n.err; events { worker_connections 256; } user root;
+http { access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c; uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;
+server { listen 127.0.0.1:8080; listen [::1]:8080; root /tmp/w; } }
+E
+nginx -c /tmp/n.conf & up 8080
+curl -sS http://127.0.0.1:8080/f.txt; curl -sS 'http://[::1]:8080/f.txt'
+wrk -t1 -c20 -d2 http://127.0.0.1:8080/f.txt | grep -E "requests in|Socket|Non-2xx" | sed 's/^ *[0-9]* requests in.*/wrk done/'
+kill $(cat n.pid)
+redis-server --port 6380 --save '' >/dev/null 2>&1 & up 6380
+redis-benchmark -p 6380 -n 2000 -c 20 -q -t get | grep -c 'requests per second'; redis-cli -p 6380 shutdown nosave
+node -e 'const h=require("http");const s=h.createServer((q,r)=>r.end("node-ok"));s.listen(0,()=>h.get({port:s.address().port},r=>{r.on("data",d=>console.log(""+d));r.on("end",()=>process.exit(0))}))'
+python3 - <<E
+import asyncio
+async def serve(r, w):
+    d = await r.read(100); w.write(d.upper()); await w.drain(); w.close()
+async def main():
+    s = await asyncio.start_server(serve, 'localhost', 0)
+    p = s.sockets[0].getsockname()[1]
+    async def one():
+        r, w = await asyncio.open_connection('localhost', p); w.write(b'abc'); w.write_eof(); d = await r.read(); w.close(); return d
+    print(set(await asyncio.gather(*[one() for _ in range(300)])))
+asyncio.run(main())
+E
+""").ok()
+    equal(r.lines()[:3], ["hello-file", "hello-file", "wrk done"], "nginx")
+    r.has("\n1\n", "node-ok", "{b'ABC'}").lacks("Socket errors", "Non-2xx")
+
+
+@case()
+def throughput_and_simple_servers(t):
+    """iperf3 over TCP and UDP, socat and nc as servers of both."""
+    r = t.sh(UP + r"""
+iperf3 -s -1 -p 5201 >/dev/null 2>&1 & sleep 1.5; iperf3 -c 127.0.0.1 -p 5201 -t 1 | grep -c receiver
+iperf3 -s -1 -p 5202 >/dev/null 2>&1 & sleep 1.5; iperf3 -u -b 50M -c 127.0.0.1 -p 5202 -t 1 | grep -c receiver
+socat TCP-LISTEN:9000,reuseaddr EXEC:'echo from-socat' & sleep 1; socat - TCP:127.0.0.1:9000 </dev/null
+socat UDP-RECVFROM:9001 EXEC:'echo udp-answer' & sleep 1; echo q | timeout 4 socat - UDP:127.0.0.1:9001
+(echo nc-hello | timeout 5 nc -l 127.0.0.1 9002 &) ; sleep 1; timeout 3 nc -d 127.0.0.1 9002; true
+""").ok()
+    equal(r.lines()[:2], ["1", "1"], "iperf3")
+    r.has("from-socat", "udp-answer", "nc-hello")

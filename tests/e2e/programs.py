@@ -303,3 +303,41 @@ def two_hundred_shells(t):
 def find_over_usr_sees_what_the_host_sees(t):
     script = "find /usr/bin /usr/include /usr/share/perl* -printf '%p %y %s %m\\n' | sort | md5sum"
     equal(t.sh(script).ok().out, t.native(["bash", "-c", script]).ok().out)
+
+
+@case()
+def the_machine_is_described_as_outside_and_devices_are_not(t):
+    """sysfs shows processors and memory of the host, and none of its devices; programs that look for some fail cleanly."""
+    # What changes from moment to moment is left out.
+    steady = lambda r: [line for line in r.lines() if "MHz" not in line]
+    for command in (["lscpu"], ["lscpu", "-e=CPU,NODE,SOCKET,CORE,ONLINE"], ["lscpu", "-p"], ["lscpu", "-C"], ["nproc", "--all"]):
+        equal(steady(t.run(command).ok()), steady(t.native(command).ok()), " ".join(command))
+    outside = t.native(["lsmem", "--summary=only"])
+    equal(t.run(["lsmem", "--summary=only"]).out, outside.out, "lsmem")
+    r = t.sh("lsblk; echo $?; lspci; echo $?; lsusb; echo $?; ls /sys/block /sys/bus; cat /sys/class/block/* 2>/dev/null; echo end")
+    equal(r.lines(), ["0", "1", "1", "/sys/block:", "", "/sys/bus:", "end"])
+    r.ok()
+    check("cannot open /proc/bus/pci" in r.err.lower(), r.describe())
+
+
+@case(timeout=240)
+def a_directory_of_100000_entries_is_listed_changed_and_removed(t):
+    r = t.sh(r"""
+mkdir /tmp/many && cd /tmp/many && seq 100000 | xargs touch && ls -U | wc -l
+for i in 1 50000 100000; do mv $i moved-$i; done; [ -e 50000 ] || ls -f | grep -c moved
+python3 - <<'P'
+import os
+# Read while it changes: what is there from the beginning to the end comes once, what is removed at most once.
+seen = {}
+with os.scandir(".") as entries:
+    for n, entry in enumerate(entries):
+        seen[entry.name] = seen.get(entry.name, 0) + 1
+        if n % 10 == 0 and n < 50000 and not entry.name.startswith("moved"):
+            os.unlink(entry.name)
+            open("new-" + entry.name, "w").close()
+stayed = [name for name in os.listdir(".") if not name.startswith("new-")]
+print(max(seen.values()), all(name in seen for name in stayed), len(stayed))
+P
+cd /; rm -r /tmp/many && ls /tmp | wc -l
+""", timeout=230).ok()
+    equal(r.lines(), ["100000", "3", "1 True 95000", "0"])

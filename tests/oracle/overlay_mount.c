@@ -240,6 +240,86 @@ static void open_files(void)
 	made = open("a/both", O_RDONLY);
 	T(umount("m"));
 	close(made);
+	/* The mounts its layers were named by can go. */
+	T(mount("t", "n", "tmpfs", 0, ""));
+	for (const char *dir = "n/u\0n/w\0n/l\0"; *dir; dir += strlen(dir) + 1)
+		M(mkdir(dir, 0755));
+	T(mount("overlay", "m", "overlay", 0, "lowerdir=n/l:a,upperdir=n/u,workdir=n/w"));
+	T(umount("n"));
+	put("m/after", "after");
+	printf("  m/after \"%s\" m/both \"%s\"\n", get("m/after"), get("m/both"));
+	T(umount("m"));
+}
+
+/* Whiteouts and opaque directories as an ordinary user can write them (Linux 6.7). */
+static void whiteouts_by_attribute(const char *prefix, const char *options)
+{
+	char name[64], line[128];
+	fresh();
+	printf("== whiteouts by attribute, %s\n", prefix);
+	put("a/low", "");
+	put("a/d/y", "");
+	put("a/d/shown", "");
+	put("a/link", "not empty");
+	snprintf(name, sizeof name, "%s.overlay.whiteout", prefix);
+	T(setxattr("a/low", name, "y", 1, 0));
+	T(setxattr("a/d/y", name, "y", 1, 0));
+	T(setxattr("a/link", name, "y", 1, 0));
+	snprintf(line, sizeof line, "lowerdir=a:b,upperdir=u,workdir=w%s", options);
+	T(mount("overlay", "m", "overlay", 0, line));
+	/* The directory must say that it has some. */
+	show("m");
+	T(umount("m"));
+	snprintf(name, sizeof name, "%s.overlay.opaque", prefix);
+	T(setxattr("a", name, "x", 1, 0));
+	T(setxattr("a/d", name, "x", 1, 0));
+	T(mount("overlay", "m", "overlay", 0, line));
+	show("m");
+	put("m/low", "again");
+	T(mkdir("m/d/y", 0755));
+	show("u");
+	T(umount("m"));
+}
+
+struct id {
+	dev_t dev;
+	ino_t ino;
+};
+
+static struct id id_of(const char *path)
+{
+	struct stat st;
+	if (lstat(path, &st))
+		printf("stat %s: %s\n", path, name_of(errno));
+	return (struct id){ st.st_dev, st.st_ino };
+}
+
+/* What stat(2) says of a directory's identity before and after it is copied up, also by an open handle and by readdir(3). */
+static void identity(void)
+{
+	static const char *const names[] = { "m", "m/d", "m/d/deep" };
+	enum { COUNT = sizeof names / sizeof *names };
+	struct id before[COUNT], after[COUNT];
+	struct stat st;
+	fresh();
+	printf("== identity\n");
+	mkdir("b/d/deep", 0755);
+	T(mount("overlay", "m", "overlay", 0, "lowerdir=a:b,upperdir=u,workdir=w"));
+	for (int i = 0; i < COUNT; i++)
+		before[i] = id_of(names[i]);
+	int dir = open("m/d", O_RDONLY);
+	T(chmod("m/d", 0700));
+	put("m/d/deep/x", "new");
+	for (int i = 0; i < COUNT; i++) {
+		after[i] = id_of(names[i]);
+		printf("  %s: device %s, number %s\n", names[i], before[i].dev == after[i].dev ? "same" : "other",
+		       before[i].ino == after[i].ino ? "same" : "other");
+	}
+	fstat(dir, &st);
+	printf("  by a handle from before: number %s\n", st.st_ino == before[1].ino ? "same" : "other");
+	tree("m");
+	close(dir);
+	T(umount("m"));
 }
 
 int main(void)
@@ -254,6 +334,9 @@ int main(void)
 	changes(",redirect_dir=on");
 	changes(",userxattr");
 	lower_whiteouts();
+	whiteouts_by_attribute("trusted", "");
+	whiteouts_by_attribute("user", ",userxattr");
+	identity();
 	open_files();
 	return 0;
 }

@@ -93,6 +93,26 @@ static void terminals(void)
 	T(umount(dir));
 }
 
+/* Of the directory and of ptmx, as container managers give them to the root of a user namespace. */
+static void owners(void)
+{
+	char path[600];
+	struct stat st;
+	M(mount("p", dir, "devpts", 0, "newinstance,ptmxmode=0666"));
+	snprintf(path, sizeof path, "%s/ptmx", dir);
+	const char *at[] = { dir, path };
+	for (int i = 0; i < 2; i++) {
+		T(chown(at[i], 7, 8));
+		T(chmod(at[i], 0711));
+		M(stat(at[i], &st));
+		printf("%d: %o %u:%u\n", i, st.st_mode, st.st_uid, st.st_gid);
+	}
+	T(mount(NULL, dir, NULL, MS_REMOUNT, "ptmxmode=0600"));
+	M(stat(path, &st));
+	printf("%o %u:%u\n", st.st_mode, st.st_uid, st.st_gid);
+	M(umount(dir));
+}
+
 int main(void)
 {
 	M(unshare(CLONE_NEWNS));
@@ -163,5 +183,6 @@ int main(void)
 		M(umount(dir));
 	});
 	terminals();
+	owners();
 	return 0;
 }

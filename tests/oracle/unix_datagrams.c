@@ -51,6 +51,10 @@ static void receive(int s, int flags)
 			struct ucred cr;
 			memcpy(&cr, CMSG_DATA(h), sizeof cr);
 			printf("from me: %d %d %d\n", cr.pid == getpid(), cr.uid == getuid(), cr.gid == getgid());
+		} else {
+			time_t sent;
+			memcpy(&sent, CMSG_DATA(h), sizeof sent);
+			printf("kind %d, %d bytes, now: %d\n", h->cmsg_type, (int)(h->cmsg_len - CMSG_LEN(0)), labs(time(NULL) - sent) < 5);
 		}
 }
 
@@ -155,6 +159,22 @@ int main(void)
 	fl = sizeof cr;
 	T(getsockopt(s, SOL_SOCKET, SO_PEERCRED, &cr, &fl));
 	printf("peer %d %d %d\n", cr.pid, (int)cr.uid, (int)cr.gid);
+
+	/* Time stamps come before what else comes. */
+	T(setsockopt(s, SOL_SOCKET, SO_TIMESTAMP, &one, sizeof one));
+	fl = sizeof kind;
+	T(getsockopt(s, SOL_SOCKET, SO_TIMESTAMP, &kind, &fl));
+	printf("time stamps %d\n", kind);
+	T(send_with(d, &server, sn, f, 0));
+	receive(s, 0);
+	T(setsockopt(s, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one));
+	T(send_with(d, &server, sn, f, 1));
+	receive(s, 0);
+	one = 0;
+	T(setsockopt(s, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one));
+	T(send_with(d, &server, sn, -1, 0));
+	receive(s, 0);
+	one = 1;
 
 	/* Many at once. */
 	struct mmsghdr mm[3] = { 0 };

@@ -3,8 +3,10 @@
 //! The supervisor puts them at the beginning of an image's region, before the slots: a [`Head`], `count` [`Entry`]s, and their bytes. The descriptors of opens wait on [`super::FD_SOCK`] in the order of their
 //! entries, each with its index as an 8-byte message. The shim may use an answer, once, as long as [`Head::valid`] is
 //! 1; the supervisor sets it to 0 before anything changes that an answer depends on.
+//!
+//! Answers to requests may be *remembered* by the same right: as long as [`Head::stamp`] is what came with them.
 
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// [`Entry::op`]: `open(2)`, `openat(2)` for reading; `flags` are the flags. An answer that is not negative is a descriptor, with an
 /// [`Identity`] as its bytes.
@@ -30,7 +32,18 @@ pub struct Head {
     pub count: u32,
     /// A bit for each entry that the shim has used, for the supervisor to foresee better.
     pub used: u64,
+    /// Which of the answers that were given with a stamp ([`super::reply::HOLDS`]) hold: those with this one; 0: none. The supervisor
+    /// sets it to 0 before anything changes that such an answer depends on.
+    pub stamp: AtomicU64,
 }
+
+/// The sixth argument of a request for what [`ACCESS`], [`STAT`] and [`READLINK`] stand for: the caller has asked this before, and would
+/// remember the answer. Otherwise it is 0.
+pub const REMEMBER: u64 = 0x5245_4d45_4d42_4552;
+/// Longest path, and most bytes of an answer, that are remembered.
+pub const REMEMBERED_PATH: usize = 96;
+/// See [`REMEMBERED_PATH`].
+pub const REMEMBERED_DATA: usize = STAT_SIZE;
 
 /// One answer. Positions are in bytes from the [`Head`].
 #[repr(C)]
@@ -65,6 +78,6 @@ pub struct Identity {
     pub stat: [u64; STAT_SIZE / 8],
 }
 
-const _: () = assert!(core::mem::size_of::<Head>() == 16);
+const _: () = assert!(core::mem::size_of::<Head>() == 24);
 const _: () = assert!(core::mem::size_of::<Entry>() == 32);
 const _: () = assert!(core::mem::size_of::<Identity>() == 160);

@@ -175,6 +175,8 @@ pub mod reply {
     /// The operation sleeps: wait (interruptibly, and no longer than the call allows) until [`super::Notes::wake`] is not 0, a futex that
     /// is shared; then ask again, with the [`super::ipc`] phase that says how the wait ended.
     pub const SLEEP: u32 = 32;
+    /// The answer may be given again as long as [`super::ahead::Head::stamp`] is the last word of `out`.
+    pub const HOLDS: u32 = 64;
 }
 
 /// The message with a descriptor that was asked for ([`reply::GIVE`]). Without a descriptor: there is none of that number.

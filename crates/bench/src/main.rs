@@ -13,6 +13,7 @@ mod calls;
 mod facts;
 mod programs;
 mod report;
+mod sockets;
 mod systems;
 
 use std::{path::PathBuf, process::ExitCode};

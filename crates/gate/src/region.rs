@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nomina_abi as abi;
 use nomina_abi::ahead::Head;
@@ -88,6 +88,12 @@ impl Region {
     pub fn ahead_valid(&self) -> &AtomicU32 {
         // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
         unsafe { &(*self.base.as_ptr().cast::<Head>()).valid }
+    }
+
+    /// Which of the answers that the guest remembers hold.
+    pub fn stamp(&self) -> &AtomicU64 {
+        // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
+        unsafe { &(*self.base.as_ptr().cast::<Head>()).stamp }
     }
 
     /// Which answers the guest says it has used.

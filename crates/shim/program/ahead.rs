@@ -127,12 +127,21 @@ pub fn answer(area: &Area, number: u64, args: &[u64; 6]) -> Option<i64> {
     find(area, number, args)
 }
 
-#[cold]
-fn find(area: &Area, number: u64, args: &[u64; 6]) -> Option<i64> {
-    if THREADED.load(Ordering::Relaxed) || !holds() {
-        stop();
-        return None;
-    }
+/// What a system call asks, if it is one of those that are answered ahead.
+pub struct Question {
+    /// As in [`Entry::op`].
+    pub op: u32,
+    /// As in [`Entry::flags`].
+    pub flags: u32,
+    /// Span of the path.
+    pub path: u64,
+    /// Span for the bytes of the answer.
+    pub to: u64,
+}
+
+/// The question of a system call whose strings are in the slot.
+#[inline]
+pub fn question(number: u64, args: &[u64; 6]) -> Option<Question> {
     let here = |dirfd: u64| dirfd as i32 == AT_FDCWD;
     let (op, flags, path, to) = match number {
         nr::OPEN => (OPEN, args[1] as u32, args[0], 0),
@@ -144,12 +153,35 @@ fn find(area: &Area, number: u64, args: &[u64; 6]) -> Option<i64> {
         nr::NEWFSTATAT if here(args[0]) => (STAT, args[3] as u32, args[1], args[2]),
         nr::READLINK => (READLINK, 0, args[0], args[1]),
         nr::READLINKAT if here(args[0]) => (READLINK, 0, args[1], args[2]),
-        nr::FSTAT => return fstat(area, args[0], args[1]),
-        nr::NEWFSTATAT if args[3] == AT_EMPTY_PATH && args[1] >> 32 == 0 => {
-            return fstat(area, args[0], args[2]);
-        }
         _ => return None,
     };
+    Some(Question { op, flags, path, to })
+}
+
+/// The descriptor and the span for the answer of a call that is `fstat(2)`.
+#[inline]
+pub fn fstat_of(number: u64, args: &[u64; 6]) -> Option<(u64, u64)> {
+    match number {
+        nr::FSTAT => Some((args[0], args[1])),
+        nr::NEWFSTATAT
+            if args[3] == AT_EMPTY_PATH && args[1] >> 32 == 0 && args[0] as i32 != AT_FDCWD =>
+        {
+            Some((args[0], args[2]))
+        }
+        _ => None,
+    }
+}
+
+#[cold]
+fn find(area: &Area, number: u64, args: &[u64; 6]) -> Option<i64> {
+    if THREADED.load(Ordering::Relaxed) || !holds() {
+        stop();
+        return None;
+    }
+    if let Some((fd, to)) = fstat_of(number, args) {
+        return fstat(area, fd, to);
+    }
+    let Question { op, flags, path, to } = question(number, args)?;
     // SAFETY: as in `start`.
     let left = unsafe { &mut *LEFT.0.get() };
     let (text, len) = (path as u32 as usize, (path >> 32) as usize);
@@ -215,22 +247,27 @@ fn fstat(area: &Area, fd: u64, to: u64) -> Option<i64> {
                 return None;
             }
         }
-        if (native[0], native[1]) != (known.dev, known.ino) {
-            continue;
+        if (native[0], native[1]) == (known.dev, known.ino) {
+            return put_fstat(area, &known, &native, to).then_some(0);
         }
-        let mut stat = known.stat;
-        // st_size, st_blocks and the three times.
-        stat[6] = native[6];
-        stat[8..15].copy_from_slice(&native[8..15]);
-        if (to >> 32) as usize != STAT_SIZE {
-            return None;
-        }
-        // SAFETY: into the slot's data, where `Arena` has left room.
-        unsafe {
-            let to = data(area).add(to as u32 as usize);
-            core::ptr::copy_nonoverlapping(stat.as_ptr().cast(), to, STAT_SIZE);
-        }
-        return Some(0);
     }
     None
+}
+
+/// Writes the attributes of an open file as the guest sees them: what no handle changes as it was, the rest as the host has it.
+/// False: not so many bytes are wanted.
+pub fn put_fstat(area: &Area, known: &Identity, native: &[u64; STAT_SIZE / 8], to: u64) -> bool {
+    let mut stat = known.stat;
+    // st_size, st_blocks and the three times.
+    stat[6] = native[6];
+    stat[8..15].copy_from_slice(&native[8..15]);
+    if (to >> 32) as usize != STAT_SIZE {
+        return false;
+    }
+    // SAFETY: into the slot's data, where `Arena` has left room.
+    unsafe {
+        let to = data(area).add(to as u32 as usize);
+        core::ptr::copy_nonoverlapping(stat.as_ptr().cast(), to, STAT_SIZE);
+    }
+    true
 }

@@ -1,7 +1,8 @@
 //! Thread areas: for each guest thread 64 KiB that belong to the shim.
 //!
-//! An area holds the thread's state and, above a guard page, the alternate stack on which every signal handler of the shim runs.
-//! Areas are aligned to their size, so that the stack pointer names the area: no thread-local storage is needed, which
+//! An area begins with a guard page; at its end stands the thread's state, below it the alternate stack on which every signal
+//! handler of the shim runs. So the top of the stack and the state share a page: each page that is written costs a fault at a start, and
+//! two at a fork. Areas are aligned to their size, so that the stack pointer names the area: no thread-local storage is needed, which
 //! belongs to the guest. The first areas are part of the program's image; more come in chunks and are reused, never unmapped.
 
 use core::cell::{Cell, UnsafeCell};
@@ -9,18 +10,25 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nomina_abi::{NO_SLOT, SLOT_SIZE, SLOTS_OFFSET, Slot};
 
-use crate::frame::{FAULT_BITS, SigInfo, StackT, UContext};
+use crate::frame::{SigInfo, StackT, UContext};
 use crate::lock::{Guard, Lock};
 use crate::patch::Traps;
+use crate::remembered::Asked;
 use crate::sighand::Sighand;
 use crate::sys::{self, nr, sys};
 
 /// Size and alignment of an area.
 pub const AREA_SIZE: u64 = 64 << 10;
-/// Where the stacks of an area begin: above the state and the guard page. The lower one is for calls that come by a trampoline,
-/// since on the other one the host kernel puts the frame of a signal that comes meanwhile.
-const PATCHED_OFFSET: u64 = 8192;
+/// Size of the guard.
+const GUARD: u64 = 4096;
+/// Where handlers stand that are the area's own.
+const SIGHAND_OFFSET: u64 = GUARD;
+/// Where the stacks of an area begin: above those. The lower one is for calls that come by a trampoline, since on the other one the host
+/// kernel puts the frame of a signal that comes meanwhile.
+const PATCHED_OFFSET: u64 = SIGHAND_OFFSET + 4096;
 const STACK_OFFSET: u64 = PATCHED_OFFSET + (16 << 10);
+/// Where the state stands, and the stack ends.
+const STATE_OFFSET: u64 = AREA_SIZE - size_of::<Area>() as u64;
 /// What [`Area::mark`] says.
 pub const MARK: u32 = 0x4e6f_6d69;
 const AREAS_PER_CHUNK: u32 = 16;
@@ -29,7 +37,7 @@ const CHUNKS: usize = 128;
 const STATIC_AREAS: u32 = 12;
 
 /// State of a thread. Only the thread itself uses it, except that its maker fills it in before it starts.
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Area {
     /// The slot in the shared region; null in a forked process until its first request.
     pub slot: Cell<*mut Slot>,
@@ -83,8 +91,6 @@ pub struct Area {
     pub clear_sighand: Cell<bool>,
     /// Memory that an exec left behind: the parent of a vfork frees it.
     pub exec_scratch: Cell<(u64, u64)>,
-    /// Handlers of a process that shares memory but not handlers.
-    pub own_sighand: Sighand,
     /// Descriptor table of a process that shares memory but not descriptors.
     pub own_files: Files,
     /// Whether a write was reported while the shim was running.
@@ -99,8 +105,6 @@ pub struct Area {
     pub held_info: UnsafeCell<[SigInfo; 4]>,
     /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.
     pub mark: Cell<u32>,
-    /// Not 0 when calls must trap: the guest blocks the faults that access to its memory may meet.
-    pub needs_frame: Cell<u32>,
     /// Where the stack for calls that come by a trampoline ends.
     pub patched_top: Cell<u64>,
     /// The guest's stack pointer during such a call.
@@ -117,6 +121,8 @@ pub struct Area {
     pub claim: Cell<[u64; 8]>,
     /// How often which sites have trapped.
     pub traps: Traps,
+    /// What the thread has asked.
+    pub asked: Asked,
 }
 
 /// A call that came by a trampoline. The layout is known to `nomina_patched`.
@@ -205,7 +211,7 @@ impl Files {
     }
 }
 
-const _: () = assert!(core::mem::size_of::<Area>() <= 4096);
+const _: () = assert!(size_of::<Area>() <= 2048 && size_of::<Sighand>() <= (PATCHED_OFFSET - SIGHAND_OFFSET) as usize);
 
 /// Base of the region of slots. The same address in every process of a fork tree.
 #[unsafe(link_section = ".bss.A0")]
@@ -232,14 +238,17 @@ static CHUNK_TABLE: [Chunk; CHUNKS] =
 #[unsafe(link_section = ".bss.A0")]
 static GROW: Lock = Lock::new();
 
-#[repr(C, align(65536))]
-struct StaticAreas(UnsafeCell<[u8; AREA_SIZE as usize * STATIC_AREAS as usize]>);
+const STATIC_SIZE: usize = (AREA_SIZE * STATIC_AREAS as u64 - GUARD) as usize;
+
+/// All but the first one's guard, which is a page that is not mapped (`shim.ld`).
+#[repr(C, align(4096))]
+struct StaticAreas(UnsafeCell<[u8; STATIC_SIZE]>);
 
 // SAFETY: every area in it is handed out once at a time by the bits of its chunk.
 unsafe impl Sync for StaticAreas {}
 
-#[unsafe(link_section = ".bss.z")]
-static STATIC: StaticAreas = StaticAreas(UnsafeCell::new([0; AREA_SIZE as usize * STATIC_AREAS as usize]));
+#[unsafe(link_section = ".bss.areas")]
+static STATIC: StaticAreas = StaticAreas(UnsafeCell::new([0; STATIC_SIZE]));
 
 impl Area {
     /// The calling thread's area.
@@ -249,18 +258,28 @@ impl Area {
         // SAFETY: reads the stack pointer. All code of the shim except `start` runs on an area's stack.
         unsafe {
             core::arch::asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags));
-            &*((sp & !(AREA_SIZE - 1)) as *const Area)
+            &*(((sp & !(AREA_SIZE - 1)) + STATE_OFFSET) as *const Area)
         }
     }
 
-    /// Address of the area.
-    pub fn base(&self) -> u64 {
+    /// Address of the area's state.
+    pub fn state(&self) -> u64 {
         self as *const Area as u64
+    }
+
+    fn base(&self) -> u64 {
+        self.state() - STATE_OFFSET
     }
 
     /// Address behind the area's stack.
     pub fn top(&self) -> u64 {
-        self.base() + AREA_SIZE
+        self.state()
+    }
+
+    /// Handlers of a process that shares memory but not handlers.
+    pub fn own_sighand(&self) -> &'static Sighand {
+        // SAFETY: inside the area, which is never unmapped; all-zero bytes, as they are at first, are a valid table.
+        unsafe { &*((self.base() + SIGHAND_OFFSET) as *const Sighand) }
     }
 
     /// The alternate stack as the host kernel is told.
@@ -269,7 +288,7 @@ impl Area {
             sp: self.base() + STACK_OFFSET,
             flags: crate::frame::SS_AUTODISARM,
             pad: 0,
-            size: AREA_SIZE - STACK_OFFSET,
+            size: STATE_OFFSET - STACK_OFFSET,
         }
     }
 
@@ -299,7 +318,6 @@ impl Area {
     /// Notes the guest's signal mask when its code goes on.
     pub fn note_mask(&self, mask: u64) {
         self.mask.set(mask);
-        self.needs_frame.set(u32::from(mask & FAULT_BITS != 0));
     }
 
     /// Address of what interrupts a call before it begins.
@@ -345,7 +363,8 @@ impl Area {
     /// The first area of an image.
     pub fn first() -> &'static Area {
         let chunk = &CHUNK_TABLE[0];
-        let base = STATIC.0.get() as u64;
+        let base = STATIC.0.get() as u64 - GUARD;
+        chunk.guarded.store(1, Ordering::Relaxed);
         chunk.base.store(base, Ordering::Relaxed);
         let beyond = !0u32 << STATIC_AREAS;
         chunk.used.store(beyond | 1, Ordering::Relaxed);
@@ -360,7 +379,7 @@ impl Area {
             let used = chunk.used.load(Ordering::Acquire) & !beyond;
             for index in (0..AREAS_PER_CHUNK).filter(|index| base != 0 && used & 1 << index != 0) {
                 // SAFETY: an area that was handed out stays mapped, and all bits are valid.
-                with(unsafe { &*((base + u64::from(index) * AREA_SIZE) as *const Area) });
+                with(unsafe { &*((base + u64::from(index) * AREA_SIZE + STATE_OFFSET) as *const Area) });
             }
         }
     }
@@ -432,12 +451,13 @@ fn prepare(chunk: &Chunk, base: u64, index: u32) -> &'static Area {
     let at = base + u64::from(index) * AREA_SIZE;
     if chunk.guarded.fetch_or(1 << index, Ordering::Relaxed) & 1 << index == 0 {
         // SAFETY: the guard page is never accessed on purpose.
-        unsafe { sys!(nr::MPROTECT, at + 4096, 4096, 0) };
+        unsafe { sys!(nr::MPROTECT, at, GUARD, 0) };
     }
     // SAFETY: the area is ours alone, and all-zero bytes are a valid Area except for the references set below.
     unsafe {
-        core::ptr::write_bytes(at as *mut u8, 0, core::mem::size_of::<Area>());
-        let area = &*(at as *const Area);
+        let state = (at + STATE_OFFSET) as *mut Area;
+        core::ptr::write_bytes(state, 0, 1);
+        let area = &*state;
         area.sighand.set(&raw const SIGHAND);
         area.files.set(&raw const FILES);
         area.altstack.set(StackT::DISABLED);

@@ -281,6 +281,7 @@ fn clone_copied(
     FILES.reset(same_files);
     crate::patch::reset_lock();
     crate::seccomp::reset_lock();
+    crate::remembered::reset_lock();
     if THREADED.load(Ordering::Relaxed) {
         THREADED.store(same_files, Ordering::Relaxed);
         area.keep_only_own();
@@ -297,7 +298,9 @@ fn clone_copied(
     area.pid.set(child.tgid);
     area.token.set(child.token);
     crate::wait::CHILDREN.clear();
-    ptrace::TRACER.store(false, Ordering::Relaxed);
+    if ptrace::TRACER.load(Ordering::Relaxed) {
+        ptrace::TRACER.store(false, Ordering::Relaxed);
+    }
     if area.trace.get() != 0 || child.traced || area.sighand().is_traced() {
         ptrace::child_born(area, child.traced, false);
     }
@@ -335,8 +338,8 @@ fn clone_shared(
     if args.flags & CLONE_SIGHAND != 0 {
         new.sighand.set(area.sighand.get());
     } else {
-        new.own_sighand.copy_from(area.sighand());
-        new.sighand.set(&raw const new.own_sighand);
+        new.own_sighand().copy_from(area.sighand());
+        new.sighand.set(new.own_sighand());
     }
     if args.flags & CLONE_FILES != 0 {
         new.files.set(area.files.get());
@@ -423,21 +426,20 @@ pub extern "C" fn child_born() {
     let area = Area::current();
     crate::patch::begin_thread(area);
     // A process of its own is known by the token when it first asks; a thread must be known before others name it.
+    let own = core::ptr::eq(area.sighand.get(), area.own_sighand());
     if core::ptr::eq(area.files.get(), &raw const area.own_files) {
-        let own = core::ptr::eq(area.sighand.get(), &raw const area.own_sighand);
         if area.tid.get() == 1 {
             adopt_orphans();
             if own {
-                area.own_sighand.make_unkillable(None);
+                area.own_sighand().make_unkillable(None);
             }
         } else if own {
-            area.own_sighand.make_killable();
+            area.own_sighand().make_killable();
         }
     } else if gate(GATE_ATTACH, area.token.get()) < 0 {
         sys::exit_group(137);
     }
-    let own = core::ptr::eq(area.sighand.get(), &raw const area.own_sighand);
-    if area.born_traced.get() || own && area.own_sighand.is_traced() {
+    if area.born_traced.get() || own && area.own_sighand().is_traced() {
         crate::ptrace::child_born(area, area.born_traced.get(), !own);
     }
     if area.clear_sighand.get() {

@@ -29,6 +29,7 @@ mod patch;
 mod poll;
 mod process;
 mod ptrace;
+mod remembered;
 mod seccomp;
 mod sighand;
 mod signal;

@@ -3,7 +3,7 @@
 use nomina_abi::{ARGS, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, SLOT_DATA, SPAN_NULL, span};
 
 use crate::area::Area;
-use crate::slot::{data, out, request};
+use crate::slot::{data, out};
 use crate::sys::{err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user, strncpy_from_user};
 
@@ -225,7 +225,7 @@ pub fn generic(area: &Area, number: u64, kinds: &[Kind], guest: &[u64; 6]) -> Re
     }
     let ret = match crate::ahead::answer(area, number, &args) {
         Some(ret) => ret,
-        None => request(area, number as u32, &args),
+        None => crate::remembered::ask(area, number, &mut args, &mut arena),
     };
     give_back(area, kinds, guest, &args, ret)?;
     Ok(ret)

@@ -20,6 +20,8 @@ use crate::written;
 const SOL_SOCKET: i32 = 1;
 const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
+/// `SCM_TIMESTAMP`, `SCM_TIMESTAMPNS`, and both with 64 bits: when the host's end got the message.
+const SCM_TIMESTAMPS: [i32; 4] = [29, 35, 63, 64];
 const MSG_CTRUNC: u32 = 8;
 const MSG_DONTWAIT: u64 = 0x40;
 const MSG_ERRQUEUE: u64 = 0x2000;
@@ -589,6 +591,12 @@ fn put_label(area: &Area, (from, len): (u64, usize), to: u64, room: u64) -> Resu
 /// Gives the guest its ancillary data, cut to its room; whether something did not fit.
 fn put_control(received: &Received, to: u64, room: u64) -> Result<(u64, bool), i64> {
     let mut control = Control::new();
+    for kind in SCM_TIMESTAMPS {
+        let time = received.entry(kind);
+        if !time.is_empty() {
+            control.push(kind, time);
+        }
+    }
     if let Some(words) = received.credentials {
         control.push(SCM_CREDENTIALS, words.map(u32::to_ne_bytes).as_flattened());
     }

@@ -29,12 +29,12 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering
 use nomina_abi::op;
 
 use crate::arch::{nomina_patched, patched_leave, patched_probe, set_gs_base, store_code, trampoline};
-use crate::area::{Area, Patched, SIGHAND, THREADED};
-use crate::frame::UContext;
+use crate::area::{Area, Patched, THREADED};
+use crate::frame::{FAULT_BITS, UContext};
 use crate::lock::Lock;
 use crate::slot::{out, request};
 use crate::sys::{
-    MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, err, nr, sys,
+    self, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, err, nr, sys,
 };
 use crate::uaccess::get_user;
 
@@ -103,7 +103,7 @@ pub fn start(area: &Area, after: u32, can_set_gs: bool) {
 pub fn begin_thread(area: &Area) {
     if SETS_GS.load(Ordering::Relaxed) {
         // SAFETY: the processor has the instruction, or `SETS_GS` would be false.
-        unsafe { set_gs_base(area.base()) };
+        unsafe { set_gs_base(area.state()) };
     }
 }
 
@@ -161,10 +161,18 @@ pub extern "C" fn patched_call(call: &mut Patched) -> bool {
         return false;
     }
     crate::seccomp::claim(area, call.number, &call.args, call.back);
+    // A fault that is blocked would kill instead of giving `EFAULT`.
+    let blocked = area.mask.get() & FAULT_BITS;
+    if blocked != 0 {
+        sys::unblock(blocked);
+    }
     area.patched.set(true);
     let result = crate::trap::without_frame(area, call.number, &call.args);
     crate::written::acknowledge(area);
     area.patched.set(false);
+    if blocked != 0 {
+        sys::block(blocked);
+    }
     let (Ok(result) | Err(result)) = result;
     call.result = result;
     result != err::NEEDS_FRAME
@@ -263,7 +271,8 @@ impl Site {
         }
         // The word is aligned, so every processor sees it change at once; or nobody else is there to see it. (Not across cache
         // lines: such a locked access stops the whole machine.)
-        let alone = !THREADED.load(Ordering::Relaxed) && core::ptr::eq(area.sighand(), &raw const SIGHAND);
+        // Who has made a process in this memory by vfork(2) waits for it.
+        let alone = !THREADED.load(Ordering::Relaxed);
         if !in_word && (!alone || word % 64 > 56) {
             return Err(err::EAGAIN);
         }

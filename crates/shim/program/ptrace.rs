@@ -43,6 +43,7 @@ const NO_CALL: u64 = u64::MAX;
 const EFLAGS_MASK: u64 = 0x5_4dd5;
 
 /// Whether a thread of this process traces, or has traced: waits ask the supervisor as well.
+#[unsafe(link_section = ".bss.A0")]
 pub static TRACER: AtomicBool = AtomicBool::new(false);
 /// Where a traced image starts.
 pub static ENTRY: AtomicU64 = AtomicU64::new(0);
@@ -503,7 +504,7 @@ fn registers(area: &Area, context: &UContext, info: &SigInfo) -> Registers {
             r.rsp,
             r.ss.into(),
             base(ARCH_GET_FS),
-            if gs == area.base() { 0 } else { gs },
+            if gs == area.state() { 0 } else { gs },
             0,
             0,
             r.fs.into(),

@@ -46,9 +46,10 @@ const BEFORE: u64 = 4096;
 const BITMAP: usize = 64;
 
 /// Whether any thread of this address space has, or had, filters.
+#[unsafe(link_section = ".bss.A0")]
 static FILTERED: AtomicBool = AtomicBool::new(false);
-/// The calls that all of them always allow, a bit each.
-static ALWAYS: [AtomicU64; 8] = [const { AtomicU64::new(u64::MAX) }; 8];
+/// The calls that not all of them always allow, a bit each.
+static NOT_ALWAYS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 /// One thread at a time installs a filter, so that model and host agree.
 static INSTALLING: Lock = Lock::new();
 
@@ -59,10 +60,10 @@ pub fn reset_lock() {
 
 /// Takes note of filters: here, what they always allow.
 pub fn note(always: &[u64; 8]) {
-    for (bits, more) in ALWAYS.iter().zip(always) {
-        bits.fetch_and(*more, Ordering::Relaxed);
-    }
     if always.iter().any(|bits| *bits != u64::MAX) {
+        for (bits, more) in NOT_ALWAYS.iter().zip(always) {
+            bits.fetch_or(!*more, Ordering::Relaxed);
+        }
         FILTERED.store(true, Ordering::Relaxed);
     }
 }
@@ -75,7 +76,8 @@ pub fn always_allows(number: u64) -> bool {
 
 #[cold]
 fn bit(number: u64) -> bool {
-    ALWAYS.get(number as usize / 64).is_some_and(|bits| bits.load(Ordering::Relaxed) & 1 << (number % 64) != 0)
+    let bits = NOT_ALWAYS.get(number as usize / 64);
+    bits.is_some_and(|bits| bits.load(Ordering::Relaxed) & 1 << (number % 64) == 0)
 }
 
 /// Describes the guest's call to the supervisor, for as long as it is being served.

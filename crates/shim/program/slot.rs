@@ -290,22 +290,28 @@ pub fn farewell(area: &Area, code: u64) {
 }
 
 /// Asks, and does with the reply what its flags say.
+#[inline]
 pub fn request(area: &Area, number: u32, args: &[u64; 6]) -> i64 {
+    request_with_flags(area, number, args).0
+}
+
+/// The same, with the flags of the reply that are not followed.
+pub fn request_with_flags(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32) {
     loop {
         let (ret, flags, received) = ask_once(area, number, args);
-        if flags == 0 && received.count == 0 {
-            return ret;
+        if flags & !reply::HOLDS == 0 && received.count == 0 {
+            return (ret, flags);
         }
         if flags & reply::WAIT != 0 {
             if area.patched.get() {
                 // Nothing has been done yet: the trap asks again, and can wait.
                 received.close();
-                return err::NEEDS_FRAME;
+                return (err::NEEDS_FRAME, 0);
             }
             let interrupted = received.count > 0 && wait_readable(area, received.fds[0]) < 0;
             received.close();
             if interrupted {
-                return err::ERESTARTSYS;
+                return (err::ERESTARTSYS, 0);
             }
         } else if flags & reply::RETRY != 0 {
             received.close();
@@ -314,10 +320,10 @@ pub fn request(area: &Area, number: u32, args: &[u64; 6]) -> i64 {
             for &fd in &received.fds[1..received.count] {
                 sys::close(fd);
             }
-            return i64::from(received.fds[0]);
+            return (i64::from(received.fds[0]), flags & reply::HOLDS);
         } else {
             received.close();
-            return ret;
+            return (ret, 0);
         }
     }
 }

@@ -245,6 +245,12 @@ pub fn unblock(set: u64) {
     unsafe { sys!(nr::RT_SIGPROCMASK, SIG_UNBLOCK, &raw const set, 0, 8) };
 }
 
+/// Blocks the signals of a set.
+pub fn block(set: u64) {
+    // SAFETY: the kernel only reads the word.
+    unsafe { sys!(nr::RT_SIGPROCMASK, SIG_BLOCK, &raw const set, 0, 8) };
+}
+
 /// `sched_yield(2)`.
 pub fn sched_yield() {
     // SAFETY: touches no memory.

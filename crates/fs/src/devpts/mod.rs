@@ -98,12 +98,34 @@ struct Pty {
     uid: u32,
     gid: u32,
     time: Timespec,
+    /// It was made elsewhere, where others use it, too.
+    adopted: bool,
 }
 
 impl Pty {
     /// Whether the master is still open.
     fn alive(&self) -> bool {
         rustix::fs::fstat(&self.node).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+}
+
+/// Owner and mode of the directory or of `ptmx`: those of the mounting, until they are changed.
+#[derive(Clone, Copy)]
+struct Owned {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Owned {
+    fn by_root(mode: u32) -> Mutex<Owned> {
+        Mutex::new(Owned { mode, uid: 0, gid: 0 })
+    }
+
+    fn change(&mut self, set: &SetAttr) {
+        self.mode = set.mode.map_or(self.mode, |mode| mode & 0o7777);
+        self.uid = set.uid.unwrap_or(self.uid);
+        self.gid = set.gid.unwrap_or(self.gid);
     }
 }
 
@@ -114,6 +136,12 @@ struct PtsInfo {
     born: Timespec,
     table: Mutex<BTreeMap<u32, Pty>>,
     options: Mutex<Options>,
+    root: Mutex<Owned>,
+    ptmx: Mutex<Owned>,
+}
+
+fn owned(of: &Mutex<Owned>) -> MutexGuard<'_, Owned> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PtsInfo {
@@ -146,14 +174,14 @@ impl PtsInfo {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = rustix::fs::open(format!("/dev/pts/{index}"), flags, Mode::empty()).map_err(host_errno)?;
         let (uid, gid) = self.devices.caller_ids();
-        if self.insert(node, uid, gid)? != index {
+        if self.insert(node, uid, gid, false)? != index {
             return Err(Errno::ENXIO);
         }
         Ok(master)
     }
 
     /// Registers a terminal for who made it, unless the options name another owner.
-    fn insert(&self, node: OwnedFd, uid: u32, gid: u32) -> Result<u32> {
+    fn insert(&self, node: OwnedFd, uid: u32, gid: u32, adopted: bool) -> Result<u32> {
         let stat = rustix::fs::fstat(node.as_fd()).map_err(host_errno)?;
         let tty = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
         if !tty || major(stat.st_rdev) != PTS_MAJOR {
@@ -162,7 +190,7 @@ impl PtsInfo {
         let index = minor(stat.st_rdev);
         let options = self.options();
         let (uid, gid) = (options.uid.unwrap_or(uid), options.gid.unwrap_or(gid));
-        self.table().insert(index, Pty { node, mode: options.mode, uid, gid, time: now() });
+        self.table().insert(index, Pty { node, mode: options.mode, uid, gid, time: now(), adopted });
         Ok(index)
     }
 
@@ -197,6 +225,8 @@ impl DevPts {
             born: now(),
             table: Mutex::default(),
             options: Mutex::new(options),
+            root: Owned::by_root(0o755),
+            ptmx: Owned::by_root(options.ptmxmode),
         });
         Arc::new(DevPts { info })
     }
@@ -206,8 +236,9 @@ impl DevPts {
         Arc::new(DevPts { info: self.info.clone() })
     }
 
-    /// Puts mount options into force, for terminals made from now on.
+    /// Puts mount options into force: for `ptmx`, and for terminals made from now on.
     pub fn reconfigure(&self, options: Options) {
+        owned(&self.info.ptmx).mode = options.ptmxmode;
         *self.info.options.lock().unwrap_or_else(PoisonError::into_inner) = options;
     }
 
@@ -229,7 +260,7 @@ impl DevPts {
         let path = format!("/proc/self/fd/{}", slave.as_raw_fd());
         let node =
             rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(host_errno)?;
-        self.info.insert(node, uid, gid)
+        self.info.insert(node, uid, gid, true)
     }
 
     /// Forgets a terminal at once, without waiting for its master to be closed.
@@ -278,7 +309,9 @@ struct RootDir {
 
 impl Inode for RootDir {
     fn getattr(&self) -> Result<Attr> {
-        Ok(generated_attr(self.fs.dev, ROOT_INO, S_IFDIR | 0o755, (0, 0), self.fs.born))
+        let root = *owned(&self.fs.root);
+        let owner = (root.uid, root.gid);
+        Ok(generated_attr(self.fs.dev, ROOT_INO, S_IFDIR | root.mode, owner, self.fs.born))
     }
     fn file_type(&self) -> u32 {
         S_IFDIR
@@ -302,6 +335,14 @@ impl Inode for RootDir {
     fn open(&self, flags: u32) -> Result<Opened> {
         if wants_write(flags) { Err(Errno::EISDIR) } else { Ok(Opened::Directory) }
     }
+    /// Owner and mode; times are ignored.
+    fn setattr(&self, set: &SetAttr) -> Result<()> {
+        if set.size.is_some() {
+            return Err(Errno::EISDIR);
+        }
+        owned(&self.fs.root).change(set);
+        Ok(())
+    }
 }
 
 /// `ptmx`.
@@ -311,8 +352,9 @@ struct PtmxInode {
 
 impl Inode for PtmxInode {
     fn getattr(&self) -> Result<Attr> {
-        let mut attr =
-            generated_attr(self.fs.dev, PTMX_INO, S_IFCHR | self.fs.options().ptmxmode, (0, 0), self.fs.born);
+        let ptmx = *owned(&self.fs.ptmx);
+        let owner = (ptmx.uid, ptmx.gid);
+        let mut attr = generated_attr(self.fs.dev, PTMX_INO, S_IFCHR | ptmx.mode, owner, self.fs.born);
         attr.rdev = makedev(TTYAUX_MAJOR, 2);
         Ok(attr)
     }
@@ -325,6 +367,22 @@ impl Inode for PtmxInode {
     fn open(&self, flags: u32) -> Result<Opened> {
         self.fs.open_master(flags).map(Opened::Host)
     }
+    /// Owner and mode; times and sizes are ignored.
+    fn setattr(&self, set: &SetAttr) -> Result<()> {
+        owned(&self.fs.ptmx).change(set);
+        Ok(())
+    }
+}
+
+/// The node of a terminal that was made in this instance, for watching it (`inotify(7)`); nothing else may be done with it.
+///
+/// # Errors
+/// `EOPNOTSUPP` for another file, and for a terminal from elsewhere: when it is used there is not the sandbox's to know.
+pub fn node_to_watch(inode: &Arc<dyn Inode>) -> Result<OwnedFd> {
+    let inode = inode.as_any().downcast_ref::<PtyInode>().ok_or(Errno::EOPNOTSUPP)?;
+    let table = inode.fs.table();
+    let pty = table.get(&inode.index).filter(|pty| !pty.adopted).ok_or(Errno::EOPNOTSUPP)?;
+    pty.node.try_clone().map_err(|_| Errno::EMFILE)
 }
 
 /// The slave of a terminal.

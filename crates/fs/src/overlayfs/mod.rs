@@ -107,7 +107,7 @@ impl OvlSuper {
     /// `EINVAL`: upper and work directory are on different mounts, one inside the other, or the upper directory was last used
     /// with `volatile`; the upper directory is on an overlay; too many overlays on one another. `ELOOP`: a layer is inside another one. `EROFS`: the upper
     /// directory's mount is read-only. Errors of preparing the work directory.
-    pub fn new(params: OvlParams, mounter: Mounter, dev: u64) -> Result<Arc<OvlSuper>> {
+    pub fn new(mut params: OvlParams, mounter: Mounter, dev: u64) -> Result<Arc<OvlSuper>> {
         check_overlaps(&params)?;
         let mut depth = 0;
         for path in params.all_dirs() {
@@ -135,6 +135,7 @@ impl OvlSuper {
             Ok(Layer { root: Path { mnt, dentry: lower.path.dentry.clone() }, data_only: lower.data_only })
         });
         let layers = layers.collect::<Result<Vec<_>>>()?;
+        params.move_to(upper.as_ref(), &layers);
         let fs = Arc::new(OvlFs {
             params,
             marks,

@@ -51,7 +51,7 @@ impl OvlInode {
         if let Some(upper) = self.upper_dir()
             && let Some(path) = mounter.lookup(&upper.path, name)?
         {
-            if marks.is_whiteout(&path, mounter, upper.xwhiteouts)? {
+            if marks.is_whiteout(&path, mounter)? {
                 return Ok(None);
             }
             let ends;
@@ -89,11 +89,11 @@ impl OvlInode {
             for place in places {
                 from = place.layer + 1;
                 let found = match &wanted {
-                    Name::In(name) => mounter.lookup(&place.path, name)?.map(|path| (path, place.xwhiteouts)),
+                    Name::In(name) => mounter.lookup(&place.path, name)?,
                     Name::At(path) => self.lookup_path(&place, path)?,
                 };
-                let Some((path, xwhiteouts)) = found else { continue };
-                if marks.is_whiteout(&path, mounter, xwhiteouts)? {
+                let Some(path) = found else { continue };
+                if marks.is_whiteout(&path, mounter)? {
                     break 'layers;
                 }
                 if !path.dentry.is_dir() {
@@ -182,21 +182,19 @@ impl OvlInode {
         Ok(self.fs.marks.get(path, &self.fs.mounter, METACOPY)?.is_some())
     }
 
-    /// The object at a path from a layer's root, and whether its directory has whiteouts among its files. An opaque
-    /// directory or a whiteout on the way ends it.
-    fn lookup_path(&self, root: &RealDir, path: &[u8]) -> Result<Option<(Path, bool)>> {
-        let mut at = (root.path.clone(), root.xwhiteouts);
+    /// The object at a path from a layer's root. What is no directory on the way ends it.
+    fn lookup_path(&self, root: &RealDir, path: &[u8]) -> Result<Option<Path>> {
+        let mut at = root.path.clone();
         let mut names = path.split(|&byte| byte == b'/').peekable();
         while let Some(name) = names.next() {
-            let Some(next) = self.fs.mounter.lookup(&at.0, name)? else { return Ok(None) };
+            let Some(next) = self.fs.mounter.lookup(&at, name)? else { return Ok(None) };
             if names.peek().is_none() {
-                return Ok(Some((next, at.1)));
+                return Ok(Some(next));
             }
             if !next.dentry.is_dir() {
                 return Ok(None);
             }
-            let opaque = self.fs.marks.get(&next, &self.fs.mounter, OPAQUE)?;
-            at = (next, opaque.as_deref() == Some(b"x"));
+            at = next;
         }
         Ok(None)
     }
@@ -205,7 +203,7 @@ impl OvlInode {
     pub(crate) fn lower_has(&self, name: &[u8]) -> Result<bool> {
         for lower in &self.lower {
             if let Some(path) = self.fs.mounter.lookup(&lower.path, name)? {
-                return Ok(!self.fs.marks.is_whiteout(&path, &self.fs.mounter, lower.xwhiteouts)?);
+                return Ok(!self.fs.marks.is_whiteout(&path, &self.fs.mounter)?);
             }
         }
         Ok(false)
@@ -215,7 +213,7 @@ impl OvlInode {
     pub(crate) fn has_whiteout(&self, name: &[u8]) -> Result<bool> {
         let Some(upper) = self.upper_dir() else { return Ok(false) };
         match self.fs.mounter.lookup(&upper.path, name)? {
-            Some(path) => self.fs.marks.is_whiteout(&path, &self.fs.mounter, upper.xwhiteouts),
+            Some(path) => self.fs.marks.is_whiteout(&path, &self.fs.mounter),
             None => Ok(false),
         }
     }

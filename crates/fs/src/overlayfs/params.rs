@@ -3,6 +3,8 @@
 use nomina_kernel::vfs::Path;
 use nomina_kernel::{Errno, Result};
 
+use super::layers::Layer;
+
 /// Most lower directories: `OVL_MAX_STACK`.
 const MAX_STACK: usize = 500;
 
@@ -213,6 +215,19 @@ impl OvlParams {
     /// Every directory named.
     pub(crate) fn all_dirs(&self) -> impl Iterator<Item = &Path> {
         self.lower.iter().chain(&self.upper).map(|dir| &dir.path)
+    }
+
+    /// Lets go of the mounts that the directories were named by, for the private ones of the layers: the overlay does not make
+    /// those busy.
+    pub(super) fn move_to(&mut self, upper: Option<&Path>, layers: &[Layer]) {
+        if let Some(upper) = upper {
+            for dir in self.upper.iter_mut().chain(&mut self.work) {
+                dir.path.mnt = upper.mnt.clone();
+            }
+        }
+        for (dir, layer) in self.lower.iter_mut().zip(layers) {
+            dir.path = layer.root.clone();
+        }
     }
 
     /// Whether redirects of directories are followed.

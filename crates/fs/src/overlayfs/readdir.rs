@@ -26,7 +26,7 @@ impl OvlInode {
             return Ok(false);
         }
         match self.fs.mounter.lookup(&dir.path, &entry.name)? {
-            Some(path) => self.fs.marks.is_whiteout(&path, &self.fs.mounter, dir.xwhiteouts),
+            Some(path) => self.fs.marks.is_whiteout(&path, &self.fs.mounter),
             None => Ok(false),
         }
     }

@@ -58,14 +58,12 @@ impl Marks {
         }
     }
 
-    /// Whether an object of a layer stands for a deleted name: `ovl_path_is_whiteout`. `xwhiteouts`: its directory is
-    /// marked as one whose files may be whiteouts.
-    pub fn is_whiteout(self, path: &Path, mounter: &Mounter, xwhiteouts: bool) -> Result<bool> {
+    /// Whether an object of a layer stands for a deleted name: `ovl_path_is_whiteout`. For files with the mark of a whiteout it
+    /// does not matter here whether their directory is marked as one that has some; for listing it does.
+    pub fn is_whiteout(self, path: &Path, mounter: &Mounter) -> Result<bool> {
         match path.dentry.file_type() {
             S_IFCHR => Ok(path.inode().getattr()?.rdev == 0),
-            S_IFREG if xwhiteouts && attr::vfs_getattr(path)?.size == 0 => {
-                Ok(self.get(path, mounter, WHITEOUT)?.is_some())
-            }
+            S_IFREG if attr::vfs_getattr(path)?.size == 0 => Ok(self.get(path, mounter, WHITEOUT)?.is_some()),
             _ => Ok(false),
         }
     }

@@ -44,6 +44,12 @@ impl Inode for FdDir {
     fn as_any(&self) -> &dyn Any {
         self
     }
+    /// Threads of the process see its descriptors, whatever it has become: `proc_fd_permission`.
+    fn lets_in(&self) -> bool {
+        let group = |task| self.fs.source.self_nr(task).map(|(tgid, _)| tgid);
+        let viewer = current().and_then(group);
+        self.kind == FdDirKind::Fd && viewer.is_some() && viewer == group(self.task)
+    }
     /// `ENOENT` for a descriptor that is not open, `EACCES` without `ptrace_may_access`.
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         self.check()?;

@@ -196,6 +196,7 @@ impl Inode for FileInode {
     fn getattr(&self) -> Result<Attr> {
         let owner = match self.file.content {
             Content::Ipc => self.fs.source.ipc_root(current()),
+            _ if self.file.path.starts_with("sys/net/") => self.fs.source.net_root(current()),
             _ => (0, 0),
         };
         Ok(generated_attr(self.fs.dev, self.ino, S_IFREG | self.file.mode, owner, self.fs.born))

@@ -357,6 +357,11 @@ pub trait ProcSource: Send + Sync {
     fn ipc_root(&self, _viewer: Option<TaskKey>) -> (u32, u32) {
         (0, 0)
     }
+    /// User and group to whom settings of the viewer's network namespace belong: root in the user namespace that owns it
+    /// (`net_ctl_set_ownership`).
+    fn net_root(&self, _viewer: Option<TaskKey>) -> (u32, u32) {
+        (0, 0)
+    }
     /// Lines of `/proc/sysvipc/{msg,sem,shm}` after the heading, for the viewer's IPC namespace.
     fn sysvipc(&self, _viewer: Option<TaskKey>, _name: &str) -> Vec<u8> {
         Vec::new()

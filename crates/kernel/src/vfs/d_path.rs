@@ -16,11 +16,19 @@ pub(crate) enum Reached {
     Detached,
     /// At a place that is not below the root of its own mount.
     Escaped,
+    /// Nowhere: the path was longer than asked for.
+    TooLong,
 }
 
-/// Path components from `root` (last first) with the place the climb ended.
+/// The path from `root`, with the place the climb ended.
 pub(crate) fn prepend_path(path: &Path, root: &Path) -> (Vec<u8>, Reached) {
+    prepend_path_within(path, root, usize::MAX)
+}
+
+/// As [`prepend_path`], for a path of at most `most` bytes: directories can be far deeper than any buffer is long.
+fn prepend_path_within(path: &Path, root: &Path, most: usize) -> (Vec<u8>, Reached) {
     let mut parts: Vec<Vec<u8>> = Vec::new();
+    let mut len = 0;
     let mut mnt = path.mnt.clone();
     let mut dentry = path.dentry.clone();
     let reached = loop {
@@ -43,6 +51,11 @@ pub(crate) fn prepend_path(path: &Path, root: &Path) -> (Vec<u8>, Reached) {
             parts.clear();
             break Reached::Escaped;
         };
+        len += name.len() + 1;
+        if len > most {
+            parts.clear();
+            break Reached::TooLong;
+        }
         parts.push(name);
         dentry = parent;
     };
@@ -91,7 +104,10 @@ pub fn getcwd(pwd: &Path, root: &Path) -> Result<Vec<u8>> {
     if pwd.dentry.is_deleted() {
         return Err(Errno::ENOENT);
     }
-    let (text, reached) = prepend_path(pwd, root);
+    let (text, reached) = prepend_path_within(pwd, root, super::PATH_MAX);
+    if reached == Reached::TooLong {
+        return Err(Errno::ENAMETOOLONG);
+    }
     let text = if reached == Reached::Root { text } else { [b"(unreachable)", &text[..]].concat() };
     if text.len() >= super::PATH_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(text) }
 }

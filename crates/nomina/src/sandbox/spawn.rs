@@ -542,6 +542,12 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
             server.net.attach(namespaces.net_ns().stack());
         }
     }
+    let transport = Arc::downgrade(&server);
+    server.net.set_transport(Box::new(move |stack, out| {
+        if let Some(server) = transport.upgrade() {
+            server.inet.transport(&server, stack, out);
+        }
+    }));
     let _ = fuse_host.server.set(Arc::downgrade(&server));
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));

@@ -14,7 +14,7 @@
 //! What the guest says it has used is only believed for guessing better next time.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,14 +22,17 @@ use nomina_abi::ahead::{ACCESS, Entry, Identity, MAX_ENTRIES, OPEN, READLINK, ST
 use nomina_abi::{SLOTS_OFFSET, op};
 use nomina_gate::region::Region;
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::mount::Mount;
 use nomina_kernel::seccomp::Seccomp;
 use nomina_kernel::vfs::{Attr, LookupFlags, Opened, S_IFREG, WalkContext, attr, namei};
 
 use super::Server;
 use super::context::walk_cred;
 use super::guest::GuestThread;
+use super::kept::{Given, KeptAnswers};
 use super::layout;
 use super::lock::Mutex;
+use super::remembered::Holding;
 use super::request::Ctx;
 
 /// Programs remembered.
@@ -51,11 +54,14 @@ const USELESS: i8 = 2;
 
 /// A request as far as it matters for its answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Question {
-    op: u32,
-    flags: u32,
+pub(super) struct Question {
+    pub(super) op: u32,
+    pub(super) flags: u32,
     path: Vec<u8>,
 }
+
+/// What is returned, the bytes that go with it, and what was opened.
+pub(super) type Found = (i64, Vec<u8>, Option<(OwnedFd, Arc<Mount>)>);
 
 struct Remembered {
     question: Question,
@@ -86,6 +92,7 @@ struct State {
     /// Counts changes.
     epoch: u64,
     outstanding: Vec<Arc<Region>>,
+    holding: Holding,
 }
 
 /// What is known of programs, and the answers that hold.
@@ -94,6 +101,7 @@ pub struct Ahead {
     state: Mutex<State>,
     programs: Mutex<HashMap<(u64, u64), Vec<Remembered>>>,
     observing: AtomicUsize,
+    pub(super) kept: KeptAnswers,
 }
 
 /// While it lives something may change, and no answers are given out.
@@ -107,15 +115,29 @@ impl Drop for Changing<'_> {
 
 /// Answers for an image: to be written into its region, and descriptors to be sent with the index of their entries.
 pub struct Answers {
-    entries: Vec<Entry>,
-    bytes: Vec<u8>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) bytes: Vec<u8>,
     /// (entry, descriptor).
     pub opened: Vec<(u64, OwnedFd)>,
-    epoch: u64,
-    questions: Vec<Question>,
+    /// By which mounts.
+    pub(super) mounts: Vec<Arc<Mount>>,
+    pub(super) epoch: u64,
+    pub(super) questions: Vec<Question>,
 }
 
 impl Answers {
+    /// None yet.
+    fn none(epoch: u64) -> Answers {
+        Answers {
+            entries: Vec::new(),
+            bytes: Vec::new(),
+            opened: Vec::new(),
+            mounts: Vec::new(),
+            epoch,
+            questions: Vec::new(),
+        }
+    }
+
     /// How many there are.
     fn count(&self) -> usize {
         self.entries.len()
@@ -189,7 +211,7 @@ pub fn changes_nothing(nr: u32, args: &[u64; 6]) -> bool {
 }
 
 /// The question that a request asks, if it can be answered ahead.
-fn question(ctx: &Ctx<'_>) -> Option<Question> {
+pub(super) fn question(ctx: &Ctx<'_>) -> Option<Question> {
     let here = |dirfd: usize| ctx.int(dirfd) == libc::AT_FDCWD;
     let nofollow = libc::AT_SYMLINK_NOFOLLOW as u32;
     let (op, flags, path) = match ctx.nr {
@@ -209,8 +231,7 @@ fn question(ctx: &Ctx<'_>) -> Option<Question> {
         return None;
     }
     let path = ctx.path(path).ok()?;
-    let fits = path.first() == Some(&b'/') && path.len() <= LONGEST;
-    fits.then_some(Question { op, flags, path })
+    (path.len() <= LONGEST).then_some(Question { op, flags, path })
 }
 
 /// Whether reading the object cannot change its access time (`relatime`), which would be no request.
@@ -229,7 +250,29 @@ impl Ahead {
         for region in state.outstanding.drain(..) {
             region.ahead_valid().store(0, Ordering::SeqCst);
         }
+        state.holding.withdraw();
+        drop(state);
+        self.kept.forget();
         Changing(self)
+    }
+
+    /// The state of names and attributes that an answer found from now on belongs to. `None` while something changes.
+    pub fn epoch(&self) -> Option<u64> {
+        let state = self.state.lock().unwrap();
+        (state.changing == 0).then_some(state.epoch)
+    }
+
+    /// Lets answers found since `epoch` hold in `region`. Gives the stamp that they get, unless something has changed.
+    pub fn let_hold(&self, region: &Arc<Region>, epoch: u64) -> Option<u64> {
+        let mut state = self.state.lock().unwrap();
+        let unchanged = state.changing == 0 && state.epoch == epoch;
+        unchanged.then(|| state.holding.add(region))
+    }
+
+    /// Lets no answer be remembered for longer than it should be. Gives whether there are any left.
+    pub fn expire(&self) -> bool {
+        self.kept.expire();
+        self.state.lock().unwrap().holding.expire()
     }
 
     /// Writes the answers into the image's region and lets them hold, unless something has changed since they were found.
@@ -261,7 +304,7 @@ impl Ahead {
         let goes_on = seen.looked_at < LOOKED_AT
             && changes_nothing(ctx.nr, &ctx.args)
             && !matches!(ctx.nr, op::CLONE | op::EXEC | op::THREAD_EXIT);
-        if let Some(asked) = question(ctx).filter(|_| goes_on)
+        if let Some(asked) = question(ctx).filter(|asked| goes_on && asked.path.first() == Some(&b'/'))
             && !seen.asked.contains(&asked)
         {
             self.remember(seen.program, &asked);
@@ -316,10 +359,7 @@ impl Server {
     /// What the new image of `thread` will probably ask for, answered. `None` if there is nothing to send.
     pub fn foresee(&self, thread: &GuestThread) -> Option<Answers> {
         let program = thread.process.exe.lock().unwrap().as_ref()?.id;
-        let epoch = {
-            let state = self.ahead.state.lock().unwrap();
-            (state.changing == 0).then_some(state.epoch)?
-        };
+        let epoch = self.ahead.epoch()?;
         let questions: Vec<Question> = {
             let programs = self.ahead.programs.lock().unwrap();
             let known = programs.get(&program)?;
@@ -339,33 +379,36 @@ impl Server {
             return None;
         }
         let fs = fs.lock().unwrap().clone();
-        let mut answers = Answers {
-            entries: Vec::new(),
-            bytes: Vec::new(),
-            opened: Vec::new(),
-            epoch,
-            questions: Vec::new(),
-        };
-        for question in &questions {
+        let given = Given { program, epoch, cred, root: fs.root.clone(), questions };
+        if let Some(again) = self.again(&given) {
+            return Some(again);
+        }
+        let (cred, questions) = (&given.cred, &given.questions);
+        let mut answers = Answers::none(epoch);
+        for question in questions {
             if question.op == OPEN && answers.opened.len() == MOST_OPENS {
                 continue;
             }
-            walk_cred(&cred, question.op == ACCESS, |cred| {
+            walk_cred(cred, question.op == ACCESS, |cred| {
                 let walk = WalkContext { root: &fs.root, pwd: &fs.pwd, cred, umask: fs.umask };
                 self.answer(&walk, question, &mut answers);
             });
         }
-        (answers.count() > 0).then_some(answers)
+        if answers.count() == 0 {
+            return None;
+        }
+        self.ahead.kept.keep(given, &answers);
+        Some(answers)
     }
 
-    /// Adds the answer to a question, unless it is one that must be asked.
-    fn answer(&self, walk: &WalkContext<'_>, question: &Question, answers: &mut Answers) {
+    /// Finds what a question is answered, from what only requests can change; `EAGAIN` where that is not so.
+    pub(super) fn find_answer(&self, walk: &WalkContext<'_>, question: &Question) -> Result<Found> {
         let follow = match question.op {
             STAT if question.flags != 0 => LookupFlags::OWN,
             READLINK => LookupFlags::OWN,
             _ => LookupFlags::OWN | LookupFlags::FOLLOW,
         };
-        let found: Result<(i64, Vec<u8>, Option<OwnedFd>)> = (|| match question.op {
+        match question.op {
             OPEN => {
                 let opened = namei::open(walk, &question.path, question.flags, 0, LookupFlags::OWN)?;
                 let place = opened.path;
@@ -374,18 +417,7 @@ impl Server {
                     return Err(Errno::EAGAIN);
                 }
                 self.note_open(&fd, &place.mnt);
-                let host = rustix::fs::fstat(&fd).map_err(super::request::host)?;
-                let attr = self.attr_of_handle(fd.as_fd())?;
-                // A write takes set-id bits away.
-                if attr.mode & 0o6000 != 0 {
-                    return Err(Errno::EAGAIN);
-                }
-                let seen = layout::stat(&attr);
-                let mut bytes = Vec::with_capacity(size_of::<Identity>());
-                bytes.extend_from_slice(&host.st_dev.to_ne_bytes());
-                bytes.extend_from_slice(&host.st_ino.to_ne_bytes());
-                bytes.extend_from_slice(&seen);
-                Ok((0, bytes, Some(fd)))
+                Ok((0, self.identity(fd.as_fd())?, Some((fd, place.mnt))))
             }
             ACCESS => {
                 let place = namei::path_lookup(walk, &question.path, follow)?;
@@ -409,13 +441,33 @@ impl Server {
                 }
                 Ok((text.len() as i64, text, None))
             }
-        })();
-        match found {
+        }
+    }
+
+    /// An [`Identity`] as bytes. `EAGAIN` where that changes without a request.
+    pub(super) fn identity(&self, fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+        let host = rustix::fs::fstat(fd).map_err(super::request::host)?;
+        let attr = self.attr_of_handle(fd)?;
+        // A write takes set-id bits away.
+        if attr.mode & 0o6000 != 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let mut bytes = Vec::with_capacity(size_of::<Identity>());
+        bytes.extend_from_slice(&host.st_dev.to_ne_bytes());
+        bytes.extend_from_slice(&host.st_ino.to_ne_bytes());
+        bytes.extend_from_slice(&layout::stat(&attr));
+        Ok(bytes)
+    }
+
+    /// Adds the answer to a question, unless it is one that must be asked.
+    fn answer(&self, walk: &WalkContext<'_>, question: &Question, answers: &mut Answers) {
+        match self.find_answer(walk, question) {
             Ok((ret, bytes, fd)) => {
                 let before = answers.count();
                 answers.add(question, ret, &bytes);
-                if let Some(fd) = fd.filter(|_| answers.count() > before) {
+                if let Some((fd, mount)) = fd.filter(|_| answers.count() > before) {
                     answers.opened.push((before as u64, fd));
+                    answers.mounts.push(mount);
                 }
             }
             Err(errno @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) => {
@@ -489,13 +541,7 @@ mod tests {
         let ahead = Ahead::default();
         let region = Region::new().unwrap();
         let answers = |epoch| {
-            let mut answers = Answers {
-                entries: Vec::new(),
-                bytes: Vec::new(),
-                opened: Vec::new(),
-                epoch,
-                questions: Vec::new(),
-            };
+            let mut answers = Answers::none(epoch);
             answers.add(&Question { op: ACCESS, flags: 0, path: b"/x".to_vec() }, 0, &[]);
             answers
         };
@@ -512,13 +558,7 @@ mod tests {
 
     #[test]
     fn a_full_region_takes_no_more_answers() {
-        let mut answers = Answers {
-            entries: Vec::new(),
-            bytes: Vec::new(),
-            opened: Vec::new(),
-            epoch: 0,
-            questions: Vec::new(),
-        };
+        let mut answers = Answers::none(0);
         for number in 0..1000 {
             let path = format!("/{number:0>150}").into_bytes();
             answers.add(&Question { op: READLINK, flags: 0, path }, 200, &[b'x'; LONGEST_LINK]);

@@ -28,6 +28,7 @@ pub mod inspector;
 pub mod instances;
 pub mod interrupt;
 pub mod ipc;
+mod kept;
 pub mod layout;
 pub mod lock;
 pub mod mounts_poll;
@@ -41,6 +42,7 @@ pub mod privs;
 pub mod proc_source;
 pub mod ptrace;
 pub mod reaper;
+pub mod remembered;
 pub mod reporters;
 pub mod request;
 pub mod robust;
@@ -68,7 +70,7 @@ use nomina_kernel::mount::Mount;
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::task::TaskId;
 use nomina_kernel::vfs::fs_context::FileSystems;
-use nomina_kernel::vfs::{ActiveSuper, Attr, FsStruct};
+use nomina_kernel::vfs::{ActiveSuper, Attr, FsStruct, S_IFMT, S_IFSOCK};
 
 use guest::{GuestThread, Guests};
 use lock::Mutex;
@@ -190,20 +192,38 @@ impl Server {
         self.started.elapsed().as_nanos() as u64
     }
 
+    /// File system ids of the task whose request is served on this thread.
+    pub fn caller_ids(&self) -> Option<(u32, u32)> {
+        let caller = nomina_fs::proc::current()?;
+        let kernel = self.kernel.lock().unwrap();
+        let cred = kernel.task(TaskId(caller.0))?.cred();
+        Some((cred.fsuid, cred.fsgid))
+    }
+
     /// Attributes of an open file.
     ///
     /// # Errors
     /// Those of `fstat(2)`.
     pub fn attr_of_handle(&self, fd: BorrowedFd<'_>) -> nomina_kernel::errno::Result<Attr> {
-        let attr = nomina_fs::handle::attr_from_fd(fd, &self.ids)?;
+        let mut attr = nomina_fs::handle::attr_from_fd(fd, &self.ids)?;
+        if attr.mode & S_IFMT == S_IFSOCK
+            && let Some((uid, gid)) = self.caller_ids()
+        {
+            // A socket's own inode belongs to who made it, most likely who holds it: on the host all are the supervisor's.
+            (attr.uid, attr.gid) = (uid, gid);
+        }
         let copied = self.instances.find_overlay(|_, overlay| overlay.attr_of_copied(fd, &attr));
         Ok(copied.unwrap_or(attr))
     }
 
-    /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see.
+    /// The number that `viewer` sees for the process with host pid `host`, if it is a guest it can see, or was one until
+    /// recently.
     pub fn vnr_of_host(&self, viewer: &GuestThread, host: i32) -> Option<i32> {
-        let thread = self.guests.by_tid(host)?;
+        let thread = self.guests.by_tid(host);
         let kernel = self.kernel.lock().unwrap();
+        let Some(thread) = thread else {
+            return self.pids.departed(host, &*kernel.active_pid_ns(viewer.task)?);
+        };
         match kernel.task_pid_vnr(thread.task, viewer.task) {
             0 => None,
             nr => Some(nr),

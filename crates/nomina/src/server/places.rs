@@ -68,13 +68,16 @@ impl Server {
         ((named.dev, named.ino) == (open.dev, open.ino)).then_some(found)
     }
 
-    /// The path, below `root`, of an open file.
+    /// The path, below `root`, of an open file; below the root of its file system if it cannot be reached from there, as
+    /// `d_path` has it.
     pub fn path_of_open(&self, fd: &OwnedFd, root: &Path) -> Option<Vec<u8>> {
         let stat = rustix::fs::fstat(fd).ok()?;
-        self.instances_of_open(fd).iter().find_map(|(sb, below)| {
+        let shown = self.instances_of_open(fd);
+        let reached = shown.iter().find_map(|(sb, below)| {
             let noted = self.mount_of_open(sb, (stat.st_dev, stat.st_ino));
             noted.into_iter().chain(sb.mounts()).find_map(|mount| path_in_mount(&mount, below, root))
-        })
+        });
+        reached.or_else(|| shown.into_iter().next().map(|(_, below)| below))
     }
 
     /// The path, below `root`, of a host file that one of the mounts made at the start shows.

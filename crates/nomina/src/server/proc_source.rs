@@ -696,6 +696,15 @@ impl ProcSource for PidNsView {
         (ns.user_ns().make_kuid(0).unwrap_or(0), ns.user_ns().make_kgid(0).unwrap_or(0))
     }
 
+    fn net_root(&self, viewer: Option<TaskKey>) -> (u32, u32) {
+        self.with(|_, kernel, _| {
+            let net_ns = kernel.task(TaskId(viewer?.0))?.nsproxy()?.net_ns();
+            let user_ns = net_ns.common().owner()?;
+            Some((user_ns.make_kuid(0)?, user_ns.make_kgid(0)?))
+        })
+        .unwrap_or((0, 0))
+    }
+
     fn uts(&self, viewer: Option<TaskKey>, field: UtsField) -> Vec<u8> {
         let host = rustix::system::uname();
         match field {

@@ -82,6 +82,8 @@ pub struct Ctx<'a> {
     pub wanted: Cell<Option<i32>>,
     /// The request can be served only in a moment.
     pub(super) busy: Cell<bool>,
+    /// The stamp under which the caller may remember the answer.
+    pub(super) holds: Option<u64>,
 }
 
 impl<'a> Ctx<'a> {
@@ -105,6 +107,7 @@ impl<'a> Ctx<'a> {
             cred: OnceCell::new(),
             wanted: Cell::new(None),
             busy: Cell::new(false),
+            holds: None,
         }
     }
 
@@ -253,6 +256,10 @@ impl<'a> Ctx<'a> {
             }
         }
         drop(fds);
+        if let Some(stamp) = self.holds {
+            words.flags |= abi::reply::HOLDS;
+            words.out[6] = stamp;
+        }
         self.slot.reply(&words);
     }
 

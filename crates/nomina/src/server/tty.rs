@@ -53,13 +53,7 @@ impl DeviceHost for Terminals {
     }
 
     fn caller_ids(&self) -> (u32, u32) {
-        let ids = || {
-            let server = self.server().ok()?;
-            let kernel = server.kernel.lock().unwrap();
-            let cred = kernel.task(TaskId(current()?.0))?.cred();
-            Some((cred.fsuid, cred.fsgid))
-        };
-        ids().unwrap_or((0, 0))
+        self.server().ok().and_then(|server| server.caller_ids()).unwrap_or((0, 0))
     }
 
     /// A `ptmx` node outside of devpts makes terminals of the first instance.

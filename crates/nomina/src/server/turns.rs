@@ -95,12 +95,17 @@ impl Turns {
             return None;
         }
         drop(state);
+        self.keep_looking();
+        call
+    }
+
+    /// Makes sure that the relief looks.
+    pub fn keep_looking(&self) {
         if !self.looking.swap(true, Ordering::SeqCst)
             && let Some(relief) = self.relief.get()
         {
             relief.unpark();
         }
-        call
     }
 
     /// Lets one more worker wait, if there is one.
@@ -112,12 +117,14 @@ impl Turns {
         self.parked.notify_one();
     }
 
-    /// Looks until no calls come any more.
-    fn look(&self, workers: usize, is_ending: impl Fn() -> bool) {
+    /// Looks until no calls come any more and `at_each_look` says that it need not be called again.
+    fn look(&self, workers: usize, is_ending: impl Fn() -> bool, at_each_look: impl Fn() -> bool) {
         let (mut seen, mut seen_behind) = (self.taken.load(Ordering::Relaxed), 0);
         let (mut idle, mut calm) = (0, 0);
-        while idle < IDLE_TICKS && !is_ending() {
+        let mut wanted = false;
+        while (idle < IDLE_TICKS || wanted) && !is_ending() {
             std::thread::sleep(TICK);
+            wanted = at_each_look();
             let (taken, behind) = (self.taken.load(Ordering::Relaxed), self.behind.load(Ordering::Relaxed));
             let (calls, late) = (taken - seen, behind.saturating_sub(seen_behind));
             (seen, seen_behind) = (taken, behind);
@@ -150,10 +157,11 @@ pub fn start(server: &Arc<Server>, gate: &Arc<Gate>, workers: usize) -> io::Resu
             let turns = &gate_of_mine.turns;
             while !mine.is_ending() && !turns.state().ended {
                 std::thread::park();
-                turns.look(workers, || mine.is_ending() || turns.state().ended);
+                turns.look(workers, || mine.is_ending() || turns.state().ended, || mine.ahead.expire());
                 turns.looking.store(false, Ordering::SeqCst);
-                // Who took a call before that believes that somebody looks.
-                if turns.state().waiting == 0 && !turns.looking.swap(true, Ordering::SeqCst) {
+                // Who took a call before that, or remembers an answer, believes that somebody looks.
+                let is_relied_on = turns.state().waiting == 0 || mine.ahead.expire();
+                if is_relied_on && !turns.looking.swap(true, Ordering::SeqCst) {
                     std::thread::current().unpark();
                 }
             }
@@ -192,7 +200,7 @@ mod tests {
         calls.send(long).unwrap();
         calls.send(Duration::ZERO).unwrap();
         let looking = turns.clone();
-        std::thread::spawn(move || looking.look(2, || false));
+        std::thread::spawn(move || looking.look(2, || false, || false));
         assert_eq!(served.recv_timeout(Duration::from_secs(2)), Ok(Duration::ZERO));
     }
 

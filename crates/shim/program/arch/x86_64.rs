@@ -119,17 +119,20 @@ nomina_uaccess_fault:
     ret
 
     # A system call under the guest's signal mask: rdi = number and six arguments, rsi = mask. A signal that arrives before the
-    # call has begun, or whose call would be restarted by the kernel, makes it return -ERESTARTSYS.
-    .globl nomina_window
-nomina_window:
+    # call has begun, or whose call would be restarted by the kernel, makes it return -ERESTARTSYS. The call is made by the given
+    # instruction, which has a name.
+    .macro window name, made, instruction:vararg
+    .globl \name
+    .globl \name\()_begin
+    .globl \made
+\name:
     push rbx
     mov rbx, rdi
     mov edi, 2
     xor edx, edx
     mov r10d, 8
     mov eax, 14
-    .globl nomina_window_begin
-nomina_window_begin:
+\name\()_begin:
     syscall
     mov rax, [rbx + 56]
     cmp word ptr [rax], 0
@@ -141,41 +144,17 @@ nomina_window_begin:
     mov r10, [rbx + 32]
     mov r8, [rbx + 40]
     mov r9, [rbx + 48]
-    .globl nomina_window_syscall
-nomina_window_syscall:
-    syscall
+\made:
+    \instruction
     pop rbx
     ret
+    .endm
+
+    window nomina_window, nomina_window_syscall, syscall
+    # By a stub elsewhere, whose address follows in the words.
+    window nomina_window_stub, nomina_window_stub_call, call qword ptr [rbx + 64]
 nomina_window_interrupted:
     mov rax, -512
-    pop rbx
-    ret
-
-    # The same with the call made by a stub elsewhere, whose address follows in the words.
-    .globl nomina_window_stub
-nomina_window_stub:
-    push rbx
-    mov rbx, rdi
-    mov edi, 2
-    xor edx, edx
-    mov r10d, 8
-    mov eax, 14
-    .globl nomina_window_stub_begin
-nomina_window_stub_begin:
-    syscall
-    mov rax, [rbx + 56]
-    cmp word ptr [rax], 0
-    jne nomina_window_interrupted
-    mov rax, [rbx]
-    mov rdi, [rbx + 8]
-    mov rsi, [rbx + 16]
-    mov rdx, [rbx + 24]
-    mov r10, [rbx + 32]
-    mov r8, [rbx + 40]
-    mov r9, [rbx + 48]
-    .globl nomina_window_stub_call
-nomina_window_stub_call:
-    call qword ptr [rbx + 64]
     pop rbx
     ret
 
@@ -224,8 +203,6 @@ nomina_patched:
     .globl nomina_patched_probe
 nomina_patched_probe:
     cmp dword ptr gs:[{mark}], {MARK}
-    jne 12f
-    cmp dword ptr gs:[{needs_frame}], 0
     jne 12f
     mov qword ptr gs:[{guest_sp}], rsp
     mov rsp, qword ptr gs:[{patched_top}]
@@ -382,7 +359,6 @@ strlen:
     MARK = const MARK,
     PATCHED = const size_of::<Patched>(),
     mark = const offset_of!(Area, mark),
-    needs_frame = const offset_of!(Area, needs_frame),
     guest_sp = const offset_of!(Area, guest_sp),
     patched_top = const offset_of!(Area, patched_top),
     pending = const offset_of!(Area, pending),

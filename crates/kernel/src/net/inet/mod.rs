@@ -5,6 +5,7 @@ pub mod bind;
 pub mod options;
 pub mod route;
 pub mod sockaddr;
+pub mod udp;
 
 /// `AF_INET`
 pub const AF_INET: u16 = 2;

@@ -41,6 +41,8 @@ pub mod name {
     pub const IP_TTL: Name = (SOL_IP, 2);
     /// `IP_PKTINFO`
     pub const IP_PKTINFO: Name = (SOL_IP, 8);
+    /// `IP_MTU_DISCOVER`
+    pub const IP_MTU_DISCOVER: Name = (SOL_IP, 10);
     /// `IP_RECVERR`
     pub const IP_RECVERR: Name = (SOL_IP, 11);
     /// `IP_RECVTTL`

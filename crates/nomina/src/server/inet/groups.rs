@@ -129,7 +129,8 @@ fn member(
             Err(_) if ifindex == 0 => any(),
             Err(errno) => return Err(errno),
         };
-        state.groups.remove(found.ok_or(Errno::EADDRNOTAVAIL)?);
+        let (_, index) = state.groups.remove(found.ok_or(Errno::EADDRNOTAVAIL)?);
+        listen_to(socket, group, index, false);
         return Ok(());
     }
     let index = device(socket, ifindex, local)?;
@@ -140,5 +141,17 @@ fn member(
         return Err(Errno::ENOBUFS);
     }
     state.groups.push((group, index));
+    listen_to(socket, group, index, true);
     Ok(())
+}
+
+/// Has a device take packets for a group, or no more.
+pub fn listen_to(socket: &InetSocket, group: IpAddr, ifindex: u32, joins: bool) {
+    let mut stack = socket.net.stack().lock();
+    let Some(id) = stack.dev_get_by_index(socket.net_ns(), ifindex).map(|dev| dev.id) else { return };
+    let Some(dev) = stack.dev_mut(id) else { return };
+    match joins {
+        true => dev.groups.join(group),
+        false => dev.groups.leave(group),
+    };
 }

@@ -10,9 +10,10 @@
 //! Nobody tells when a stream socket is closed. What is remembered of dead ones is dropped when a name of theirs is wanted, and
 //! from time to time ([`Names::sweep`]).
 //!
-//! Locks, outermost first: what is of datagram sockets only, [`Names`], the state of a socket, the model's network.
+//! Locks, outermost first: the engine, what is of datagram sockets only, [`Names`], the state of a socket, the model's network.
 
 pub mod cmsg;
+pub mod engine;
 pub mod groups;
 pub mod host_socket;
 pub mod options;
@@ -60,6 +61,8 @@ pub enum TcpState {
     Close,
     /// Listening, with room for so many connections.
     Listen(u32),
+    /// The handshake with somebody outside is under way.
+    Pending,
     /// Connected, which the guest, who did not want to wait, has not been told yet.
     Connecting,
     /// Connected.
@@ -100,6 +103,8 @@ pub struct State {
     pub ours: Option<Arc<OwnedFd>>,
     /// Of a stream socket.
     pub tcp: TcpState,
+    /// Readable when [`TcpState::Pending`] is over.
+    pub made: Option<Arc<OwnedFd>>,
     /// What the host's socket is bound to.
     pub bound: HostName,
 }
@@ -136,9 +141,10 @@ pub struct Inet {
     random: RandomState,
     serial: AtomicU64,
     names: Mutex<Names>,
-    /// The listener whose connections are always reset.
+    /// The listener at which sockets of ours are joined to guests'.
     refuser: Mutex<Option<OwnedFd>>,
     datagrams: Mutex<udp::Datagrams>,
+    engine: Mutex<engine::Engine>,
 }
 
 /// Sockets by what they are known by.
@@ -226,6 +232,7 @@ impl State {
             multicast_if: None,
             ours: None,
             tcp: TcpState::Close,
+            made: None,
             bound: HostName::None,
         }
     }
@@ -264,6 +271,7 @@ impl Names {
         from: SocketAddr,
         to: SocketAddr,
         many: bool,
+        ifindex: u32,
         random: u64,
     ) -> Vec<Arc<InetSocket>> {
         let Some(ports) = self.ports.get(&(net, libc::IPPROTO_UDP)) else { return Vec::new() };
@@ -275,6 +283,9 @@ impl Names {
         let wanted = !to.ip().is_multicast() || self.sockets.values().any(|socket| joined(socket));
         let mut best: Vec<(u32, bool, Arc<InetSocket>)> = Vec::new();
         for holder in ports.holders(to.port()).iter().filter(|_| wanted) {
+            if holder.ifindex != 0 && holder.ifindex != ifindex {
+                continue;
+            }
             let Some(socket) = self.by_id(holder.id) else { continue };
             let state = socket.state.lock().unwrap();
             let address = match (holder.address, to.ip()) {
@@ -338,19 +349,29 @@ impl Names {
 
     fn remove(&mut self, socket: &InetSocket) {
         let state = socket.state.lock().unwrap();
-        self.sockets.remove(&socket.id);
+        if self.sockets.remove(&socket.id).is_none() {
+            return;
+        }
+        for &(group, ifindex) in &state.groups {
+            groups::listen_to(socket, group, ifindex, false);
+        }
         self.by_ino.remove(&state.ino);
         if state.local.port() != 0 {
             self.ports(socket.net_ns(), socket.protocol).release(state.local.port(), socket.id);
         }
         if let HostName::Mark(serial) = state.bound {
             // The other end may still ask for its name.
-            self.lingering.push_back(serial);
-            if self.lingering.len() > LINGERING
-                && let Some(oldest) = self.lingering.pop_front()
-            {
-                self.connections.remove(&oldest);
-            }
+            self.linger(serial);
+        }
+    }
+
+    /// A connection is to be forgotten some time.
+    fn linger(&mut self, serial: u64) {
+        self.lingering.push_back(serial);
+        if self.lingering.len() > LINGERING
+            && let Some(oldest) = self.lingering.pop_front()
+        {
+            self.connections.remove(&oldest);
         }
     }
 
@@ -426,6 +447,7 @@ impl Inet {
             }),
             refuser: Mutex::default(),
             datagrams: Mutex::new(udp::Datagrams::new()?),
+            engine: Mutex::new(engine::Engine::new()?),
         })
     }
 

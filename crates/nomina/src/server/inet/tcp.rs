@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::net::NetNamespace;
 use nomina_kernel::net::inet::AF_INET6;
 use nomina_kernel::net::inet::options::name;
 use nomina_kernel::net::inet::route::Destination;
 use nomina_kernel::net::inet::sockaddr;
+use nomina_kernel::net::{NetNamespace, RouteType};
 use rustix::net::{SendFlags, SocketFlags};
 
+use super::super::Server;
 use super::super::request::{Ctx, Reply, host};
 use super::super::sys;
 use super::super::sys::socket::unix::{bind_host, connect_host};
@@ -172,7 +173,13 @@ impl Inet {
     ///
     /// # Errors
     /// `EISCONN`, `EINVAL`, `EAFNOSUPPORT`, `ENETUNREACH`, `ECONNREFUSED`, `EADDRNOTAVAIL`; `EINPROGRESS` for who does not wait.
-    pub fn connect(&self, fd: &OwnedFd, socket: &Arc<InetSocket>, address: &[u8]) -> Result<Reply> {
+    pub fn connect(
+        &self,
+        server: &Arc<Server>,
+        fd: &OwnedFd,
+        socket: &Arc<InetSocket>,
+        address: &[u8],
+    ) -> Result<Reply> {
         let nonblock = host_socket::is_nonblocking(fd)?;
         if sockaddr::family(address)? == AF_UNSPEC {
             return self.disconnect(fd, socket);
@@ -185,6 +192,11 @@ impl Inet {
                 TcpState::Connecting => {
                     state.tcp = TcpState::Established;
                     return Ok(().into());
+                }
+                TcpState::Pending if nonblock => return Err(Errno::EALREADY),
+                TcpState::Pending => {
+                    let made = state.made.as_ref().ok_or(Errno::EALREADY)?;
+                    return Ok(Reply::Wait(made.try_clone().map_err(host)?));
                 }
                 TcpState::Failed => {
                     state.tcp = TcpState::Spent;
@@ -209,7 +221,13 @@ impl Inet {
             let before = state.local;
             let flow = super::flow(socket, &state, to);
             let way = socket.net.stack().lock().inet_route_output(socket.net_ns(), &flow)?;
-            let Destination::Local { net, source } = way else { return Err(Errno::EHOSTUNREACH) };
+            let (net, source) = match way {
+                Destination::Local { net, source } => (Some(net), source),
+                Destination::Outside(dst) if dst.kind != RouteType::Unicast => {
+                    return Err(Errno::ENETUNREACH);
+                }
+                Destination::Outside(dst) => (None, dst.prefsrc),
+            };
             if before.ip().is_unspecified() {
                 state.local = SocketAddr::new(source, before.port());
             } else if before.is_ipv4() != to.is_ipv4() {
@@ -227,6 +245,7 @@ impl Inet {
             };
             (to, serial, before, net)
         };
+        let Some(net) = net else { return self.connect_away(server, fd, socket, to, nonblock, source) };
         let result = self.join(fd, socket, net, to, serial);
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
@@ -260,6 +279,67 @@ impl Inet {
         }
     }
 
+    /// Connects a socket, whose name was `before`, to somebody outside.
+    fn connect_away(
+        &self,
+        server: &Arc<Server>,
+        fd: &OwnedFd,
+        socket: &Arc<InetSocket>,
+        to: SocketAddr,
+        nonblock: bool,
+        before: SocketAddr,
+    ) -> Result<Reply> {
+        let begin = || {
+            let end = self.pair_with(fd)?;
+            let local = {
+                let mut state = socket.state.lock().unwrap();
+                state.tcp = TcpState::Pending;
+                state.local
+            };
+            self.connect_outside(server, fd, end, socket, local, to)
+        };
+        match begin() {
+            Ok(made) => {
+                socket.state.lock().unwrap().made = Some(Arc::new(made.try_clone().map_err(host)?));
+                if nonblock { Err(Errno::EINPROGRESS) } else { Ok(Reply::Wait(made)) }
+            }
+            Err(errno) => {
+                let mut names = self.names();
+                let mut state = socket.state.lock().unwrap();
+                let port = state.local.port();
+                if before.port() == 0 {
+                    names.ports(socket.net_ns(), socket.protocol).release(port, socket.id);
+                }
+                state.local = before;
+                // The host's socket may have been joined already.
+                state.tcp = TcpState::Spent;
+                Err(errno)
+            }
+        }
+    }
+
+    /// Connects `end`, which is ours, to a listener in the name of `client`, who is outside.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED`, `EAGAIN`: it takes no more.
+    pub fn join_listener(
+        &self,
+        end: &OwnedFd,
+        listener: &Arc<InetSocket>,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Result<()> {
+        let serial = self.next();
+        let connection = connection(listener, client, server);
+        {
+            let mut names = self.names();
+            names.connections.insert(serial, Arc::new(connection));
+            names.linger(serial);
+        }
+        host_socket::bind_abstract(end, &[&self.mark[..], serial.to_string().as_bytes()].concat())?;
+        connect_host(end, self.path(listener).as_os_str().as_bytes())
+    }
+
     /// Connects the host's sockets.
     ///
     /// # Errors
@@ -276,17 +356,7 @@ impl Inet {
             let listener = self.names().listener(net, to, self.random());
             let listener = listener.ok_or(Errno::ECONNREFUSED)?;
             let client = socket.state.lock().unwrap().local;
-            let connection = {
-                let state = listener.state.lock().unwrap();
-                Connection {
-                    client,
-                    server: to,
-                    listener: listener.clone(),
-                    options: state.options.clone(),
-                    ifindex: state.ifindex,
-                    congestion: state.congestion,
-                }
-            };
+            let connection = connection(&listener, client, to);
             self.names().connections.insert(serial, Arc::new(connection));
             let unmarked = socket.state.lock().unwrap().bound == HostName::None;
             if unmarked {
@@ -309,6 +379,17 @@ impl Inet {
     /// Lets a socket look as one whose connection was refused, to those who wait at it too: it is connected to one of ours that goes
     /// away with something unread, so that the host has an error for it.
     fn refuse(&self, fd: &OwnedFd, socket: &InetSocket) -> Result<()> {
+        let ours = self.pair_with(fd)?;
+        let _ = rustix::net::send(fd, b"x", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        drop(ours);
+        let mut state = socket.state.lock().unwrap();
+        state.tcp = TcpState::Failed;
+        state.error = Some(Errno::ECONNREFUSED);
+        Ok(())
+    }
+
+    /// Connects a guest's socket to one of ours.
+    fn pair_with(&self, fd: &OwnedFd) -> Result<OwnedFd> {
         let mut refuser = self.refuser.lock().unwrap();
         let path = self.dir.join("refuse");
         if refuser.is_none() {
@@ -320,13 +401,7 @@ impl Inet {
         let refuser = refuser.as_ref().ok_or(Errno::EIO)?;
         connect_host(fd, path.as_os_str().as_bytes())?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let ours = rustix::net::accept_with(refuser, flags).map_err(host)?;
-        let _ = rustix::net::send(fd, b"x", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        drop(ours);
-        let mut state = socket.state.lock().unwrap();
-        state.tcp = TcpState::Failed;
-        state.error = Some(Errno::ECONNREFUSED);
-        Ok(())
+        rustix::net::accept_with(refuser, flags).map_err(host)
     }
 
     /// `connect(2)` to nowhere: `tcp_disconnect`.
@@ -351,6 +426,18 @@ impl Inet {
             state.local.set_ip(sockaddr::any(socket.family));
         }
         Ok(Reply::Fd { fd: fresh, cloexec: true })
+    }
+}
+
+fn connection(listener: &Arc<InetSocket>, client: SocketAddr, server: SocketAddr) -> Connection {
+    let state = listener.state.lock().unwrap();
+    Connection {
+        client,
+        server,
+        listener: listener.clone(),
+        options: state.options.clone(),
+        ifindex: state.ifindex,
+        congestion: state.congestion,
     }
 }
 

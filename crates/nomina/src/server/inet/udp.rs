@@ -23,10 +23,14 @@ use std::sync::Arc;
 use nomina_abi::label;
 use nomina_fs::wait::descriptor_share;
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::net::NetNamespace;
+use nomina_kernel::net::core::skbuff::{SkBuff, eth_p};
+use nomina_kernel::net::core::softirq::Out;
 use nomina_kernel::net::inet::options::name;
 use nomina_kernel::net::inet::route::Destination;
+use nomina_kernel::net::inet::udp::udp_rcv;
 use nomina_kernel::net::inet::{AF_INET6, sockaddr};
+use nomina_kernel::net::ipv4::IpOut;
+use nomina_kernel::net::{DevId, NetNamespace, NetStack, RouteType, iff};
 use rustix::event::epoll;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno as HostErrno;
@@ -49,11 +53,21 @@ const TURN: usize = 64;
 /// Labels that are kept for further messages.
 const LABELS: usize = 512;
 const AF_UNSPEC: u16 = 0;
+/// Fragments are forbidden (`ip(7)`).
+const IP_PMTUDISC_DO: i32 = 2;
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// To sockets of a namespace.
+    Local(u64),
+    /// Out, as a packet, by this device if it is decided.
+    Out(Option<DevId>),
+}
 
 /// A message on its way.
 struct Packet {
-    /// The namespace it ends in.
-    net: u64,
+    way: Way,
     from: SocketAddr,
     to: SocketAddr,
     sending: Sending,
@@ -173,7 +187,7 @@ impl Inet {
         let to = SocketAddr::new(sockaddr::this_host(to.ip()), to.port());
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
-        let (_, source) = way_of(socket, &state, to, None)?;
+        let (_, source) = way_of(socket, &state, to, &Sending::default())?;
         self.autobind(&mut names, socket, &mut state)?;
         let before = state.local;
         if before.ip().is_unspecified() {
@@ -205,7 +219,7 @@ impl Inet {
         data: &[u8],
     ) -> Result<usize> {
         let packet = self.prepare(socket, destination(socket, address)?, control, data.len())?;
-        self.deliver(socket, &packet, data);
+        self.submit(socket, &packet, data)?;
         Ok(data.len())
     }
 
@@ -235,45 +249,142 @@ impl Inet {
         let to = to.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
         let to = SocketAddr::new(sockaddr::this_host(to.ip()), to.port());
         let sending = cmsg::parse(&socket.net, socket.net_ns(), &state.options, control)?;
-        let (net, source) = way_of(socket, &state, to, sending.source)?;
+        let (way, source) = way_of(socket, &state, to, &sending)?;
         self.autobind(&mut names, socket, &mut state)?;
         let bound = state.local;
         let ip = sending.source.unwrap_or(if bound.ip().is_unspecified() { source } else { bound.ip() });
-        Ok(Packet { net, to, from: SocketAddr::new(ip, bound.port()), sending })
+        Ok(Packet { way, to, from: SocketAddr::new(ip, bound.port()), sending })
     }
 
-    /// Brings a message to the sockets it is for. Of one that is closed we may learn only now: then it is for somebody else.
-    fn deliver(&self, sender: &InetSocket, packet: &Packet, data: &[u8]) {
-        let Packet { net, from, to, .. } = *packet;
-        let many = to.ip().is_multicast() || is_broadcast(to.ip());
-        let ifindex = {
-            let stack = sender.net.stack().lock();
-            stack.inet_local_dev(net, to.ip()).and_then(|id| stack.dev(id)).map_or(1, |dev| dev.ifindex)
+    /// Sends a message on its way: to sockets, or as a packet.
+    fn submit(&self, sender: &InetSocket, packet: &Packet, data: &[u8]) -> Result<()> {
+        let Packet { way, from, to, ref sending } = *packet;
+        match way {
+            Way::Local(net) => {
+                let ifindex = {
+                    let stack = sender.net.stack().lock();
+                    stack
+                        .inet_local_dev(net, to.ip())
+                        .and_then(|id| stack.dev(id))
+                        .map_or(1, |dev| dev.ifindex)
+                };
+                let many = to.ip().is_multicast() || is_broadcast(to.ip());
+                if !self.deliver(net, from, to, many, ifindex, sending, data) && !many {
+                    // As the ICMP message that the port is unreachable.
+                    self.tell_error(sender, to, Errno::ECONNREFUSED);
+                }
+                Ok(())
+            }
+            Way::Out(oif) => {
+                let (multicast, options) =
+                    (to.ip().is_multicast(), sender.state.lock().unwrap().options.clone());
+                let (hops, loops) = match to.is_ipv4() {
+                    true => (name::IP_MULTICAST_TTL, name::IP_MULTICAST_LOOP),
+                    false => (name::IPV6_MULTICAST_HOPS, name::IPV6_MULTICAST_LOOP),
+                };
+                let out = IpOut {
+                    source: Some(from.ip()),
+                    ttl: Some(if multicast { options.value(hops) as u8 } else { sending.ttl }),
+                    tos: sending.tos,
+                    dont_fragment: options.value(name::IP_MTU_DISCOVER) == IP_PMTUDISC_DO,
+                    oif,
+                    multicast_loop: options.is_set(loops),
+                    ..IpOut::to(to.ip(), libc::IPPROTO_UDP as u8)
+                };
+                sender.net.stack().lock().udp_send(sender.net_ns(), &out, from.port(), to.port(), data)
+            }
+        }
+    }
+
+    /// What has come in for sockets.
+    pub fn transport(&self, server: &Arc<Server>, stack: &Arc<NetStack>, out: Out) {
+        match out {
+            Out::Transport { net, skb } if is_tcp(&skb) => self.tcp_rcv(server, stack, net, &skb),
+            Out::Transport { net, skb } => {
+                if !self.rcv(stack, net, &skb) {
+                    stack.lock().port_unreachable(&skb);
+                }
+            }
+            Out::TransportError { net, protocol, source, destination, errno, fatal: true, .. }
+                if i32::from(protocol) == libc::IPPROTO_UDP =>
+            {
+                self.err(net, source, destination, errno);
+            }
+            Out::TransportError { net, source, destination, errno, fatal: true, .. } => {
+                self.tcp_err(net, source, destination, errno);
+            }
+            _ => {}
+        }
+    }
+
+    /// A packet has come in for a namespace: `__udp4_lib_rcv`. False: nobody has the port.
+    fn rcv(&self, stack: &NetStack, net: u64, skb: &SkBuff) -> bool {
+        let Some(datagram) = udp_rcv(skb) else { return true };
+        let (ifindex, broadcast) = {
+            let stack = stack.lock();
+            let ifindex = stack.dev(skb.dev).map_or(0, |dev| dev.ifindex);
+            (ifindex, stack.inet_local_dev(net, datagram.to.ip()).is_none())
         };
+        let many = datagram.to.ip().is_multicast() || broadcast;
+        let sending = Sending { source: None, ifindex, ttl: datagram.ttl, tos: datagram.tos };
+        self.deliver(net, datagram.from, datagram.to, many, ifindex, &sending, datagram.data) || many
+    }
+
+    /// An ICMP error about a packet from `source` to `destination` has come in: `__udp4_lib_err`.
+    fn err(&self, net: u64, source: SocketAddr, destination: SocketAddr, errno: Errno) {
+        let sockets: Vec<_> = {
+            let mut names = self.names();
+            let holders = names.ports(net, libc::IPPROTO_UDP).holders(source.port()).to_vec();
+            holders.iter().filter_map(|holder| names.by_id(holder.id)).collect()
+        };
+        for socket in sockets {
+            self.tell_error(&socket, destination, errno);
+        }
+    }
+
+    /// Brings a message to the sockets it is for; false: there is none. Of one that is closed we may learn only now: then it is for
+    /// somebody else.
+    #[allow(clippy::too_many_arguments)]
+    fn deliver(
+        &self,
+        net: u64,
+        from: SocketAddr,
+        to: SocketAddr,
+        many: bool,
+        ifindex: u32,
+        sending: &Sending,
+        data: &[u8],
+    ) -> bool {
         loop {
-            let receivers = self.names().receivers(net, from, to, many, self.random());
-            if receivers.is_empty() && !many {
-                // As the ICMP message that the port is unreachable.
-                return self.refuse_datagram(sender, to);
+            let receivers = self.names().receivers(net, from, to, many, ifindex, self.random());
+            if receivers.is_empty() {
+                return false;
             }
             let mut closed = receivers;
-            closed.retain(|receiver| !self.deliver_to(receiver, packet, ifindex, data));
+            closed.retain(|receiver| !self.deliver_to(receiver, (from, to), ifindex, sending, data));
             let mut names = self.names();
             for socket in &closed {
                 names.remove(socket);
             }
             if closed.is_empty() || many {
-                return;
+                return true;
             }
         }
     }
 
     /// Brings a message to one socket; false: it is closed.
-    fn deliver_to(&self, receiver: &InetSocket, packet: &Packet, ifindex: u32, data: &[u8]) -> bool {
+    fn deliver_to(
+        &self,
+        receiver: &InetSocket,
+        (from, to): (SocketAddr, SocketAddr),
+        ifindex: u32,
+        sending: &Sending,
+        data: &[u8],
+    ) -> bool {
         let (ours, text) = {
             let state = receiver.state.lock().unwrap();
-            let control = cmsg::format(receiver.family, &state.options, packet.to, ifindex, &packet.sending);
-            let from = sockaddr::format(receiver.family, packet.from);
+            let control = cmsg::format(receiver.family, &state.options, to, ifindex, sending);
+            let from = sockaddr::format(receiver.family, from);
             (state.ours.clone(), label_text(label::INET, &from, &control))
         };
         let label = self.datagrams.lock().unwrap().label(text);
@@ -283,17 +394,17 @@ impl Inet {
         }
     }
 
-    /// Tells a sender that is connected to `to` that nobody is there.
-    fn refuse_datagram(&self, sender: &InetSocket, to: SocketAddr) {
+    /// Tells a sender that is connected to `to` of an error.
+    fn tell_error(&self, sender: &InetSocket, to: SocketAddr, errno: Errno) {
         let ours = {
             let mut state = sender.state.lock().unwrap();
             if state.peer != Some(to) || state.error.is_some() {
                 return;
             }
-            state.error = Some(Errno::ECONNREFUSED);
+            state.error = Some(errno);
             state.ours.clone()
         };
-        let text = label_text(label::ERROR, &Errno::ECONNREFUSED.0.to_ne_bytes(), &[]);
+        let text = label_text(label::ERROR, &errno.0.to_ne_bytes(), &[]);
         let label = self.datagrams.lock().unwrap().label(text);
         if let (Some(ours), Ok(label)) = (ours, label) {
             put(&ours, &label, &[]);
@@ -317,49 +428,57 @@ fn destination(socket: &InetSocket, address: Option<&[u8]>) -> Result<Option<Soc
     address.map(|address| sockaddr::parse_as(socket.family, address)).transpose()
 }
 
-/// The namespace that a message to `to` ends in, and the address that it is sent from.
+/// The way of a message to `to`, and the address that it is sent from.
 ///
 /// # Errors
-/// `ENETUNREACH`; `EACCES`: a broadcast without `SO_BROADCAST`.
-fn way_of(
-    socket: &InetSocket,
-    state: &State,
-    to: SocketAddr,
-    wanted: Option<IpAddr>,
-) -> Result<(u64, IpAddr)> {
+/// `ENETUNREACH`; `EACCES`: a broadcast without `SO_BROADCAST`; those of routes.
+fn way_of(socket: &InetSocket, state: &State, to: SocketAddr, sending: &Sending) -> Result<(Way, IpAddr)> {
     if to.is_ipv4() && socket.family == AF_INET6 && state.options.is_set(name::IPV6_V6ONLY) {
         return Err(Errno::ENETUNREACH);
     }
-    let local = wanted.unwrap_or(state.local.ip());
-    if !local.is_unspecified() && local.is_ipv4() != to.is_ipv4() {
+    let own = sending.source.unwrap_or(state.local.ip());
+    if !own.is_unspecified() && own.is_ipv4() != to.is_ipv4() {
         return Err(if to.is_ipv4() { Errno::ENETUNREACH } else { Errno::EINVAL });
     }
+    let net = socket.net_ns();
+    let mut flow = super::flow(socket, state, to);
     let stack = socket.net.stack().lock();
-    if to.ip().is_multicast() {
-        // Out of the device that was chosen, or that the own address is on.
-        let chosen = state.multicast_if.and_then(|index| stack.dev_get_by_index(socket.net_ns(), index));
-        let own = || stack.inet_local_dev(socket.net_ns(), local).and_then(|id| stack.dev(id));
-        let dev = chosen.or_else(own).ok_or(Errno::ENETUNREACH)?;
-        let ip = dev.addresses.iter().map(|known| known.address).find(|ip| ip.is_ipv4() == to.is_ipv4());
-        return Ok((socket.net_ns(), ip.ok_or(Errno::ENETUNREACH)?));
+    let index = |index: u32| stack.dev_get_by_index(net, index).map(|dev| dev.id);
+    if sending.ifindex != 0 {
+        flow.oif = index(sending.ifindex);
     }
-    if is_broadcast(to.ip()) {
-        if !state.options.is_set(name::BROADCAST) {
-            return Err(Errno::EACCES);
-        }
-        return Ok((socket.net_ns(), Ipv4Addr::LOCALHOST.into()));
+    if to.ip().is_multicast() || is_broadcast(to.ip()) {
+        // Out of the device that was chosen, or that the own address is on (`ip_route_output_key_hash_rcu`).
+        let chosen = if to.ip().is_multicast() { state.multicast_if.and_then(index) } else { None };
+        flow.oif = flow.oif.or(chosen).or_else(|| stack.inet_local_dev(net, own));
     }
-    drop(stack);
-    let flow = super::flow(socket, state, to);
-    match socket.net.stack().lock().inet_route_output(socket.net_ns(), &flow)? {
-        Destination::Local { net, source } => Ok((net, source)),
-        Destination::Outside(_) => Err(Errno::EHOSTUNREACH),
+    let broadcasts = state.options.is_set(name::BROADCAST);
+    if is_broadcast(to.ip()) && !broadcasts {
+        return Err(Errno::EACCES);
+    }
+    if to.ip().is_multicast() || is_broadcast(to.ip()) {
+        let dst = stack.route_output(net, &flow)?;
+        let loopback = stack.dev(dst.dev).is_some_and(|dev| dev.flags & iff::LOOPBACK != 0);
+        let way = if loopback { Way::Local(net) } else { Way::Out(Some(dst.dev)) };
+        return Ok((way, dst.prefsrc));
+    }
+    match stack.inet_route_output(net, &flow)? {
+        Destination::Local { net, source } => Ok((Way::Local(net), source)),
+        Destination::Outside(dst) if dst.kind == RouteType::Broadcast && !broadcasts => Err(Errno::EACCES),
+        Destination::Outside(dst) => Ok((Way::Out(flow.oif), dst.prefsrc)),
     }
 }
 
 /// Broadcasts of the loopback device's network and of no network in particular.
 fn is_broadcast(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(v4) if v4.is_broadcast() || v4 == Ipv4Addr::new(127, 255, 255, 255))
+}
+
+/// Whether a packet is one of TCP.
+fn is_tcp(skb: &SkBuff) -> bool {
+    const TCP: u8 = libc::IPPROTO_TCP as u8;
+    let protocol = if skb.protocol == eth_p::IP { 9 } else { 6 };
+    skb.network().get(protocol) == Some(&TCP)
 }
 
 /// Puts a message where its receiver takes it; where there is no room it is lost, as on Linux. False: the receiver is closed.
@@ -434,13 +553,15 @@ fn take_all(inet: &Inet, id: u64, buffer: &mut [u8]) -> bool {
         let address = fds.first().and_then(|label| inet.destination_of(label));
         let sent = inet.prepare(&socket, address, &[], got.bytes);
         if let Ok(packet) = sent {
-            inet.deliver(&socket, &packet, &buffer[..got.bytes]);
+            // Nobody can be told any more.
+            let _ = inet.submit(&socket, &packet, &buffer[..got.bytes]);
         }
     }
     true
 }
 
-fn is_closed(ours: &OwnedFd) -> bool {
+/// Whether the other end is closed.
+pub fn is_closed(ours: &OwnedFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut polled = [PollFd::from_borrowed_fd(ours.as_fd(), PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -17,6 +17,8 @@ use super::{Network, Shared};
 pub(super) const WAKE: u64 = 0;
 /// Longest packet with its headers, in bytes.
 pub(super) const LONGEST: usize = 65535 + 1024;
+/// Packets for sockets that may wait.
+const MAX_INCOMING: usize = 4096;
 /// How many packets of one program are taken before others have their turn.
 const TURN: usize = 64;
 /// Runs of the stack before programs are looked at again.
@@ -112,10 +114,16 @@ fn turn(shared: &Arc<Shared>, ready: &mut VecDeque<Arc<TunEnd>>, buffer: &mut [u
             ready.push_back(end);
         }
     }
-    let mut stack = stack.lock();
-    let busy = shared.serve(&mut stack);
-    let next = stack.next_timer();
-    stack.set_awaited(next);
+    let mut guard = stack.lock();
+    let busy = shared.serve(&mut guard);
+    let next = guard.next_timer();
+    guard.set_awaited(next);
+    drop(guard);
+    // Without the lock: sockets have locks of their own, which come before.
+    let incoming = std::mem::take(&mut *shared.incoming.lock().unwrap());
+    if let Some(transport) = shared.transport.get() {
+        incoming.into_iter().for_each(|out| transport(stack, out));
+    }
     if busy || !ready.is_empty() {
         return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
     }
@@ -155,8 +163,13 @@ impl Shared {
                     stack.tun_dropped(dev, skb.len());
                 }
             }
-            Out::Transport { skb, .. } => stack.port_unreachable(&skb),
-            Out::Changed(_) | Out::Socket { .. } | Out::SocketError { .. } | Out::TransportError { .. } => {}
+            Out::Transport { .. } | Out::TransportError { .. } => {
+                let mut incoming = self.incoming.lock().unwrap();
+                if incoming.len() < MAX_INCOMING {
+                    incoming.push(out);
+                }
+            }
+            Out::Changed(_) | Out::Socket { .. } | Out::SocketError { .. } => {}
         }
     }
 }
@@ -164,7 +177,7 @@ impl Shared {
 impl Network {
     /// Runs the stack for who has just given it something, with its lock held.
     pub(super) fn serve(&self, stack: &mut Stack) {
-        if self.0.serve(stack) {
+        if self.0.serve(stack) || !self.0.incoming.lock().unwrap().is_empty() {
             wake(&self.0);
         }
     }

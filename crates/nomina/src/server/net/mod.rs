@@ -20,6 +20,7 @@ use std::time::Instant;
 use nomina_fs::wait::descriptor_share;
 use nomina_kernel::errno::Result;
 use nomina_kernel::net::NetStack;
+use nomina_kernel::net::core::softirq::Out;
 use nomina_kernel::net::filter::{Filter, Instruction};
 use rustix::event::{EventfdFlags, epoll};
 
@@ -37,8 +38,15 @@ struct Shared {
     started: AtomicBool,
     /// By inode number of the guest's end.
     ends: Mutex<HashMap<u64, Arc<TunEnd>>>,
+    /// What has come in for sockets of TCP and UDP.
+    incoming: Mutex<Vec<Out>>,
+    /// Who takes it.
+    transport: OnceLock<Transport>,
     clock: Instant,
 }
+
+/// Takes packets and errors for sockets of TCP and UDP, without the stack's lock held.
+pub type Transport = Box<dyn Fn(&Arc<NetStack>, Out) + Send + Sync>;
 
 impl Network {
     /// Nothing yet, and no thread.
@@ -55,6 +63,8 @@ impl Network {
             wake,
             started: AtomicBool::new(false),
             ends: Mutex::default(),
+            incoming: Mutex::default(),
+            transport: OnceLock::new(),
             clock: Instant::now(),
         })))
     }
@@ -73,6 +83,12 @@ impl Network {
                 engine::wake(&shared);
             }
         }));
+    }
+
+    /// Says who keeps the sockets of TCP and UDP, once.
+    pub fn set_transport(&self, transport: Transport) {
+        // The first one stays.
+        let _ = self.0.transport.set(transport);
     }
 
     fn stack(&self) -> Option<&Arc<NetStack>> {

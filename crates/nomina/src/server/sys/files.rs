@@ -455,7 +455,8 @@ pub fn inotify_add_watch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         )?;
         let inode = path.inode();
         // A directory is copied up, so that what the guest creates in it is seen; where it cannot be, the lower one.
-        inode.host_handle(path.dentry.is_dir()).or_else(|_| inode.host_handle(false))
+        let handle = inode.host_handle(path.dentry.is_dir()).or_else(|_| inode.host_handle(false));
+        handle.or_else(|_| nomina_fs::devpts::node_to_watch(inode))
     })?;
     let link =
         std::ffi::CString::new(format!("/proc/self/fd/{}", target.as_raw_fd())).map_err(|_| Errno::EINVAL)?;

@@ -1,6 +1,6 @@
 //! Opening: `open(2)`, `openat(2)`, `openat2(2)`, `creat(2)`.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nomina_fs::dev::open_device;
 use nomina_fs::devpts::DevPts;
@@ -100,6 +100,8 @@ pub fn hand_out(ctx: &mut Ctx<'_>, result: OpenResult, flags: u32, mode: u32) ->
                 if !result.created || mode & 0o6000 != 0 {
                     server.privs.opened(server, ctx.thread, &result.path, &fd)?;
                 }
+            } else {
+                super::super::remembered::identify(ctx, fd.as_fd(), &result.path);
             }
             fd
         }

@@ -92,7 +92,7 @@ pub fn connect(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return match inet.is_stream() {
-            true => ctx.server.inet.connect(&socket, &inet, &address),
+            true => ctx.server.inet.connect(ctx.server, &socket, &inet, &address),
             false => ctx.server.inet.connect_datagram(&inet, &address),
         };
     }

@@ -423,8 +423,11 @@ pub fn sendto(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
     }
 }
 
+const SO_TIMESTAMP_NEW: i32 = 63;
+const SO_TIMESTAMPNS_NEW: i32 = 64;
+
 /// Options that are a number: that mean nothing for the sockets there are yet, and that programs set by habit; and
-/// `SO_PASSCRED`, whose effect on `recvmsg(2)` the shim translates.
+/// `SO_PASSCRED` and time stamps, whose effect on `recvmsg(2)` the shim translates.
 fn is_habit(level: i32, option: i32) -> bool {
     level == libc::SOL_SOCKET
         && matches!(
@@ -436,13 +439,18 @@ fn is_habit(level: i32, option: i32) -> bool {
                 | libc::SO_OOBINLINE
                 | libc::SO_PRIORITY
                 | libc::SO_PASSCRED
+                | libc::SO_TIMESTAMP
+                | libc::SO_TIMESTAMPNS
+                | SO_TIMESTAMP_NEW
+                | SO_TIMESTAMPNS_NEW
         )
 }
 
 /// `setsockopt(2)` of what the filter does not allow natively.
 ///
 /// # Errors
-/// `ENOPROTOOPT` and `EOPNOTSUPP` for options that are not there; those of the host.
+/// `EPERM` for sizes of buffers beyond the host's limits, which only its root sets; `ENOPROTOOPT` and `EOPNOTSUPP` for options that
+/// are not there; those of the host.
 pub fn set_option(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
     let (level, option) = (ctx.int(1), ctx.int(2));
     let datagram = datagram::datagram_of(ctx, socket);
@@ -450,6 +458,9 @@ pub fn set_option(ctx: &mut Ctx<'_>, socket: &OwnedFd) -> Result<Reply> {
         let value = ctx.bytes(3)?;
         datagram.pass_credentials(value.get(..4).ok_or(Errno::EINVAL)?.iter().any(|&byte| byte != 0));
         return Ok(().into());
+    }
+    if level == libc::SOL_SOCKET && matches!(option, libc::SO_RCVBUFFORCE | libc::SO_SNDBUFFORCE) {
+        return Err(Errno::EPERM);
     }
     if !is_habit(level, option) {
         return Err(if level == libc::SOL_SOCKET { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP });
