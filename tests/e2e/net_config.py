@@ -44,10 +44,10 @@ def monitor_tells_of_changes(t):
     r = t.sh(r"""
 unshare -n sh -c '
 ip -o monitor link address route > /tmp/heard & sleep 0.5
-ip link add d type dummy; ip link set d up; ip addr add 10.1.0.1/24 dev d; ip route add 10.2.0.0/16 via 10.1.0.2; ip link del d
+ip link add d0 type dummy; ip link set d0 up; ip addr add 10.1.0.1/24 dev d0; ip route add 10.2.0.0/16 via 10.1.0.2; ip link del d0
 sleep 0.5; kill $!; cat /tmp/heard'
 """).ok()
-    r.has("d: <BROADCAST,NOARP> mtu", "d: <BROADCAST,NOARP,UP,LOWER_UP>", "inet 10.1.0.1/24", "10.2.0.0/16 via 10.1.0.2", "Deleted")
+    r.has("d0: <BROADCAST,NOARP> mtu", "d0: <BROADCAST,NOARP,UP,LOWER_UP>", "inet 10.1.0.1/24", "10.2.0.0/16 via 10.1.0.2", "Deleted")
 
 
 @case()
@@ -70,12 +70,12 @@ def settings_belong_to_a_namespace(t):
     """/proc/sys/net and /sys/class/net follow the devices; a user without the right changes nothing."""
     r = t.sh(r"""
 unshare -n sh -c '
-ip link add d type dummy; sysctl -q -w net.ipv4.ip_forward=1; cat /proc/sys/net/ipv4/conf/d/forwarding
-ls /proc/sys/net/ipv4/conf | tr "\n" " "; echo; sysctl -w net.ipv4.ip_default_ttl=900 2>&1; sysctl -n net.ipv6.conf.d.disable_ipv6
-sysctl -q -w net.ipv6.conf.all.disable_ipv6=1; ip link set d up; ip -6 addr | wc -l; ip netconf show dev d | head -1'
+ip link add d0 type dummy; sysctl -q -w net.ipv4.ip_forward=1; cat /proc/sys/net/ipv4/conf/d0/forwarding
+ls /proc/sys/net/ipv4/conf | tr "\n" " "; echo; sysctl -w net.ipv4.ip_default_ttl=900 2>&1; sysctl -n net.ipv6.conf.d0.disable_ipv6
+sysctl -q -w net.ipv6.conf.all.disable_ipv6=1; ip link set d0 up; ip -6 addr | wc -l; ip netconf show dev d0 | head -1'
 cat /proc/sys/net/ipv4/ip_forward; setpriv --reuid 1000 --clear-groups sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward' 2>&1; cat /sys/class/net/lo/mtu
 """)
-    r.has("1\nall d default lo", "Invalid argument", "inet d forwarding on", "ermission denied", "65536")
+    r.has("1\nall default d0 lo", "Invalid argument", "inet d0 forwarding on", "ermission denied", "65536")
 
 
 @case()
