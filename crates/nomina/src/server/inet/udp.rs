@@ -300,11 +300,7 @@ impl Inet {
     pub fn transport(&self, server: &Arc<Server>, stack: &Arc<NetStack>, out: Out) {
         match out {
             Out::Transport { net, skb } if is_tcp(&skb) => self.tcp_rcv(server, stack, net, &skb),
-            Out::Transport { net, skb } => {
-                if !self.rcv(stack, net, &skb) {
-                    stack.lock().port_unreachable(&skb);
-                }
-            }
+            Out::Transport { net, skb } if !self.rcv(stack, net, &skb) => stack.lock().port_unreachable(&skb),
             Out::TransportError { net, protocol, source, destination, errno, fatal: true, .. }
                 if i32::from(protocol) == libc::IPPROTO_UDP =>
             {
