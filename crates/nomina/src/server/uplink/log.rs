@@ -1,6 +1,8 @@
 //! The log of `--net-log`: a line for every destination that is asked for.
 //!
-//!     2026-01-31T12:00:00Z refused tcp 192.0.2.1:443 (example.com) by curl[12]: no --allow matches
+//! ```text
+//! 2026-01-31T12:00:00Z refused tcp 192.0.2.1:443 (example.com) by curl[12]: no --allow matches
+//! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
