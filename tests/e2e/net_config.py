@@ -75,7 +75,7 @@ ls /proc/sys/net/ipv4/conf | tr "\n" " "; echo; sysctl -w net.ipv4.ip_default_tt
 sysctl -q -w net.ipv6.conf.all.disable_ipv6=1; ip link set d0 up; ip -6 addr | wc -l; ip netconf show dev d0 | head -1'
 cat /proc/sys/net/ipv4/ip_forward; setpriv --reuid 1000 --clear-groups sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward' 2>&1; cat /sys/class/net/lo/mtu
 """)
-    r.has("1\nall default d0 lo", "Invalid argument", "inet d0 forwarding on", "ermission denied", "65536")
+    r.has("1\nall d0 default lo", "Invalid argument", "inet d0 forwarding on", "ermission denied", "65536")
 
 
 @case()

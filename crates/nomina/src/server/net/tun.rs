@@ -176,6 +176,17 @@ pub fn open(server: &Arc<Server>, caller: TaskId, flags: u32) -> Result<OwnedFd>
     Ok(theirs)
 }
 
+/// Closes the files whose last descriptor is gone, which the engine may not have noticed yet: the device of one is free at once.
+fn close_closed(ctx: &Ctx<'_>, stack: &mut Stack) {
+    let ends: Vec<_> = ctx.server.net.0.ends.lock().unwrap().values().cloned().collect();
+    for end in ends.iter().filter(|end| is_closed(&end.ours)) {
+        let mut buffer = vec![0; LONGEST];
+        // What was written before it was closed counts. More than the socket holds cannot come any more.
+        while matches!(end.take(stack, &mut buffer), Taken::One) {}
+        stack.tun_close(end.ino);
+    }
+}
+
 /// What a native write that reports itself shall have returned, if `fd` is such a descriptor.
 pub fn result(ctx: &Ctx<'_>, fd: &OwnedFd) -> Option<Result<()>> {
     let network = &ctx.server.net;
@@ -266,6 +277,7 @@ fn serve_ioctl(ctx: &mut Ctx<'_>, end: &TunEnd) -> Result<Reply> {
             let mut ifreq = given(IFREQ_LEN)?.to_vec();
             let flags = u16::from_ne_bytes([ifreq[16], ifreq[17]]);
             let name = String::from_utf8_lossy(name_of(&ifreq)).into_owned();
+            close_closed(ctx, &mut stack);
             let dev = stack.tun_set_iff(file, &name, flags, &caller)?;
             let name = stack.dev(dev).map(|dev| dev.name.clone()).unwrap_or_default();
             ifreq[..16].fill(0);

@@ -1,0 +1,58 @@
+"""Packets: a bridge of namespaces, TUN and TAP devices that programs serve, TCP and UDP over them."""
+
+from harness import HERE, case, check, equal
+
+NET = ["--bind", f"{HERE / 'net'}:/net:ro"]
+
+
+@case()
+def three_namespaces_on_a_bridge_ping_each_other(t):
+    """ARP, neighbour discovery, ICMP of both versions, fragments, and a neighbour that is not there."""
+    r = t.run(["bash", "/net/bridge.sh"], opts=NET).ok()
+    for address in ("10.0.0.2", "10.0.0.3", "10.0.0.100", "fd00::3"):
+        check(r.out.count(f"64 bytes from {address}: icmp_seq=") == 2, r.describe())
+    r.has("4008 bytes from 10.0.0.3", "1 packets transmitted, 0 received, 100% packet loss", "10.0.0.9 dev eth0 FAILED")
+    r.has("10.0.0.2 dev eth0 lladdr X", "fd00::3 dev eth0 lladdr X")
+
+
+@case()
+def the_stack_answers_what_a_program_writes_to_a_tun_device(t):
+    """An echo request, and a datagram to a port that nobody has."""
+    r = t.run(["python3", "/net/tap.py", "tun"], opts=NET).ok()
+    equal(
+        r.lines(),
+        [
+            "35 0 0a0900010a090002 b'payload'",
+            "56 0303 4500001c00010000401166bc",
+            'Device "t0" does not exist.',
+        ],
+        "what a kernel's stack answers",
+    )
+
+
+@case()
+def the_stack_answers_what_a_program_writes_to_a_tap_device(t):
+    """A question for a link-layer address, and an echo request."""
+    r = t.run(["python3", "/net/tap.py", "tap"], opts=NET).ok()
+    equal(
+        r.lines(),
+        ["42 020000000007 0a090001 0a090002", "49 0 0a0900010a090002", 'Device "t0" does not exist.'],
+        "what a kernel's stack answers",
+    )
+
+
+@case()
+def tcp_and_udp_pass_through_a_tunnel_of_two_tun_devices(t):
+    """The two ends are in different namespaces, and a program carries every packet."""
+    r = t.run(["python3", "/net/tunnel.py"], opts=NET).ok()
+    equal(
+        r.lines(),
+        [
+            "udp b'HELLO' ('10.9.0.2', 5000)",
+            "udp to nobody Connection refused",
+            "tcp to nobody Connection refused",
+            "connected 10.9.0.1 ('10.9.0.2', 8000)",
+            "file equal True   packets both ways True",
+        ],
+        "the tunnel",
+    )
