@@ -514,7 +514,7 @@ fn fill(fd: &OwnedFd) -> usize {
 }
 
 /// Takes so many bytes out of our end.
-fn drain(end: &OwnedFd, mut filler: usize) {
+pub(super) fn drain(end: &OwnedFd, mut filler: usize) {
     let mut buffer = [0; 16 * 1024];
     while filler > 0 {
         let want = filler.min(buffer.len());

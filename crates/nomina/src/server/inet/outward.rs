@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nomina_kernel::errno::Result;
+use nomina_kernel::errno::{Errno, Result};
 use rustix::event::EventfdFlags;
-use rustix::net::{RecvFlags, SendFlags, sockopt};
+use rustix::net::{SendFlags, sockopt};
 
 use super::super::request::host;
+use super::engine::drain;
 use super::{Inet, InetSocket, TcpState};
 
 /// Of the filler, in bytes: more than the smallest buffer of the host's takes at a time.
@@ -24,7 +25,8 @@ pub struct Outward {
     socket: Arc<InetSocket>,
     /// A copy of the guest's descriptor, for as long as it waits.
     guest: OwnedFd,
-    ours: OwnedFd,
+    /// Our end, until it is known what became of the connection.
+    ours: Option<OwnedFd>,
     /// How much filler there is, in bytes.
     filler: usize,
     /// The size that the guest's buffer had, in bytes.
@@ -52,29 +54,26 @@ impl Inet {
         let made = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(host)?;
         let waits = made.try_clone().map_err(host)?;
         socket.state.lock().unwrap().tcp = TcpState::Pending;
-        Ok((Outward { socket: socket.clone(), guest, ours, filler, buffer, made }, waits))
+        Ok((Outward { socket: socket.clone(), guest, ours: Some(ours), filler, buffer, made }, waits))
     }
 }
 
 impl Outward {
     /// The connection has been made, or has failed: gives our end, from which what the guest sends comes.
-    pub fn finish(self, peer: SocketAddr, result: Result<()>) -> Option<OwnedFd> {
-        let mut left = self.filler;
-        let mut taken = [0; FILLER];
+    pub fn finish(mut self, peer: SocketAddr, result: Result<()>) -> Option<OwnedFd> {
+        let ours = self.ours.take()?;
         if result.is_ok() {
-            while left > 0 {
-                let some = left.min(taken.len());
-                match rustix::net::recv(&self.ours, &mut taken[..some], RecvFlags::DONTWAIT) {
-                    Ok((len, _)) if len > 0 => left -= len,
-                    // The guest has closed it.
-                    _ => break,
-                }
-            }
+            drain(&ours, self.filler);
         }
+        self.tell(result.map(|()| peer));
+        result.is_ok().then_some(ours)
+    }
+
+    fn tell(&self, result: Result<SocketAddr>) {
         {
             let mut state = self.socket.state.lock().unwrap();
             match result {
-                Ok(()) => {
+                Ok(peer) => {
                     state.peer = Some(peer);
                     state.tcp = TcpState::Connecting;
                 }
@@ -87,6 +86,14 @@ impl Outward {
         }
         // The host doubles what it is given; setting it wakes who waits to write.
         let _ = sockopt::set_socket_send_buffer_size(&self.guest, self.buffer / 2);
-        result.is_ok().then_some(self.ours)
+    }
+}
+
+impl Drop for Outward {
+    /// Nobody can say any more what becomes of it, for want of room: who waits is told.
+    fn drop(&mut self) {
+        if self.ours.take().is_some() {
+            self.tell(Err(Errno::ENOBUFS));
+        }
     }
 }
