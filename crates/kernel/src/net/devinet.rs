@@ -281,7 +281,7 @@ impl Stack {
         let Some(net) = self.net_mut(inum) else { return };
         for route in &mut net.fib.routes {
             // Own addresses do not depend on a carrier.
-            if route.kind == RouteType::Local && route.destination.is_ipv4() {
+            if route.kind == RouteType::Local {
                 continue;
             }
             route.nexthops.iter_mut().filter(|hop| hop.dev == Some(id)).for_each(&mut *change);

@@ -189,6 +189,9 @@ impl Memberships {
             return false;
         }
         self.inet.insert(0, (group, 1));
+        if is_of_interface(group) {
+            return true;
+        }
         let link = Memberships::link_address(group);
         match self.link.iter_mut().find(|(known, _)| *known == link) {
             Some((_, users)) => *users += 1,
@@ -205,6 +208,9 @@ impl Memberships {
             return false;
         }
         self.inet.remove(at);
+        if is_of_interface(group) {
+            return true;
+        }
         let link = Memberships::link_address(group);
         if let Some(at) = self.link.iter().position(|(known, _)| *known == link) {
             self.link[at].1 -= 1;
@@ -214,6 +220,11 @@ impl Memberships {
         }
         true
     }
+}
+
+/// A group whose packets do not leave the device, and of which the link is hence not told (`igmp6_group_added`).
+fn is_of_interface(group: IpAddr) -> bool {
+    matches!(group, IpAddr::V6(group) if group.segments()[0] & 0xf < 2)
 }
 
 /// The group of all who may have `address`: `addrconf_addr_solict_mult`.

@@ -138,7 +138,7 @@ impl Stack {
                     }
                     IpAddr::V4(_) => (false, 0),
                 };
-                let best = own.iter().filter(like).max_by_key(rank);
+                let best = own.iter().rev().filter(like).max_by_key(rank);
                 let global = |known: &&InterfaceAddress| like(known) && rank(known).0;
                 match best {
                     Some(known) if rank(&known).0 => Some(known),
