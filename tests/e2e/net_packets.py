@@ -56,3 +56,31 @@ def tcp_and_udp_pass_through_a_tunnel_of_two_tun_devices(t):
         ],
         "the tunnel",
     )
+
+
+@case()
+def a_router_forwards_and_gives_out_addresses(t):
+    """Forwarding, iperf3 through the router, `socat TUN`, and a DHCP server and client."""
+    r = t.run(["bash", "/net/router.sh"], opts=NET).ok()
+    equal(
+        [line.rstrip() for line in r.lines()][:6],
+        ["0 received", "ttl=63", "1 received", "10.2.0.3 via 10.1.0.2 dev va src 10.1.0.1 uid 0", "1", "2 received"],
+        "the router",
+    )
+    r.has("obtained from 10.1.0.2")
+
+
+@case()
+def openvpn_peers_reach_each_other_by_tun(t):
+    vpn(t, "tun")
+
+
+@case()
+def openvpn_peers_reach_each_other_by_tap(t):
+    vpn(t, "tap")
+
+
+def vpn(t, mode):
+    """Two peers in two namespaces with a static key: ping and iperf3 through the tunnel."""
+    r = t.run(["bash", "/net/vpn.sh", mode], opts=NET).ok()
+    r.has("Initialization Sequence Completed", "3 packets transmitted, 3 received", "receiver")
