@@ -1,6 +1,6 @@
 #!/bin/bash
 # Prepares what the end-to-end suite needs from the network, once: a few Debian packages, the source of one, a package
-# repository made of them, and a Rust toolchain an ordinary user can read.
+# repository made of them, a machine for QEMU, and a Rust toolchain an ordinary user can read.
 #
 #   tests/fixtures.sh DIR [OWNER]
 set -euo pipefail
@@ -93,6 +93,42 @@ if [ ! -e "$dir/mirror/complete" ]; then
 	rm -rf "$a"
 	chmod -R a+rX "$dir/mirror"
 	touch "$dir/mirror/complete"
+fi
+
+# A machine for QEMU: Debian's kernel for clouds, and an initramfs of busybox with the drivers of its network card. It takes the
+# address 10.5.0.2 and serves a file over HTTP.
+if [ ! -e "$dir/machine/complete" ]; then
+	rm -rf "$dir/machine" && mkdir -p "$dir/machine"
+	m=$(mktemp -d)
+	apt_private update
+	(
+		cd "$m"
+		kernel=$(apt-cache -o Dir::State::lists="$dir/apt/lists" -o Dir::Cache="$dir/apt/cache" depends linux-image-cloud-amd64 |
+			sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
+		apt_private download "$kernel"
+		dpkg-deb -x linux-image-*.deb x
+		mkdir -p ir/bin ir/dev ir/proc ir/sys ir/www
+		cp "$(command -v busybox)" ir/bin/busybox
+		modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net"
+		for name in $modules; do find x/lib/modules -name "$name.ko" -exec cp {} ir/ \; ; done
+		cat >ir/init <<-END
+			#!/bin/busybox sh
+			B=/bin/busybox
+			\$B mount -t proc proc /proc; \$B mount -t sysfs sysfs /sys
+			for m in $modules; do [ ! -f /\$m.ko ] || \$B insmod /\$m.ko; done
+			\$B sleep 1
+			\$B ip link set lo up; \$B ip addr add 10.5.0.2/24 dev eth0; \$B ip link set eth0 up
+			echo "hello from the machine" >/www/f
+			echo the machine is up
+			\$B httpd -f -p 80 -h /www
+		END
+		chmod 755 ir/init
+		(cd ir && find . | cpio -o -H newc 2>/dev/null | gzip >"$dir/machine/initrd.gz")
+		cp x/boot/vmlinuz-* "$dir/machine/vmlinuz"
+	)
+	rm -rf "$m" "$dir/apt"
+	chmod -R a+rX "$dir/machine"
+	touch "$dir/machine/complete"
 fi
 
 # The toolchain usually lies in a home directory, which the test user may not enter: link it to where it can be read.

@@ -84,3 +84,12 @@ def vpn(t, mode):
     """Two peers in two namespaces with a static key: ping and iperf3 through the tunnel."""
     r = t.run(["bash", "/net/vpn.sh", mode], opts=NET).ok()
     r.has("Initialization Sequence Completed", "3 packets transmitted, 3 received", "receiver")
+
+
+@case(timeout=150)
+def a_machine_of_qemu_is_on_a_bridge(t):
+    """Debian's kernel in Debian's QEMU has its network card on a TAP device; another namespace pings it and fetches a file."""
+    machine = ["--bind", f"{t.fixtures / 'machine'}:/machine:ro"]
+    t.run(["bash", "/net/machine.sh"], opts=NET + machine, timeout=140).ok().has(
+        "the machine is up", "2 received", "hello from the machine"
+    )
