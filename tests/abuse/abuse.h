@@ -150,7 +150,9 @@ static inline uintptr_t shim_call_site(void)
 		/* The text is below the first mebibyte. */
 		for (uintptr_t p = runs[i].start; p + 2 < runs[i].end && p < SHIM_LOW + (1 << 20); p++)
 			if (((unsigned char *)p)[0] == 0x0f && ((unsigned char *)p)[1] == 0x05) site = p;
-	if (!site || mprotect((void *)(site & ~4095ul), 8192, PROT_READ | PROT_WRITE | PROT_EXEC)) return 0;
+	/* The instruction and the return behind it may lie on two pages; beyond the last one there is nothing. */
+	uintptr_t page = site & ~4095ul, end = (site + 2) | 4095ul;
+	if (!site || mprotect((void *)page, end + 1 - page, PROT_READ | PROT_WRITE | PROT_EXEC)) return 0;
 	((unsigned char *)site)[2] = 0xc3;
 	return site;
 }
