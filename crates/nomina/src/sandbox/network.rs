@@ -37,14 +37,12 @@ pub(super) fn attach(
         what: "adding the network device",
         error: std::io::Error::from_raw_os_error(error.errno.0),
     })?;
-    let mut published = Vec::new();
     for publish in &plan.publish {
         let failed = |error| SpawnError::Publish { publish: *publish, error };
         let incoming = guests::incoming(&Arc::downgrade(server), net, publish.guest_port);
-        let host_port = uplink.listen(publish, incoming).map_err(failed)?;
-        published.push(crate::egress::Publish { host_port, ..*publish });
+        uplink.listen(publish, incoming).map_err(failed)?;
     }
-    let _ = server.inet.uplink.set(Attached { net: inum, server: Arc::downgrade(server), uplink, published });
+    let _ = server.inet.uplink.set(Attached { net: inum, server: Arc::downgrade(server), uplink });
     Ok(())
 }
 

@@ -29,6 +29,7 @@ pub mod instances;
 pub mod interrupt;
 pub mod ipc;
 mod kept;
+pub mod labels;
 pub mod layout;
 pub mod lock;
 pub mod mounts_poll;

@@ -11,7 +11,6 @@
 //! address, and nothing to `recv(2)` and `read(2)`; corking and segmentation offload are refused; `SO_RCVBUF` does not change how
 //! much is kept.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -32,7 +31,6 @@ use nomina_kernel::net::inet::{AF_INET6, sockaddr};
 use nomina_kernel::net::ipv4::IpOut;
 use nomina_kernel::net::{DevId, NetNamespace, NetStack, RouteType, iff};
 use rustix::event::epoll;
-use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno as HostErrno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -40,6 +38,7 @@ use rustix::net::{
 };
 
 use super::super::Server;
+use super::super::labels::{self, Labels};
 use super::super::request::{Reply, host};
 use super::super::uplink::guests as uplink;
 use super::cmsg::{self, Sending};
@@ -51,8 +50,6 @@ const LONGEST: (usize, usize) = (65507, 65527);
 const MAX_FDS: usize = 4;
 /// How many messages of one socket are taken before others have their turn.
 const TURN: usize = 64;
-/// Labels that are kept for further messages.
-const LABELS: usize = 512;
 const AF_UNSPEC: u16 = 0;
 /// Fragments are forbidden (`ip(7)`).
 const IP_PMTUDISC_DO: i32 = 2;
@@ -81,7 +78,7 @@ pub struct Datagrams {
     /// Watches our ends.
     epoll: OwnedFd,
     /// By text.
-    labels: HashMap<Vec<u8>, Arc<OwnedFd>>,
+    labels: Labels,
     /// The thread runs.
     running: bool,
 }
@@ -93,36 +90,8 @@ impl Datagrams {
     /// Those of `epoll_create1(2)`.
     pub fn new() -> std::io::Result<Datagrams> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Datagrams { epoll, labels: HashMap::new(), running: false })
+        Ok(Datagrams { epoll, labels: Labels::default(), running: false })
     }
-
-    /// A descriptor that reads as `text`.
-    fn label(&mut self, text: Vec<u8>) -> Result<Arc<OwnedFd>> {
-        if let Some(known) = self.labels.get(&text) {
-            return Ok(known.clone());
-        }
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let label = rustix::fs::memfd_create("nomina-label", flags).map_err(host)?;
-        rustix::io::write(&label, &text).map_err(host)?;
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&label, seals).map_err(host)?;
-        let label = Arc::new(label);
-        if self.labels.len() >= LABELS {
-            self.labels.clear();
-        }
-        self.labels.insert(text, label.clone());
-        Ok(label)
-    }
-}
-
-/// The text of a label.
-fn label_text(kind: u32, address: &[u8], control: &[u8]) -> Vec<u8> {
-    let words = [kind, address.len() as u32, control.len() as u32, 0];
-    let mut text: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    text.extend(address);
-    text.resize(label::CONTROL_AT, 0);
-    text.extend(control);
-    text
 }
 
 impl Inet {
@@ -402,9 +371,9 @@ impl Inet {
             let state = receiver.state.lock().unwrap();
             let control = cmsg::format(receiver.family, &state.options, to, ifindex, sending);
             let from = sockaddr::format(receiver.family, from);
-            (state.ours.clone(), label_text(label::INET, &from, &control))
+            (state.ours.clone(), labels::text(label::INET, &from, &control))
         };
-        let label = self.datagrams.lock().unwrap().label(text);
+        let label = self.datagrams.lock().unwrap().labels.label(text);
         match (ours, label) {
             (Some(ours), Ok(label)) => put(&ours, &label, data),
             (ours, _) => ours.is_some(),
@@ -421,8 +390,8 @@ impl Inet {
             state.error = Some(errno);
             state.ours.clone()
         };
-        let text = label_text(label::ERROR, &errno.0.to_ne_bytes(), &[]);
-        let label = self.datagrams.lock().unwrap().label(text);
+        let text = labels::text(label::ERROR, &errno.0.to_ne_bytes(), &[]);
+        let label = self.datagrams.lock().unwrap().labels.label(text);
         if let (Some(ours), Ok(label)) = (ours, label) {
             put(&ours, &label, &[]);
         }
@@ -435,8 +404,8 @@ impl Inet {
     pub fn destination(&self, socket: &InetSocket, address: Option<&[u8]>, len: usize) -> Result<OwnedFd> {
         let Packet { to, .. } = self.prepare(socket, destination(socket, address)?, &[], len)?;
         let key = self.random.hash_one(to);
-        let text = label_text(label::DESTINATION, &sockaddr::format(AF_INET6, to), &key.to_ne_bytes());
-        self.datagrams.lock().unwrap().label(text)?.try_clone().map_err(host)
+        let text = labels::text(label::DESTINATION, &sockaddr::format(AF_INET6, to), &key.to_ne_bytes());
+        self.datagrams.lock().unwrap().labels.label(text)?.try_clone().map_err(host)
     }
 }
 
@@ -592,8 +561,7 @@ impl Inet {
     /// The address that a label of [`Inet::destination`] stands for. Only of a sealed memfd is anything read:
     /// other files may block.
     fn destination_of(&self, label: &OwnedFd) -> Option<SocketAddr> {
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        if rustix::fs::fcntl_get_seals(label).ok()? != seals {
+        if rustix::fs::fcntl_get_seals(label).ok()? != labels::SEALS {
             return None;
         }
         let mut text = [0; label::CONTROL_AT + 8];

@@ -21,20 +21,18 @@ use nomina_kernel::net::core::softirq::Message;
 use nomina_kernel::net::inet::sockaddr;
 use nomina_kernel::net::raw::{RawKind, RawSocket};
 use rustix::event::epoll;
-use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+use super::super::labels::{self, Labels};
 use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 use super::engine::LONGEST;
 use super::tun::{Taken, is_closed};
 use super::{engine, options};
 
-/// Labels that are kept for further messages.
-const LABELS: usize = 512;
 /// Descriptors in a message of a guest's that are looked at.
 const MAX_FDS: usize = 4;
 
@@ -67,7 +65,7 @@ pub(super) struct EndState {
     pub(super) options: HashMap<(i32, i32), Vec<u8>>,
     /// `SO_ERROR`
     pub(super) error: Option<Errno>,
-    labels: HashMap<Vec<u8>, Arc<OwnedFd>>,
+    labels: Labels,
 }
 
 impl EndState {
@@ -75,35 +73,6 @@ impl EndState {
     pub(super) fn is_set(&self, level: i32, option: i32) -> bool {
         self.options.get(&(level, option)).is_some_and(|value| value.iter().any(|&byte| byte != 0))
     }
-
-    /// A descriptor that reads as `text`.
-    fn label(&mut self, text: Vec<u8>) -> Option<Arc<OwnedFd>> {
-        if let Some(known) = self.labels.get(&text) {
-            return Some(known.clone());
-        }
-        let fd =
-            rustix::fs::memfd_create("nomina-label", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).ok()?;
-        rustix::io::write(&fd, &text).ok()?;
-        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&fd, seals).ok()?;
-        let fd = Arc::new(fd);
-        if self.labels.len() >= LABELS {
-            self.labels.clear();
-        }
-        self.labels.insert(text, fd.clone());
-        Some(fd)
-    }
-}
-
-/// The text of a label.
-fn label_text(kind: u32, address: &[u8], control: &[u8]) -> Vec<u8> {
-    let words = [kind, address.len() as u32, control.len() as u32, 0];
-    let mut text: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    text.extend(address);
-    text.resize(label::CONTROL_AT, 0);
-    text.extend(control);
-    text.truncate(label::MAX);
-    text
 }
 
 impl SocketEnd {
@@ -115,7 +84,9 @@ impl SocketEnd {
     pub(super) fn send(&self, message: &Message) -> bool {
         let mut state = self.state.lock().unwrap();
         let control = options::control(self.kind, &state, message);
-        let Some(label) = state.label(label_text(label::INET, &message.source, &control)) else {
+        let mut text = labels::text(label::INET, &message.source, &control);
+        text.truncate(label::MAX);
+        let Ok(label) = state.labels.label(text) else {
             return false;
         };
         let fds = [label.as_fd()];
@@ -183,8 +154,7 @@ impl SocketEnd {
 /// The address in a label of [`destination`]. Only of a sealed memfd is anything read: other files may block. Who makes one up says
 /// no more than with an address.
 fn destination_of(label: &OwnedFd) -> Option<Vec<u8>> {
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    if rustix::fs::fcntl_get_seals(label).ok()? != seals {
+    if rustix::fs::fcntl_get_seals(label).ok()? != labels::SEALS {
         return None;
     }
     let mut text = [0; label::CONTROL_AT];
@@ -397,8 +367,8 @@ pub fn sendto(ctx: &mut Ctx<'_>, end: &SocketEnd) -> Result<Reply> {
             return Err(Errno::EMSGSIZE);
         }
         let Some(address) = address else { return Ok(().into()) };
-        let text = label_text(label::DESTINATION, &address, &[]);
-        let label = end.state.lock().unwrap().label(text).ok_or(Errno::ENOBUFS)?;
+        let text = labels::text(label::DESTINATION, &address, &[]);
+        let label = end.state.lock().unwrap().labels.label(text).map_err(|_| Errno::ENOBUFS)?;
         return Ok(Reply::Fd { fd: label.try_clone().map_err(host)?, cloexec: true });
     };
     if let Some(errno) = end.state.lock().unwrap().error.take() {

@@ -57,8 +57,6 @@ pub struct Attached {
     pub server: Weak<Server>,
     /// The way out.
     pub uplink: Uplink,
-    /// Published ports, with the host's ports as they are.
-    pub published: Vec<Publish>,
 }
 
 struct Shared {
