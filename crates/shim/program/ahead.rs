@@ -35,9 +35,9 @@ struct LeftCell(UnsafeCell<Left>);
 // SAFETY: used by the only thread of the image, and by nobody once there is a second one.
 unsafe impl Sync for LeftCell {}
 
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static LEFT: LeftCell = LeftCell(UnsafeCell::new(Left { used: 0, waiting: 0, count: 0, known: [0; KNOWN] }));
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 /// Notes that so many answers are there.

@@ -107,7 +107,7 @@ static OPENED: Files = Files(UnsafeCell::new([NO_FILE; FILES]));
 static WANTED: AtomicBool = AtomicBool::new(false);
 /// Opens that have done so since attributes were last asked for; the low bits are where the next ones go.
 static OPENS: AtomicU32 = AtomicU32::new(0);
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static BUSY: Lock = Lock::new();
 
 /// In a forked child: whoever held the lock does not exist.

@@ -314,7 +314,9 @@ impl Sighand {
 
     /// In a copy of an init's table: it is that of an ordinary process. Until now signals are blocked, so that none was ignored.
     pub fn make_killable(&self) {
-        if self.unkillable.swap(false, Ordering::Relaxed) {
+        // A store would have the host copy the page.
+        if self.unkillable.load(Ordering::Relaxed) {
+            self.unkillable.store(false, Ordering::Relaxed);
             self.install_all();
         }
     }

@@ -108,7 +108,7 @@ fn hold(area: &Area, info: &SigInfo) {
     if area.held.get() & bit == 0 {
         area.held.set(area.held.get() | bit);
         // SAFETY: only this thread uses it.
-        unsafe { (*area.held_info.get())[held_index(bit)] = *info };
+        unsafe { (*area.held_info())[held_index(bit)] = *info };
     }
 }
 
@@ -119,7 +119,7 @@ fn unhold(area: &Area, mask: u64) {
         let bit = let_in & let_in.wrapping_neg();
         area.held.set(area.held.get() & !bit);
         // SAFETY: only this thread uses them.
-        unsafe { *area.pending_info.get() = (*area.held_info.get())[held_index(bit)] };
+        unsafe { *area.pending_info.get() = (*area.held_info())[held_index(bit)] };
     }
 }
 

@@ -40,7 +40,7 @@ struct StartCell(UnsafeCell<StartInfo>);
 unsafe impl Sync for StartCell {}
 
 /// Stays in memory: `AT_EXECFN` points into it.
-#[unsafe(link_section = ".bss.A2")]
+#[unsafe(link_section = ".bss.start1")]
 static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     tid: 0,
     pid: 0,
