@@ -26,6 +26,8 @@ struct Left {
     /// Bits of entries used.
     used: [u64; MAX_ENTRIES / 64],
     count: u32,
+    /// Whether the supervisor's socket is at [`FD_AHEAD`]. What else is there may be of who executed this program.
+    opens: bool,
     /// Entries of opens, counted from 1, the latest last.
     known: [u16; KNOWN],
 }
@@ -37,22 +39,24 @@ unsafe impl Sync for LeftCell {}
 
 #[unsafe(link_section = ".bss.start1")]
 static LEFT: LeftCell =
-    LeftCell(UnsafeCell::new(Left { used: [0; MAX_ENTRIES / 64], count: 0, known: [0; KNOWN] }));
+    LeftCell(UnsafeCell::new(Left { used: [0; MAX_ENTRIES / 64], count: 0, opens: false, known: [0; KNOWN] }));
 #[unsafe(link_section = ".bss.shared")]
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 /// Notes that so many answers are there, the descriptors among them on `socket`, if that is one.
 pub fn start(count: u32, socket: Option<i32>) {
-    if let Some(socket) = socket {
+    let opens = socket.is_some_and(|socket| {
         // SAFETY: takes no pointers. A limit below the number is why it may fail: then whoever opens asks.
-        unsafe { sys!(nr::DUP3, socket, FD_AHEAD, O_CLOEXEC) };
+        let moved = unsafe { sys!(nr::DUP3, socket, FD_AHEAD, O_CLOEXEC) };
         sys::close(socket);
-    }
+        moved >= 0
+    });
     if count == 0 || count as usize > MAX_ENTRIES {
         return;
     }
     // SAFETY: the image has one thread.
-    unsafe { (*LEFT.0.get()).count = count };
+    let left = unsafe { &mut *LEFT.0.get() };
+    (left.count, left.opens) = (count, opens);
     ACTIVE.store(true, Ordering::Relaxed);
 }
 
@@ -195,7 +199,8 @@ fn find(area: &Area, number: u64, args: &[u64; 6]) -> Option<i64> {
         // SAFETY: checked to lie in the region.
         let of_entry = unsafe { core::slice::from_raw_parts(at(entry.path), entry.path_len.into()) };
         let used = left.used[index as usize / 64] & 1 << (index % 64) != 0;
-        if (entry.op, entry.flags) == (op, flags) && of_entry == asked && !(used && is_open(&entry)) {
+        let usable = !is_open(&entry) || (left.opens && !used);
+        if (entry.op, entry.flags) == (op, flags) && of_entry == asked && usable {
             return give(area, left, index, &entry, to);
         }
     }

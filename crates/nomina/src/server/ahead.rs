@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nomina_abi::ahead::{
     ACCESS, BUCKETS, Entry, Head, Identity, MAX_ENTRIES, OPEN, READLINK, STAT, STAT_SIZE, hash,
@@ -106,7 +107,8 @@ struct State {
     changing: usize,
     telling: usize,
     epoch: Epoch,
-    outstanding: Vec<Arc<Region>>,
+    /// With the time at which they were sent.
+    outstanding: Vec<(Arc<Region>, Instant)>,
     holding: Holding,
     /// Directories on which answers depend.
     watched: Vec<Arc<Dentry>>,
@@ -121,15 +123,17 @@ pub struct Epoch {
     told: u64,
 }
 
+/// How long answers stand: what the host's own processes change below an overlay is no request.
+const LONGEST_AHEAD: Duration = Duration::from_millis(250);
 /// Most directories on which answers may depend.
 const WATCHED: usize = 2048;
 
 impl State {
     /// No answer holds any more. Gives what is to be let go of without the lock.
     #[must_use]
-    fn withdraw(&mut self) -> (Vec<Arc<Region>>, Vec<Arc<Dentry>>) {
+    fn withdraw(&mut self) -> (Vec<(Arc<Region>, Instant)>, Vec<Arc<Dentry>>) {
         self.epoch.withdrawals += 1;
-        for region in &self.outstanding {
+        for (region, _) in &self.outstanding {
             region.ahead_valid().store(0, Ordering::SeqCst);
         }
         self.holding.withdraw();
@@ -377,7 +381,18 @@ impl Ahead {
     /// Lets no answer be remembered for longer than it should be. Gives whether there are any left.
     pub fn expire(&self) -> bool {
         self.kept.expire();
-        self.state.lock().unwrap().holding.expire()
+        let mut state = self.state.lock().unwrap();
+        let (old, young) = std::mem::take(&mut state.outstanding)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, sent)| sent.elapsed() >= LONGEST_AHEAD);
+        for (region, _) in &old {
+            region.ahead_valid().store(0, Ordering::SeqCst);
+        }
+        state.outstanding = young;
+        let any = state.holding.expire() || !state.outstanding.is_empty();
+        drop(state);
+        drop(old);
+        any
     }
 
     /// Writes the answers into the image's region and lets them hold, unless something has changed since they were found.
@@ -392,19 +407,15 @@ impl Ahead {
         if !holds {
             return false;
         }
-        state.outstanding.retain(|known| !Arc::ptr_eq(known, region));
-        // What nobody waits for any more goes first.
-        if state.outstanding.len() >= 64 {
-            state.outstanding.remove(0).ahead_valid().store(0, Ordering::SeqCst);
-        }
-        state.outstanding.push(region.clone());
+        state.outstanding.retain(|(known, _)| !Arc::ptr_eq(known, region));
+        state.outstanding.push((region.clone(), Instant::now()));
         region.ahead_valid().store(1, Ordering::SeqCst);
         true
     }
 
-    /// A region that nobody uses any more.
+    /// A region that nobody uses any more, to be taken down at leisure.
     pub fn forget_region(&self, region: &Arc<Region>) {
-        self.state.lock().unwrap().outstanding.retain(|known| !Arc::ptr_eq(known, region));
+        self.state.lock().unwrap().outstanding.retain(|(known, _)| !Arc::ptr_eq(known, region));
     }
 
     /// Notes what an image asks as long as it changes nothing. Called for every request.
@@ -630,6 +641,9 @@ impl Server {
         drop(old);
         let sent = answers.and_then(|answers| self.ahead.publish(region, answers).then_some(answers));
         let count = sent.as_ref().map_or(0, |answers| answers.count() as u32);
+        if count > 0 {
+            thread.gate.turns.keep_looking();
+        }
         if count == 0 {
             // Whatever is there is of another image.
             region.write_ahead(&[0; BUCKETS], &[], &[]);

@@ -138,13 +138,8 @@ pub fn failed(ctx: &mut Ctx<'_>) -> Result<Reply> {
 
 /// Binds host thread `tid`, which made a gate call with `token`, to the task the token was made for.
 pub fn attach(server: &Arc<Server>, tid: i32, token: u64) -> Option<Arc<GuestThread>> {
-    let thread = server.guests.attach(tid, token)?;
-    if thread.process.pidfd.get().is_none() {
-        // A process introduces itself by its leader; pidfd_open refuses other threads.
-        if thread.process.bind(tid).is_err() {
-            server.guests.remove(&thread);
-            return None;
-        }
+    let (thread, is_new_process) = server.guests.attach(tid, token)?;
+    if is_new_process {
         server.pids.bind(&server.kernel.lock().unwrap(), thread.task, tid);
         server.reaper.watch(&thread);
     }
