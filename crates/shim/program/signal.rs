@@ -18,7 +18,7 @@ use crate::sighand::{
     KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGSYS,
     SIGTRAP, is_always_ours, is_fault, set_native_default,
 };
-use crate::{futex, patch, ptrace};
+use crate::{call, futex, patch, ptrace};
 use crate::slot::{out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
@@ -47,6 +47,12 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     let blocked = area.blocks.get() | if in_guest { 0 } else { area.guest_mask() & FAULT_BITS };
     if !is_fault && bit & blocked != 0 {
         return hold(area, info);
+    }
+    if !is_fault && area.sighand().discards(info) {
+        if in_guest {
+            call::unnoticed(area, context);
+        }
+        return;
     }
     if in_guest {
         if is_fault && context.sigmask & 1 << (signal - 1) != 0 {
@@ -232,8 +238,8 @@ fn deliver(area: &'static Area, context: &mut UContext, info: &SigInfo, mask: u6
             }
             futex::exit_robust_lists(area);
             set_native_default(signal);
-        } else if action.handler == crate::sighand::SIG_DFL && area.sighand().is_traced() {
-            // Caught natively for another thread's sake.
+        } else if action.handler == crate::sighand::SIG_DFL && !area.sighand().discards(info) {
+            // Caught natively for another thread's sake, or since the host's signals end the sandbox's first process.
             ptrace::act(area, context, *info);
         }
         return;
@@ -361,6 +367,7 @@ fn restore(area: &Area, context: &mut UContext) -> Result<(), i64> {
     context.mcontext.ss = old.ss;
     context.sigmask = guest.sigmask & !(ALWAYS_OPEN | UNBLOCKABLE);
     area.blocks.set(guest.sigmask & ALWAYS_OPEN);
+    area.sighand().blocks(context.sigmask);
     unhold(area, context.sigmask);
     let _ = set_altstack(area, &guest.stack, context.mcontext.rsp);
     Ok(())
@@ -423,6 +430,7 @@ pub fn rt_sigprocmask(
         };
         area.blocks.set(wanted & ALWAYS_OPEN);
         context.sigmask = wanted & !(ALWAYS_OPEN | UNBLOCKABLE);
+        area.sighand().blocks(context.sigmask);
         unhold(area, context.sigmask);
     }
     if old != 0 {
