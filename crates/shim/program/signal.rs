@@ -118,14 +118,24 @@ fn hold(area: &Area, info: &SigInfo) {
     }
 }
 
+/// Takes one of the kept signals that are in a set.
+pub fn take_held(area: &Area, set: u64) -> Option<SigInfo> {
+    let held = area.held.get() & set;
+    let bit = held & held.wrapping_neg();
+    area.held.set(area.held.get() & !bit);
+    // SAFETY: only this thread uses it.
+    (bit != 0).then(|| unsafe { (*area.held_info.get())[held_index(bit)] })
+}
+
 /// The guest blocks less than before: what it now lets in is delivered at the end of the call.
 fn unhold(area: &Area, mask: u64) {
-    let let_in = area.held.get() & !(area.blocks.get() | mask & FAULT_BITS);
-    if let_in != 0 && !area.pending.replace(true) {
-        let bit = let_in & let_in.wrapping_neg();
-        area.held.set(area.held.get() & !bit);
-        // SAFETY: only this thread uses them.
-        unsafe { *area.pending_info.get() = (*area.held_info.get())[held_index(bit)] };
+    let let_in = !(area.blocks.get() | mask & FAULT_BITS);
+    if area.held.get() & let_in != 0 && !area.pending.get()
+        && let Some(info) = take_held(area, let_in)
+    {
+        area.pending.set(true);
+        // SAFETY: only this thread uses it.
+        unsafe { *area.pending_info.get() = info };
     }
 }
 
