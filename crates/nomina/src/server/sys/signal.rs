@@ -98,7 +98,12 @@ pub fn send(
     let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
     let first = is_init && server.first_pid_ns.get() == kernel.active_pid_ns(target.task).as_ref();
     let reaches = !is_init
-        || kernel.signal_reaches(Some(sender), target.task, signal, is_safe_for_init(host_pid, signal, first));
+        || kernel.signal_reaches(
+            Some(sender),
+            target.task,
+            signal,
+            is_safe_for_init(host_pid, signal, first),
+        );
     drop(kernel);
     if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
