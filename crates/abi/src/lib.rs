@@ -177,6 +177,8 @@ pub mod reply {
     pub const SLEEP: u32 = 32;
     /// The answer may be given again as long as [`super::ahead::Head::stamp`] is the last word of `out`.
     pub const HOLDS: u32 = 64;
+    /// With [`FD`]: it is a terminal, which becomes the controlling one of a session leader that has none. The host decides (`TIOCSCTTY`).
+    pub const TTY: u32 = 128;
 }
 
 /// The message with a descriptor that was asked for ([`reply::GIVE`]). Without a descriptor: there is none of that number.
