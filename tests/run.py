@@ -48,7 +48,7 @@ def main():
     p.add_argument("--fixtures", default="/var/tmp/nomina-fixtures", help="what tests/fixtures.sh prepared")
     p.add_argument("-k", action="append", default=[], metavar="PATTERN")
     p.add_argument("--again", action="store_true", help="leave out the long cases that one pass of ./test runs")
-    p.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
+    p.add_argument("--jobs", type=int, default=(os.cpu_count() or 2) + 1, help="cases at a time: most of them also wait")
     p.add_argument("--list", action="store_true")
     p.add_argument("--record", action="store_true")
     p.add_argument("--json", help="write the counts and the names of failed cases")
