@@ -33,7 +33,10 @@ const S_ISVTX: u32 = 0o1000;
 /// names come and go.
 pub fn watch(dir: &Path, attributes: bool) -> Result<()> {
     let sb = dir.mnt.sb();
-    if !sb.cacheable() || sb.changes_others() || dir.dentry.cached_perm().is_some_and(|perm| perm.mode & S_ISVTX != 0) {
+    if !sb.cacheable()
+        || sb.changes_others()
+        || dir.dentry.cached_perm().is_some_and(|perm| perm.mode & S_ISVTX != 0)
+    {
         return Err(Errno::EAGAIN);
     }
     let watcher = sb.watcher().ok_or(Errno::EAGAIN)?;

@@ -33,7 +33,8 @@ use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
 use nomina_kernel::user_namespace::{Kgid, UserNamespace};
 use nomina_kernel::vfs::{
-    ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, Timespec, WalkContext, WalkCred, Watcher, namei,
+    ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, Timespec, WalkContext, WalkCred,
+    Watcher, namei,
 };
 
 use rustix::fs::FlockOperation;
@@ -56,8 +57,8 @@ use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::{
-    Server, ahead, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares, stats,
-    tether, watcher, worker,
+    Server, ahead, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares,
+    stats, tether, watcher, worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.

@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::vfs::d_path::path_is_under;
 use crate::vfs::dcache::{Found, Keep};
 use crate::vfs::permission::{MAY_EXEC, WalkCred, dir_permission};
-use crate::vfs::{Dentry, Inode, watch, Link, NAME_MAX, PATH_MAX, Path, S_IFLNK};
+use crate::vfs::{Dentry, Inode, Link, NAME_MAX, PATH_MAX, Path, S_IFLNK, watch};
 
 /// `MAXSYMLINKS`
 const MAX_SYMLINKS: u32 = 40;
