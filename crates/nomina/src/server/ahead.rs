@@ -128,10 +128,13 @@ const LONGEST_AHEAD: Duration = Duration::from_millis(250);
 /// Most directories on which answers may depend.
 const WATCHED: usize = 2048;
 
+/// What nobody depends on any more, to be let go of without the lock.
+type Gone = (Vec<(Arc<Region>, Instant)>, Vec<Arc<Dentry>>);
+
 impl State {
-    /// No answer holds any more. Gives what is to be let go of without the lock.
+    /// No answer holds any more.
     #[must_use]
-    fn withdraw(&mut self) -> (Vec<(Arc<Region>, Instant)>, Vec<Arc<Dentry>>) {
+    fn withdraw(&mut self) -> Gone {
         self.epoch.withdrawals += 1;
         for (region, _) in &self.outstanding {
             region.ahead_valid().store(0, Ordering::SeqCst);
