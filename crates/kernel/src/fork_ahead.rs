@@ -48,3 +48,35 @@ impl Kernel {
         self.kernel_clone(caller, &KernelCloneArgs::fork(now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rlimit::Rlimit;
+    use crate::tests::boot;
+
+    #[test]
+    fn a_promised_fork_gets_its_number_although_a_lower_one_became_free() {
+        let (mut kernel, init) = boot();
+        let other = kernel.kernel_clone(init, &KernelCloneArgs::fork(0)).unwrap();
+        kernel.active_pid_ns(init).unwrap().set_last_pid(other.pid - 1).unwrap();
+        let promised = kernel.promise_forks(init, 3);
+        assert_eq!(promised, [other.pid + 1, other.pid + 2, other.pid + 3]);
+        kernel.exit_group(other.child, 0).unwrap();
+        kernel.reap(init, other.child).unwrap();
+        for nr in &promised {
+            assert_eq!(kernel.fork_promised(init, *nr, 0).unwrap().pid, *nr);
+        }
+        assert_eq!(kernel.fork_promised(init, promised[0], 0), Err(Errno::EEXIST));
+    }
+
+    #[test]
+    fn nothing_is_promised_where_a_limit_is_near() {
+        let (mut kernel, init) = boot();
+        let limit = |cur| Some(Rlimit { cur, max: 1000 });
+        kernel.prlimit(init, init, Resource::Nproc, limit(5)).unwrap();
+        assert_eq!(kernel.promise_forks(init, 8), []);
+        kernel.prlimit(init, init, Resource::Nproc, limit(500)).unwrap();
+        assert_eq!(kernel.promise_forks(init, 8).len(), 8);
+    }
+}
