@@ -9,7 +9,7 @@ use nomina_kernel::net::uplink::RESOLVER;
 
 use super::config::{Net, NetworkPlan};
 use super::outcome::SpawnError;
-use crate::egress::EgressPolicy;
+use crate::egress::{EgressPolicy, Protocol, Publish};
 use crate::server::Server;
 use crate::server::uplink::{Attached, Log, Uplink, guests, host_resolvers};
 
@@ -37,12 +37,17 @@ pub(super) fn attach(
         what: "adding the network device",
         error: std::io::Error::from_raw_os_error(error.errno.0),
     })?;
+    let weak = Arc::downgrade(server);
+    let mut published = Vec::new();
     for publish in &plan.publish {
         let failed = |error| SpawnError::Publish { publish: *publish, error };
-        let incoming = guests::incoming(&Arc::downgrade(server), net, publish.guest_port);
-        uplink.listen(publish, incoming).map_err(failed)?;
+        let host_port = match publish.protocol {
+            Protocol::Tcp => uplink.listen(publish, guests::incoming(&weak, net, publish.guest_port)),
+            Protocol::Udp => uplink.receive(publish, guests::arriving(&weak, net, publish.guest_port)),
+        };
+        published.push(Publish { host_port: host_port.map_err(failed)?, ..*publish });
     }
-    let _ = server.inet.uplink.set(Attached { net: inum, server: Arc::downgrade(server), uplink });
+    let _ = server.inet.uplink.set(Attached { net: inum, server: weak, uplink, published });
     Ok(())
 }
 

@@ -44,6 +44,7 @@ use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::egress::Publish;
 use crate::inspector::runtime_dir::Entry;
 use crate::server::cgroup::CgroupView;
 use crate::server::datagram::Datagrams;
@@ -772,6 +773,11 @@ impl Running {
     /// What `nomina ps` calls it; `None` where there is no runtime directory.
     pub fn id(&self) -> Option<&str> {
         self.entry.as_ref().map(|entry| entry.id.as_str())
+    }
+
+    /// Published ports, with the ports that the host has.
+    pub fn published(&self) -> &[Publish] {
+        self.server.inet.uplink.get().map_or(&[], |attached| &attached.published)
     }
 
     /// Counts of the requests served so far.

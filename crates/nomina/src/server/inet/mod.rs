@@ -20,6 +20,7 @@ mod inward;
 pub mod options;
 pub mod outward;
 pub mod proc;
+mod reset;
 pub mod tcp;
 pub mod udp;
 
@@ -152,6 +153,7 @@ pub struct Inet {
     refuser: Mutex<Option<OwnedFd>>,
     datagrams: Mutex<udp::Datagrams>,
     engine: Mutex<engine::Engine>,
+    pace: Mutex<reset::Pace>,
 }
 
 /// Sockets by what they are known by.
@@ -457,6 +459,7 @@ impl Inet {
             refuser: Mutex::default(),
             datagrams: Mutex::new(udp::Datagrams::new()?),
             engine: Mutex::new(engine::Engine::new()?),
+            pace: Mutex::default(),
         })
     }
 

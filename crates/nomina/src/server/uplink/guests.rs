@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use nomina_kernel::errno::{Errno, Result};
+use nomina_kernel::net::NetNamespace;
 use nomina_kernel::net::uplink::{self as device, ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, outside};
-use nomina_kernel::net::{Flow, NetNamespace};
 
 use super::super::Server;
 use super::super::inet::{Inet, InetSocket};
 use super::super::request::Ctx;
-use super::{Attached, DatagramFlow, Deliver, Incoming, Who};
+use super::{Arrive, Attached, DatagramFlow, Deliver, Incoming, Ours, Reset, Who};
 use crate::egress::Protocol;
 
 /// The port of the resolver.
@@ -46,9 +46,9 @@ pub fn introduce(ctx: &Ctx<'_>, socket: &InetSocket) {
 /// `EACCES`: the rules refuse it. `ENETUNREACH`: another namespace has the device. Those of the host's sockets.
 pub fn send(inet: &Inet, socket: &Arc<InetSocket>, to: SocketAddr, data: &[u8]) -> Result<()> {
     let attached = uplink(inet, socket)?;
-    let (flow, who) = {
+    let (flow, who, own) = {
         let state = socket.state.lock().unwrap();
-        (state.outside.flow.clone(), state.outside.who.clone().unwrap_or_default())
+        (state.outside.flow.clone(), state.outside.who.clone().unwrap_or_default(), state.local.port())
     };
     match outside(to.ip()) {
         // Nobody answers who is asked for the address.
@@ -56,6 +56,10 @@ pub fn send(inet: &Inet, socket: &Arc<InetSocket>, to: SocketAddr, data: &[u8]) 
         device::Outside::Resolver if to.port() != DOMAIN => Ok(()),
         device::Outside::Resolver => attached.uplink.dns_query(data, &who, deliver(attached, socket), to),
         device::Outside::Host(address) => {
+            let host = SocketAddr::new(address, to.port());
+            if let Some(answered) = attached.uplink.answer(own, host, data) {
+                return answered;
+            }
             let flow = match flow {
                 Some(flow) => flow,
                 None => {
@@ -65,7 +69,7 @@ pub fn send(inet: &Inet, socket: &Arc<InetSocket>, to: SocketAddr, data: &[u8]) 
                     flow
                 }
             };
-            flow.send(SocketAddr::new(address, to.port()), data, &who)
+            flow.send(host, data, &who)
         }
     }
 }
@@ -75,12 +79,8 @@ fn deliver(attached: &Attached, socket: &Arc<InetSocket>) -> Deliver {
     let (server, socket) = (attached.server.clone(), Arc::downgrade(socket));
     Arc::new(move |from, data| {
         let (Some(server), Some(socket)) = (server.upgrade(), socket.upgrade()) else { return };
-        let address = match from.ip() {
-            IpAddr::V4(address) if address.is_loopback() => GATEWAY.into(),
-            IpAddr::V6(address) if address.is_loopback() => GATEWAY6.into(),
-            address => address,
-        };
-        server.inet.deliver_outsiders(&socket, SocketAddr::new(address, from.port()), data);
+        let (from, _) = inside(from);
+        server.inet.deliver_outsiders(&socket, from, data);
     })
 }
 
@@ -92,12 +92,6 @@ pub fn caller(ctx: &Ctx<'_>) -> Who {
     let first = ctx.server.first_pid_ns.get();
     let pid = kernel.task(ctx.task()).zip(first).map_or(0, |(task, first)| task.pid().nr_ns(first));
     Who { comm: comm.trim_end_matches('\n').to_owned(), pid }
-}
-
-/// Whether what a socket sends to an address leaves by the device of the way out.
-pub fn leads_out(socket: &InetSocket, to: SocketAddr) -> bool {
-    let stack = socket.net.stack().lock();
-    stack.route_output(socket.net_ns(), &Flow::to(to.ip())).is_ok_and(|dst| stack.is_uplink(dst.dev))
 }
 
 /// Begins a connection of a guest's to something outside. Gives what is readable once it is made or has failed.
@@ -121,7 +115,12 @@ pub fn connect(ctx: &Ctx<'_>, fd: &OwnedFd, socket: &Arc<InetSocket>, to: Socket
             let host = SocketAddr::new(address, to.port());
             uplink.permit(Protocol::Tcp, host, &who)?;
             let (outward, made) = inet.begin(fd, socket)?;
-            uplink.connect(host, Box::new(move |result| outward.finish(to, result)));
+            let (server, local) = (Arc::downgrade(ctx.server), socket.state.lock().unwrap().local);
+            let reset = resetting(server, socket.net_ns(), local, to);
+            uplink.connect(
+                host,
+                Box::new(move |result| outward.finish(to, result).map(|end| Ours { end, reset })),
+            );
             Ok(made)
         }
     }
@@ -132,13 +131,41 @@ pub fn incoming(server: &Weak<Server>, net: &Arc<NetNamespace>, port: u16) -> In
     let (server, net) = (server.clone(), Arc::downgrade(net));
     Box::new(move |from| {
         let (server, net) = (server.upgrade()?, net.upgrade()?);
-        // Who connects from this machine comes from the gateway, as its answers go there.
-        let (to, address) = match from.ip().to_canonical() {
-            IpAddr::V4(address) if address.is_loopback() => (ADDRESS.into(), GATEWAY.into()),
-            IpAddr::V6(address) if address.is_loopback() => (ADDRESS6.into(), GATEWAY6.into()),
-            address @ IpAddr::V4(_) => (ADDRESS.into(), address),
-            address @ IpAddr::V6(_) => (ADDRESS6.into(), address),
-        };
-        server.inet.join_from(&net, SocketAddr::new(address, from.port()), SocketAddr::new(to, port)).ok()
+        let (from, own) = inside(from);
+        let to = SocketAddr::new(own, port);
+        let end = server.inet.join_from(&net, from, to).ok()?;
+        let reset = resetting(Arc::downgrade(&server), net.common().inum(), to, from);
+        Some(Ours { end, reset })
+    })
+}
+
+/// Takes datagrams from a published port to whoever has the port inside.
+pub fn arriving(server: &Weak<Server>, net: &Arc<NetNamespace>, port: u16) -> Arrive {
+    let (server, net) = (server.clone(), Arc::downgrade(net));
+    Box::new(move |from, data| {
+        let (Some(server), Some(net)) = (server.upgrade(), net.upgrade()) else { return };
+        let (from, own) = inside(from);
+        server.inet.deliver_to_port(net.common().inum(), from, SocketAddr::new(own, port), data);
+    })
+}
+
+/// How somebody outside looks from inside, and to which of the sandbox's addresses he comes: this machine comes from the
+/// gateway, as answers to it go there.
+fn inside(from: SocketAddr) -> (SocketAddr, IpAddr) {
+    let (own, address) = match from.ip().to_canonical() {
+        IpAddr::V4(address) if address.is_loopback() => (ADDRESS.into(), GATEWAY.into()),
+        IpAddr::V6(address) if address.is_loopback() => (ADDRESS6.into(), GATEWAY6.into()),
+        address @ IpAddr::V4(_) => (ADDRESS.into(), address),
+        address @ IpAddr::V6(_) => (ADDRESS6.into(), address),
+    };
+    (SocketAddr::new(address, from.port()), own)
+}
+
+/// What resets the guest's connection between these addresses.
+fn resetting(server: Weak<Server>, net: u64, local: SocketAddr, peer: SocketAddr) -> Reset {
+    Box::new(move |ours| {
+        if let Some(server) = server.upgrade() {
+            server.reset_connection(net, local, peer, ours);
+        }
     })
 }

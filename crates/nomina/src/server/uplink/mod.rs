@@ -11,6 +11,7 @@ mod datagrams;
 mod dns;
 pub mod guests;
 mod log;
+mod published;
 mod pump;
 mod resolver;
 #[cfg(test)]
@@ -38,13 +39,15 @@ use crate::egress::{EgressPolicy, NameCache, Protocol, Publish, Verdict};
 
 pub use datagrams::Deliver;
 pub use log::{Log, Who};
+pub use published::Arrive;
+pub use pump::{Ours, Reset};
 pub use resolver::host_resolvers;
 
 /// What happens when a connection has been made or has failed: gives our end of the guest's socket, which is pumped from then on.
-pub type Done = Box<dyn FnOnce(Result<()>) -> Option<OwnedFd> + Send>;
+pub type Done = Box<dyn FnOnce(Result<()>) -> Option<Ours> + Send>;
 
 /// Makes the guest's end of a connection that comes in on a published port, from the address given: our end of it.
-pub type Incoming = Box<dyn Fn(SocketAddr) -> Option<OwnedFd> + Send>;
+pub type Incoming = Box<dyn Fn(SocketAddr) -> Option<Ours> + Send>;
 
 /// The way out.
 pub struct Uplink(Arc<Shared>);
@@ -57,6 +60,8 @@ pub struct Attached {
     pub server: Weak<Server>,
     /// The way out.
     pub uplink: Uplink,
+    /// Published ports, with the ports that the host has.
+    pub published: Vec<Publish>,
 }
 
 struct Shared {
@@ -71,6 +76,8 @@ struct Shared {
     flows: Mutex<HashMap<u64, Flow>>,
     /// The host's sides of guests' datagram sockets, which are used by guests and by the thread at a time.
     datagrams: Mutex<HashMap<u64, Arc<datagrams::Datagrams>>>,
+    /// Published UDP ports, by the port inside.
+    ports: Mutex<HashMap<u16, Vec<Arc<published::Port>>>>,
     stop: AtomicBool,
 }
 
@@ -84,7 +91,9 @@ enum Flow {
     Query(dns::Query),
     /// A connection to the resolver.
     DnsStream(dns::Stream),
-    /// A published port.
+    /// A published UDP port.
+    Published(published::Receiver),
+    /// A published TCP port.
     Listener { socket: OwnedFd, incoming: Incoming },
 }
 
@@ -118,6 +127,7 @@ impl Uplink {
             serial: AtomicU64::new(WAKE + 1),
             flows: Mutex::default(),
             datagrams: Mutex::default(),
+            ports: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let thread = shared.clone();
@@ -185,17 +195,28 @@ impl Uplink {
     /// # Errors
     /// Those of `bind(2)`.
     pub fn listen(&self, publish: &Publish, incoming: Incoming) -> io::Result<u16> {
-        let socket = host_socket(publish.address, SocketType::STREAM)
-            .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        rustix::net::bind(&socket, &SocketAddr::new(publish.address, publish.host_port))?;
+        let (socket, port) = bound(publish, SocketType::STREAM)?;
         rustix::net::listen(&socket, 128)?;
-        let port = SocketAddr::try_from(rustix::net::getsockname(&socket)?)
-            .map_or(publish.host_port, |at| at.port());
-        self.0
-            .add(Flow::Listener { socket, incoming })
-            .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        self.0.add(Flow::Listener { socket, incoming }).map_err(io_error)?;
         Ok(port)
+    }
+
+    /// Takes what is sent to a published UDP port; gives the port, which the host chose if it was 0.
+    ///
+    /// # Errors
+    /// Those of `bind(2)`.
+    pub fn receive(&self, publish: &Publish, arrive: Arrive) -> io::Result<u16> {
+        let (socket, number) = bound(publish, SocketType::DGRAM)?;
+        let port = Arc::new(published::Port::new(socket));
+        self.0.ports.lock().unwrap().entry(publish.guest_port).or_default().push(port.clone());
+        self.0.add(Flow::Published(published::Receiver { port, arrive })).map_err(io_error)?;
+        Ok(number)
+    }
+
+    /// Answers somebody outside who has sent a datagram to the published port `from` of the sandbox; `None`: nobody at `to` has.
+    pub fn answer(&self, from: u16, to: SocketAddr, data: &[u8]) -> Option<Result<()>> {
+        let ports = self.0.ports.lock().unwrap().get(&from).cloned()?;
+        ports.iter().find_map(|port| port.answer(to, data))
     }
 }
 
@@ -226,6 +247,21 @@ impl Drop for Uplink {
         self.0.stop.store(true, Ordering::Release);
         self.0.poke();
     }
+}
+
+fn io_error(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno.0)
+}
+
+/// The host's socket of a published port, and its number.
+fn bound(publish: &Publish, kind: SocketType) -> io::Result<(OwnedFd, u16)> {
+    let socket = host_socket(publish.address, kind).map_err(io_error)?;
+    if kind == SocketType::STREAM {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &SocketAddr::new(publish.address, publish.host_port))?;
+    let name = SocketAddr::try_from(rustix::net::getsockname(&socket)?);
+    Ok((socket, name.map_or(publish.host_port, |at| at.port())))
 }
 
 /// A socket of the host that waits for nothing.
@@ -299,6 +335,7 @@ impl Flow {
             Flow::Connecting { socket, .. } | Flow::Listener { socket, .. } => vec![socket.as_fd()],
             Flow::Pump(pump) => pump.descriptors().to_vec(),
             Flow::Query(query) => vec![query.descriptor()],
+            Flow::Published(receiver) => vec![receiver.descriptor()],
             Flow::DnsStream(stream) => stream.descriptors().to_vec(),
         }
     }
@@ -309,6 +346,7 @@ impl Flow {
             Flow::Connecting { socket, done } => connecting(shared, id, socket, done),
             Flow::Pump(pump) => pump.serve(buffer),
             Flow::Query(query) => query.serve(shared, id, buffer),
+            Flow::Published(receiver) => receiver.serve(buffer),
             Flow::DnsStream(stream) => stream.serve(shared, buffer),
             Flow::Listener { socket, incoming } => {
                 accept(shared, &socket, &incoming);
@@ -332,7 +370,7 @@ fn connecting(shared: &Arc<Shared>, id: u64, socket: OwnedFd, done: Done) -> Aft
         return After::Stays(Flow::Connecting { socket, done });
     }
     let Some(ours) = done(Ok(())) else { return After::Ends };
-    if shared.watch(id, ours.as_fd()).is_err() {
+    if shared.watch(id, ours.end.as_fd()).is_err() {
         return After::Ends;
     }
     After::Again(Flow::Pump(pump::Pump::new(ours, socket)))
@@ -345,8 +383,11 @@ fn accept(shared: &Arc<Shared>, socket: &OwnedFd, incoming: &Incoming) {
             Ok((theirs, from)) => {
                 let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) else { continue };
                 let _ = sockopt::set_tcp_nodelay(&theirs, true);
-                // Nobody listens inside: the connection is closed, as a host without the service would reset it.
-                let Some(ours) = incoming(from) else { continue };
+                let Some(ours) = incoming(from) else {
+                    // Nobody listens inside: a host without the service would reset it, too.
+                    pump::abort(theirs);
+                    continue;
+                };
                 let _ = shared.add(Flow::Pump(pump::Pump::new(ours, theirs)));
             }
             Err(HostErrno::INTR | HostErrno::CONNABORTED) => {}

@@ -17,6 +17,11 @@ fn uplink(allow: &[&str], resolvers: Vec<SocketAddr>) -> (Uplink, tempfile::Temp
     (Uplink::start(EgressPolicy { allow, deny: Vec::new() }, log, resolvers).unwrap(), dir)
 }
 
+/// Our end of a connection that nobody looks into when it is reset.
+fn plain(ours: UnixStream) -> Ours {
+    Ours { end: ours.into(), reset: Box::new(drop) }
+}
+
 fn who() -> Who {
     Who { comm: "curl\n".into(), pid: 12 }
 }
@@ -33,7 +38,7 @@ fn connected(uplink: &Uplink, to: SocketAddr) -> UnixStream {
     let (told, tells) = mpsc::channel();
     let done = Box::new(move |result: Result<()>| {
         told.send(result).unwrap();
-        Some(ours.into())
+        Some(plain(ours))
     });
     uplink.permit(Protocol::Tcp, to, &who()).unwrap();
     uplink.connect(to, done);
@@ -98,6 +103,26 @@ fn a_connection_that_fails_says_why() {
 }
 
 #[test]
+fn who_sends_to_a_published_port_is_answered_from_it() {
+    let (uplink, dir) = uplink(&[], Vec::new());
+    let (told, tells) = mpsc::channel();
+    let arrive = Box::new(move |from, data: &[u8]| told.send((from, data.to_vec())).unwrap());
+    let port = uplink.receive(&"0:53/udp".parse().unwrap(), arrive).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.send_to(b"question", ("127.0.0.1", port)).unwrap();
+    let (from, data) = tells.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((from, &data[..]), (client.local_addr().unwrap(), &b"question"[..]));
+    assert_eq!(uplink.answer(54, from, b"x"), None, "another port answers");
+    assert_eq!(uplink.answer(53, "127.0.0.1:9".parse().unwrap(), b"x"), None, "a stranger is answered");
+    assert_eq!(uplink.answer(53, from, b"answer"), Some(Ok(())));
+    let mut buffer = [0; 16];
+    let (len, sender) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..len], sender.port()), (&b"answer"[..], port));
+    assert!(logged(&dir).is_empty());
+}
+
+#[test]
 fn only_who_was_sent_a_datagram_may_answer() {
     let (server, stranger) =
         (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -128,7 +153,7 @@ fn a_published_port_leads_in() {
     let incoming = Box::new(move |from: SocketAddr| {
         let (guest, ours) = UnixStream::pair().unwrap();
         told.send((from, guest)).unwrap();
-        Some(ours.into())
+        Some(plain(ours))
     });
     let port = uplink.listen(&"0:80".parse().unwrap(), incoming).unwrap();
     let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
