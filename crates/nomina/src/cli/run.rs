@@ -92,7 +92,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Program")]
     hostname: Option<OsString>,
 
-    /// What is behind the network: `none` (loopback only) or `user` (other hosts, as --allow and --deny say; not this machine)
+    /// What is behind the network: `none` (loopback only), `user` (other hosts, as --allow and --deny say; not this machine), or
+    /// `host` (the same, with this machine's addresses)
     #[arg(
         long,
         value_name = "NETWORK",

@@ -38,7 +38,7 @@ use nomina_kernel::vfs::{
 
 use rustix::fs::FlockOperation;
 
-use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
+use super::config::{DirPlan, Disposal, MountKind, Net, OverlayPlan, Plan, Stdio};
 use super::network;
 use super::scratch::{self, remove_tree};
 use super::seed::seed;
@@ -461,6 +461,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         policy: builder.policy.clone(),
         fs: fs.clone(),
         mnt_ns: mounted.ns.clone(),
+        net_owner: (plan.network.net == Net::Host).then(UserNamespace::outside),
         cgroup_root: mounted.cgroup_root,
         now: 0,
     });

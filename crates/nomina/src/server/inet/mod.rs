@@ -468,6 +468,15 @@ impl Inet {
         self.names.lock().unwrap()
     }
 
+    /// Gives a socket, whose name the guest has not asked for yet, the name that the host has given it.
+    pub fn rename(&self, socket: &InetSocket, name: SocketAddr) {
+        let mut names = self.names();
+        let mut state = socket.state.lock().unwrap();
+        let before = state.local;
+        state.local = SocketAddr::new(name.ip().to_canonical(), name.port());
+        names.moved(socket, &state, before);
+    }
+
     fn next(&self) -> u64 {
         self.serial.fetch_add(1, Ordering::Relaxed)
     }

@@ -36,6 +36,8 @@ enum Way {
     Local(u64),
     /// Out of the sandbox.
     Uplink,
+    /// Out of the sandbox, to somebody who may be reached.
+    Permitted,
     /// Out of a device, as packets.
     Packets,
 }
@@ -262,6 +264,10 @@ impl Inet {
         let Way::Local(net) = way else {
             return self.connect_away(ctx, fd, socket, to, way, nonblock, source);
         };
+        let listens = self.names().listener(net, to, 0).is_some();
+        if !listens && uplink::reaches_host(self, net, to, || uplink::caller(ctx)) {
+            return self.connect_away(ctx, fd, socket, to, Way::Permitted, nonblock, source);
+        }
         let result = self.join(fd, socket, net, to, serial);
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
@@ -308,6 +314,10 @@ impl Inet {
         before: SocketAddr,
     ) -> Result<Reply> {
         let begin = || {
+            if way == Way::Permitted {
+                let attached = self.uplink.get().ok_or(Errno::ENETUNREACH)?;
+                return uplink::connect_permitted(ctx, attached, fd, socket, to);
+            }
             if way == Way::Uplink {
                 return uplink::connect(ctx, fd, socket, to);
             }

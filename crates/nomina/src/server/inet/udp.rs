@@ -243,6 +243,13 @@ impl Inet {
                 };
                 let many = to.ip().is_multicast() || is_broadcast(to.ip());
                 if !self.deliver(net, from, to, many, ifindex, sending, data) && !many {
+                    if uplink::is_host(self, net) {
+                        match uplink::send(self, sender, to, data) {
+                            // To the guest the port is closed.
+                            Err(Errno::EACCES) => {}
+                            sent => return sent,
+                        }
+                    }
                     // As the ICMP message that the port is unreachable.
                     self.tell_error(sender, to, Errno::ECONNREFUSED);
                 }

@@ -46,16 +46,27 @@ pub use resolver::host_resolvers;
 /// What happens when a connection has been made or has failed: gives our end of the guest's socket, which is pumped from then on.
 pub type Done = Box<dyn FnOnce(Result<()>) -> Option<Ours> + Send>;
 
-/// Makes the guest's end of a connection that comes in on a published port, from the address given: our end of it.
-pub type Incoming = Box<dyn Fn(SocketAddr) -> Option<Ours> + Send>;
+/// Makes the guest's end of a connection that comes in on a published port, from the first address to the second: our end of it.
+pub type Incoming = Box<dyn Fn(SocketAddr, SocketAddr) -> Option<Ours> + Send>;
 
 /// The way out.
 pub struct Uplink(Arc<Shared>);
+
+/// Under which addresses the outside and the sandbox know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The sandbox has addresses of its own, and the host is its gateway (`--net user`).
+    User,
+    /// The sandbox has the host's addresses (`--net host`).
+    Host,
+}
 
 /// A way out and the namespace whose device leads there.
 pub struct Attached {
     /// Inode number of the namespace.
     pub net: u64,
+    /// How it is seen.
+    pub mode: Mode,
     /// The sandbox.
     pub server: Weak<Server>,
     /// The way out.
@@ -143,9 +154,14 @@ impl Uplink {
         self.0.permit(protocol, to, who)
     }
 
-    /// Connects to `to`, which has been permitted. `done` is called when it is known what became of it: at once, or by the thread.
-    pub fn connect(&self, to: SocketAddr, done: Done) {
+    /// Connects to `to`, which has been permitted, from the address `from` of the host's if one is given. `done` is called when it is
+    /// known what became of it: at once, or by the thread. Gives the host's name of the connection.
+    pub fn connect(&self, to: SocketAddr, from: Option<SocketAddr>, done: Done) -> Option<SocketAddr> {
         let begun = host_socket(to.ip(), SocketType::STREAM).and_then(|socket| {
+            if let Some(from) = from {
+                sockopt::set_socket_reuseaddr(&socket, true).map_err(host)?;
+                rustix::net::bind(&socket, &from).map_err(host)?;
+            }
             match rustix::net::connect(&socket, &to) {
                 Ok(()) | Err(HostErrno::INPROGRESS) => Ok(socket),
                 Err(error) => Err(host(error)),
@@ -153,11 +169,21 @@ impl Uplink {
         });
         match begun {
             Ok(socket) => {
+                let name = rustix::net::getsockname(&socket).ok();
                 // Without room for it, `done` goes unasked with what it holds, and the guest's socket with that.
                 let _ = self.0.add(Flow::Connecting { socket, done });
+                name.and_then(|name| SocketAddr::try_from(name).ok())
             }
-            Err(errno) => drop(done(Err(errno))),
+            Err(errno) => {
+                drop(done(Err(errno)));
+                None
+            }
         }
+    }
+
+    /// Whether this is the address of a resolver of the host's.
+    pub fn is_resolver(&self, address: SocketAddr) -> bool {
+        self.0.resolvers.contains(&address)
     }
 
     /// Serves a stream connection of a guest to the resolver; `ours` is our end.
@@ -176,17 +202,17 @@ impl Uplink {
         dns::ask(&self.0, query, who, dns::Asker { deliver, from })
     }
 
-    /// Opens the host's side of a guest's datagram socket.
+    /// Opens the host's side of a guest's datagram socket, which gets this port if it is free; 0: any.
     ///
     /// # Errors
     /// `ENFILE`: there are too many.
-    pub fn open_datagrams(&self, deliver: Deliver) -> Result<DatagramFlow> {
+    pub fn open_datagrams(&self, deliver: Deliver, port: u16) -> Result<DatagramFlow> {
         let mut all = self.0.datagrams.lock().unwrap();
         if all.len() >= descriptor_share() {
             return Err(Errno::ENFILE);
         }
         let id = self.0.serial.fetch_add(1, Ordering::Relaxed);
-        all.insert(id, Arc::new(datagrams::Datagrams::new(deliver)));
+        all.insert(id, Arc::new(datagrams::Datagrams::new(deliver, port)));
         Ok(DatagramFlow { id, shared: self.0.clone() })
     }
 
@@ -276,14 +302,16 @@ fn host_socket(address: IpAddr, kind: SocketType) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Whether `address` is this machine's: a socket connected there would have it as its own. Nothing is sent.
+/// Whether `address` is this machine's: a socket connected there would have it as its own.
 fn is_own(address: IpAddr) -> bool {
-    let Ok(socket) = host_socket(address, SocketType::DGRAM) else { return false };
-    if rustix::net::connect(&socket, &SocketAddr::new(address, 9)).is_err() {
-        return false;
-    }
-    let name = rustix::net::getsockname(&socket).ok().and_then(|name| SocketAddr::try_from(name).ok());
-    name.is_some_and(|name| name.ip() == address)
+    source_to(address) == Some(address)
+}
+
+/// The address that this machine sends from to `address`. Nothing is sent.
+fn source_to(address: IpAddr) -> Option<IpAddr> {
+    let socket = host_socket(address, SocketType::DGRAM).ok()?;
+    rustix::net::connect(&socket, &SocketAddr::new(address, 9)).ok()?;
+    Some(SocketAddr::try_from(rustix::net::getsockname(&socket).ok()?).ok()?.ip())
 }
 
 impl Shared {
@@ -383,7 +411,8 @@ fn accept(shared: &Arc<Shared>, socket: &OwnedFd, incoming: &Incoming) {
             Ok((theirs, from)) => {
                 let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) else { continue };
                 let _ = sockopt::set_tcp_nodelay(&theirs, true);
-                let Some(ours) = incoming(from) else {
+                let at = rustix::net::getsockname(&theirs).ok().and_then(|at| SocketAddr::try_from(at).ok());
+                let Some(ours) = at.and_then(|at| incoming(from, at)) else {
                     // Nobody listens inside: a host without the service would reset it, too.
                     pump::abort(theirs);
                     continue;

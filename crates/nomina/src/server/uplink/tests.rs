@@ -41,7 +41,7 @@ fn connected(uplink: &Uplink, to: SocketAddr) -> UnixStream {
         Some(plain(ours))
     });
     uplink.permit(Protocol::Tcp, to, &who()).unwrap();
-    uplink.connect(to, done);
+    uplink.connect(to, None, done);
     tells.recv_timeout(PATIENCE).unwrap().unwrap();
     guest.set_read_timeout(Some(PATIENCE)).unwrap();
     guest
@@ -98,7 +98,7 @@ fn a_connection_that_fails_says_why() {
         told.send(result).unwrap();
         None
     };
-    uplink.connect(to, Box::new(done));
+    uplink.connect(to, None, Box::new(done));
     assert_eq!(tells.recv_timeout(PATIENCE).unwrap(), Err(Errno::ECONNREFUSED));
 }
 
@@ -130,7 +130,7 @@ fn only_who_was_sent_a_datagram_may_answer() {
     let (uplink, dir) = uplink(&["127.0.0.1"], Vec::new());
     let (told, tells) = mpsc::channel();
     let flow = uplink
-        .open_datagrams(Arc::new(move |from, data: &[u8]| told.send((from, data.to_vec())).unwrap()))
+        .open_datagrams(Arc::new(move |from, data: &[u8]| told.send((from, data.to_vec())).unwrap()), 0)
         .unwrap();
     for _ in 0..2 {
         flow.send(to, b"ping", &who()).unwrap();
@@ -150,7 +150,7 @@ fn only_who_was_sent_a_datagram_may_answer() {
 fn a_published_port_leads_in() {
     let (uplink, _dir) = uplink(&[], Vec::new());
     let (told, tells) = mpsc::channel();
-    let incoming = Box::new(move |from: SocketAddr| {
+    let incoming = Box::new(move |from: SocketAddr, _| {
         let (guest, ours) = UnixStream::pair().unwrap();
         told.send((from, guest)).unwrap();
         Some(plain(ours))
