@@ -90,14 +90,17 @@ impl Reaper {
             if let Some(pidfd) = leader.process.pidfd.get() {
                 let _ = epoll::delete(&self.epoll, pidfd);
             }
-            if leader.process.exited.swap(true, Ordering::AcqRel) {
-                continue;
-            }
             // Whom it has waited for and could not tell us any more: they are no orphans.
             for (number, host_pid) in leader.image().map_or_else(Vec::new, |image| image.slot.take_reaped()) {
                 super::sys::process::note_reaped(server, &leader, number, host_pid);
             }
-            let outcome = server.kernel.lock().unwrap().exit_group(leader.task, 0);
+            // Under one lock, as where its parent says that it has reaped it: who comes second finds a zombie.
+            let mut kernel = server.kernel.lock().unwrap();
+            if leader.process.exited.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            let outcome = kernel.exit_group(leader.task, 0);
+            drop(kernel);
             if let Ok(outcome) = outcome {
                 after_exit(server, &leader, outcome);
             }
@@ -116,8 +119,10 @@ impl Reaper {
             if server.seek(&thread).is_some() || parent_of(host_pid).is_some() {
                 continue;
             }
+            let mut kernel = server.kernel.lock().unwrap();
             if !thread.process.exited.swap(true, Ordering::AcqRel) {
-                let outcome = server.kernel.lock().unwrap().exit_group(thread.task, 0);
+                let outcome = kernel.exit_group(thread.task, 0);
+                drop(kernel);
                 if let Ok(outcome) = outcome {
                     after_exit(server, &thread, outcome);
                 }
