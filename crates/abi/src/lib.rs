@@ -230,6 +230,9 @@ pub mod op {
     /// Whether the view of the mount table `args[0]` (a descriptor) has changed since somebody was told; the caller is. ret: 0
     /// or 1; fails for other descriptors.
     pub const MOUNTS_CHANGED: u32 = 0x800a;
+    /// Before a wait for the packet socket `args[0]`, which has a ring: makes it readable exactly if there is something in the ring.
+    /// Fails for other descriptors.
+    pub const PACKET_RING: u32 = 0x800b;
     /// Brings a program that is to become a seccomp filter. args: flags, number of instructions ([`super::UNREADABLE`]: not
     /// known), index of the first that is brought, span ([`super::SPAN_NULL`]: none yet). ret: how many have been brought. With the
     /// last: 0 when the filter can be installed, or the number of a thread that cannot be synchronised. out: [0] how many

@@ -2,7 +2,7 @@
 
 use crate::area::Area;
 use crate::frame::{ALWAYS_OPEN, SigInfo, UContext, UNBLOCKABLE};
-use crate::poll;
+use crate::{packet_ring, poll};
 use crate::signal::translate_info;
 use crate::slot::{data, out};
 use crate::sys::{err, nr, sys, syscall};
@@ -40,6 +40,7 @@ pub fn with_mask(
     args: &[u64; 6],
     index: usize,
 ) -> Result<i64, i64> {
+    packet_ring::settle(area);
     let mut call = *args;
     if args[index] == 0 {
         let ret = poll::finish(area, number, args, window(area, context.sigmask, number, call));
@@ -65,6 +66,7 @@ fn unless_only_called(area: &Area, ret: i64) -> i64 {
 /// `pselect6(2)`: the mask stands in a structure with its size.
 pub fn pselect6(area: &Area, context: &mut UContext, args: &[u64; 6]) -> Result<i64, i64> {
     let [mask_at, size] = if args[5] == 0 { [0, 0] } else { get_user::<[u64; 2]>(args[5])? };
+    packet_ring::settle(area);
     let mut call = *args;
     if mask_at == 0 {
         call[5] = 0;

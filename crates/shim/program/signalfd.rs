@@ -10,12 +10,13 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use nomina_abi::{SHIM_BASE, TRAP_DATA};
+use nomina_abi::SHIM_BASE;
 
 use crate::arch::shim_end;
 use crate::area::Area;
 use crate::frame::SigInfo;
 use crate::masked::native_mask;
+use crate::own_filter::{self, ARGS, Instruction, NR, RET_ALLOW, RET_ERRNO, TRAP, at_least, equal, load, ret};
 use crate::signal::translate_info;
 use crate::sys::{err, nr, sys};
 use crate::uaccess::{get_user, put_user};
@@ -30,11 +31,6 @@ const PROBE: u32 = 0x7369_6766;
 const WATCHED: i64 = -117;
 /// Size of a `struct signalfd_siginfo`.
 const RECORD: u64 = 128;
-const SECCOMP_SET_MODE_FILTER: u64 = 1;
-const FILTER_FLAG_TSYNC: u64 = 1;
-const RET_ALLOW: u32 = 0x7fff_0000;
-const RET_TRAP: u32 = 0x0003_0000;
-const RET_ERRNO: u32 = 0x0005_0000;
 
 /// How many numbers have been watched.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -163,38 +159,9 @@ impl Record {
     }
 }
 
-/// `struct sock_filter`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Instruction {
-    code: u16,
-    jt: u8,
-    jf: u8,
-    k: u32,
-}
-
-/// Loads a word of `struct seccomp_data`.
-const fn load(offset: u32) -> Instruction {
-    Instruction { code: 0x20, jt: 0, jf: 0, k: offset }
-}
-
-const fn equal(k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code: 0x15, jt, jf, k }
-}
-
-const fn at_least(k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code: 0x35, jt, jf, k }
-}
-
-const fn ret(k: u32) -> Instruction {
-    Instruction { code: 0x06, jt: 0, jf: 0, k }
-}
-
 /// The filter for a number: traps what reads from it or copies it, except from the shim's text, and answers the probe.
 fn program(fd: u32) -> [Instruction; 26] {
-    const NR: u32 = 0;
-    const IP: u32 = 8;
-    const ARGS: u32 = 16;
+    use own_filter::IP;
     [
         load(NR),
         equal(nr::READ as u32, 9, 0),
@@ -223,7 +190,7 @@ fn program(fd: u32) -> [Instruction; 26] {
         equal(0, 2, 0),
         // 23
         ret(RET_ALLOW),
-        ret(RET_TRAP | TRAP_DATA as u32),
+        ret(TRAP),
         ret(RET_ERRNO | WATCHED.unsigned_abs() as u32),
     ]
 }
@@ -236,20 +203,7 @@ fn is_watched(fd: u32) -> bool {
 
 /// Has reading from a number trap, in all threads if they have the same filters.
 fn watch(fd: u32) {
-    #[repr(C)]
-    struct Program {
-        len: u16,
-        filter: *const Instruction,
-    }
-    if is_watched(fd) || COUNT.fetch_add(1, Ordering::Relaxed) >= MOST {
-        return;
-    }
-    let instructions = program(fd);
-    let program = Program { len: instructions.len() as u16, filter: instructions.as_ptr() };
-    for flags in [FILTER_FLAG_TSYNC, 0] {
-        // SAFETY: the kernel reads the program.
-        if unsafe { sys!(nr::SECCOMP, SECCOMP_SET_MODE_FILTER, flags, &raw const program) } == 0 {
-            return;
-        }
+    if !is_watched(fd) && COUNT.fetch_add(1, Ordering::Relaxed) < MOST {
+        own_filter::install(&program(fd));
     }
 }

@@ -111,6 +111,7 @@ pub mod nr {
     pub const TGKILL: u64 = 234;
     pub const WAITID: u64 = 247;
     pub const PSELECT6: u64 = 270;
+    pub const EPOLL_WAIT: u64 = 232;
     pub const EPOLL_CTL: u64 = 233;
     pub const PPOLL: u64 = 271;
     pub const UNSHARE: u64 = 272;
@@ -148,6 +149,7 @@ pub mod err {
     pub const EINTR: i64 = -4;
     pub const EISDIR: i64 = -21;
     pub const EIO: i64 = -5;
+    pub const ENODEV: i64 = -19;
     pub const E2BIG: i64 = -7;
     pub const EBADF: i64 = -9;
     pub const ECHILD: i64 = -10;

@@ -22,6 +22,7 @@ pub mod ipv4;
 mod ipv6;
 mod neighbour;
 pub mod nlattr;
+pub mod packet_ring;
 #[cfg(test)]
 mod packet_tests;
 mod proc_net;

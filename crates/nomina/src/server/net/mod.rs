@@ -9,6 +9,7 @@
 
 pub mod engine;
 pub mod options;
+pub mod ring;
 pub mod socket;
 pub mod tun;
 

@@ -2,8 +2,8 @@
 //!
 //! A guest's socket is one end of a pair of `SOCK_SEQPACKET` sockets, as one of [UDP](super::super::inet::udp) is, and messages to it carry
 //! the same labels. What is sent to an address comes as a request, so its errors are exact; what is sent without one comes through
-//! the pair, and its errors are lost. Where ours differs from Linux besides: rings in shared memory (`PACKET_RX_RING`) are refused, and
-//! errors of connected raw sockets are told by `SO_ERROR` only.
+//! the pair, and its errors are lost. Where ours differs from Linux besides: there are rings for receiving
+//! ([`super::ring`]) and none for sending, and errors of connected raw sockets are told by `SO_ERROR` only.
 
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut};
@@ -30,6 +30,7 @@ use super::super::labels::{self, Labels};
 use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 use super::engine::LONGEST;
+use super::ring::Memory;
 use super::tun::{Taken, is_closed};
 use super::{engine, options};
 
@@ -66,6 +67,10 @@ pub(super) struct EndState {
     /// `SO_ERROR`
     pub(super) error: Option<Errno>,
     labels: Labels,
+    /// `PACKET_RX_RING`
+    pub(super) ring: Option<Arc<Memory>>,
+    /// A message that tells of the ring is in the pair.
+    pub(super) bell: bool,
 }
 
 impl EndState {
