@@ -1,5 +1,8 @@
 """Packets: a bridge of namespaces, TUN and TAP devices that programs serve, TCP and UDP over them."""
 
+import os
+import subprocess
+
 from harness import HERE, case, check, equal
 
 NET = ["--bind", f"{HERE / 'net'}:/net:ro"]
@@ -13,6 +16,18 @@ def three_namespaces_on_a_bridge_ping_each_other(t):
         check(r.out.count(f"64 bytes from {address}: icmp_seq=") == 2, r.describe())
     r.has("4008 bytes from 10.0.0.3", "1 packets transmitted, 0 received, 100% packet loss", "10.0.0.9 dev eth0 FAILED")
     r.has("10.0.0.2 dev eth0 lladdr X", "fd00::3 dev eth0 lladdr X")
+
+
+@case()
+def tcpdump_and_arping_see_what_they_see_on_the_host(t):
+    """On a cable, on all devices, to a file, and of two sockets of the sandbox. As root, the host is asked again."""
+    kept = (HERE / "net" / "capture.expected").read_text()
+    if os.geteuid() == 0:
+        natively = "mount -t tmpfs tmpfs /run; bash " + str(HERE / "net" / "capture.sh")
+        told = subprocess.run(["unshare", "-mn", "bash", "-c", natively], capture_output=True, text=True, timeout=60).stdout
+        equal(told, kept, "the host says something else now")
+    r = t.run(["bash", "/net/capture.sh"], opts=NET).ok()
+    equal(r.out, kept, r.describe())
 
 
 @case()

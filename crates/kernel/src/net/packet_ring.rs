@@ -62,7 +62,10 @@ impl Version {
     /// # Errors
     /// `EINVAL`: there is no such version.
     pub fn new(number: i32) -> Result<Version> {
-        [Version::V1, Version::V2, Version::V3].into_iter().find(|known| *known as i32 == number).ok_or(Errno::EINVAL)
+        [Version::V1, Version::V2, Version::V3]
+            .into_iter()
+            .find(|known| *known as i32 == number)
+            .ok_or(Errno::EINVAL)
     }
 
     /// Bytes of the header of a packet, `PACKET_HDRLEN`: `sizeof(struct tpacket_hdr)` and its like.
@@ -104,7 +107,11 @@ impl Request {
     pub fn parse(bytes: &[u8], version: Version) -> Result<Request> {
         let word = |index: usize| {
             let at = index * 4;
-            bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_ne_bytes).ok_or(Errno::EINVAL)
+            bytes
+                .get(at..at + 4)
+                .and_then(|word| word.try_into().ok())
+                .map(u32::from_ne_bytes)
+                .ok_or(Errno::EINVAL)
         };
         let mut request = Request {
             block_size: word(0)?,
@@ -132,7 +139,8 @@ impl Request {
         let least = version.header().checked_add(reserve).ok_or(Errno::EINVAL)?;
         let sound = self.block_size as i32 > 0
             && self.block_size.is_multiple_of(PAGE_SIZE)
-            && (version != Version::V3 || u64::from(self.block_size) >= self.block_header() + u64::from(least))
+            && (version != Version::V3
+                || u64::from(self.block_size) >= self.block_header() + u64::from(least))
             && self.frame_size >= least
             && self.frame_size.is_multiple_of(ALIGNMENT)
             && self.block_size / self.frame_size.max(1) > 0;
@@ -183,7 +191,10 @@ pub struct PacketRing {
 
 impl std::fmt::Debug for PacketRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PacketRing").field("request", &self.request).field("head", &self.head).finish_non_exhaustive()
+        f.debug_struct("PacketRing")
+            .field("request", &self.request)
+            .field("head", &self.head)
+            .finish_non_exhaustive()
     }
 }
 
@@ -219,7 +230,12 @@ impl PacketRing {
     ///
     /// # Errors
     /// Those of [`Request::size`].
-    pub fn new(memory: Box<dyn RingMemory>, version: Version, reserve: u32, request: Request) -> Result<PacketRing> {
+    pub fn new(
+        memory: Box<dyn RingMemory>,
+        version: Version,
+        reserve: u32,
+        request: Request,
+    ) -> Result<PacketRing> {
         request.size(version, reserve)?;
         let mut ring = PacketRing {
             memory,
@@ -469,6 +485,166 @@ impl Stack {
         let ring = self.packet_sockets.get_mut(&socket).and_then(|own| own.ring.as_mut());
         if let Some(at) = ring.and_then(|ring| ring.arm(now)) {
             self.add_timer(at, Timer::PacketRing(socket));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Bytes(Arc<Mutex<Vec<u8>>>);
+
+    impl RingMemory for Bytes {
+        fn load(&self, at: u64) -> u32 {
+            u32::from_ne_bytes(self.0.lock().unwrap()[at as usize..][..4].try_into().unwrap())
+        }
+
+        fn store(&self, at: u64, bytes: &[u8]) {
+            self.0.lock().unwrap()[at as usize..][..bytes.len()].copy_from_slice(bytes);
+        }
+
+        fn time_of_day(&self) -> (u32, u32) {
+            (1000, 5000)
+        }
+    }
+
+    fn ring(version: Version, request: Request, reserve: u32) -> (PacketRing, Bytes) {
+        let memory = Bytes::default();
+        memory.0.lock().unwrap().resize(request.size(version, reserve).unwrap() as usize, 0);
+        (PacketRing::new(Box::new(memory.clone()), version, reserve, request).unwrap(), memory)
+    }
+
+    fn put(ring: &mut PacketRing, data: &[u8]) -> Taken {
+        let (wanted, mac_len, dgram, losing) = (usize::MAX, 14, false, false);
+        ring.receive(&Arrival { data, wanted, mac_len, dgram, address: &[7; 20], losing })
+    }
+
+    const SMALL: Request =
+        Request { block_size: 4096, block_nr: 2, frame_size: 2048, frame_nr: 4, retire_ms: 10, private: 0 };
+
+    #[test]
+    fn sizes_that_do_not_fit_together_are_refused() {
+        for version in [Version::V1, Version::V2, Version::V3] {
+            assert_eq!(SMALL.size(version, 0), Ok(8192));
+            for wrong in [
+                Request { block_size: 4095, ..SMALL },
+                Request { block_size: 0, ..SMALL },
+                Request { block_size: 1 << 31, ..SMALL },
+                Request { frame_size: 16, ..SMALL },
+                Request { frame_size: 2056, ..SMALL },
+                Request { frame_size: 0, ..SMALL },
+                Request { frame_size: 8192, ..SMALL },
+                Request { frame_nr: 5, ..SMALL },
+                Request { block_nr: 0, ..SMALL },
+                Request { block_nr: u32::MAX, frame_nr: u32::MAX - 1, ..SMALL },
+            ] {
+                assert_eq!(wrong.size(version, 0), Err(Errno::EINVAL), "{wrong:?}");
+            }
+            assert_eq!(SMALL.size(version, u32::MAX), Err(Errno::EINVAL));
+            assert_eq!(SMALL.size(version, 2000), Err(Errno::EINVAL));
+        }
+        assert_eq!(Request { private: 4000, ..SMALL }.size(Version::V3, 0), Err(Errno::EINVAL));
+        let large = Request {
+            block_size: 1 << 20,
+            block_nr: 1 << 10,
+            frame_size: 1 << 20,
+            frame_nr: 1 << 10,
+            ..SMALL
+        };
+        assert_eq!(large.size(Version::V2, 0), Err(Errno::ENOMEM));
+    }
+
+    #[test]
+    fn frames_go_round_and_a_full_ring_drops() {
+        let (mut ring, memory) = ring(Version::V2, SMALL, 0);
+        assert!(!ring.is_ready());
+        for _ in 0..4 {
+            assert_eq!(put(&mut ring, &[9; 60]), Taken::Ready);
+        }
+        assert_eq!(put(&mut ring, &[9; 60]), Taken::Dropped);
+        assert!(ring.is_ready());
+        {
+            let bytes = memory.0.lock().unwrap();
+            let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+            assert_eq!((word(2048) & 1, word(2052), word(2056)), (1, 60, 60));
+            let mac = usize::from(u16::from_ne_bytes(bytes[2060..2062].try_into().unwrap()));
+            assert_eq!(&bytes[2048 + mac..2048 + mac + 60], &[9; 60]);
+            assert_eq!(&bytes[2048 + 32..2048 + 52], &[7; 20]);
+        }
+        for frame in 0..4 {
+            memory.store(frame * 2048, &[0; 4]);
+        }
+        assert!(!ring.is_ready());
+        assert_eq!(put(&mut ring, &[1; 5000]), Taken::Ready);
+        assert_eq!(
+            memory.load(8),
+            2048 - u32::from_ne_bytes([memory.load(12) as u8, 0, 0, 0]),
+            "cut to the frame"
+        );
+    }
+
+    #[test]
+    fn a_block_is_handed_over_when_it_is_full_or_its_time_has_passed() {
+        let (mut ring, memory) = ring(Version::V3, SMALL, 0);
+        assert_eq!(put(&mut ring, &[1; 60]), Taken::Kept);
+        assert_eq!(ring.arm(5), Some(10_000_005));
+        assert_eq!(ring.arm(6), None);
+        assert!(!ring.is_ready());
+        assert!(ring.retire(false));
+        assert!(ring.is_ready());
+        assert_eq!((memory.load(8) & 1, memory.load(12), memory.load(16)), (1, 1, 48));
+        // The second block, until it is full; then the program has both.
+        assert_eq!(put(&mut ring, &[2; 3000]), Taken::Kept);
+        assert_eq!(put(&mut ring, &[3; 3000]), Taken::Ready);
+        assert_eq!(put(&mut ring, &[4; 60]), Taken::Dropped);
+        assert_eq!(ring.frozen, 1);
+        memory.store(8, &[0; 4]);
+        assert_eq!(put(&mut ring, &[5; 60]), Taken::Kept);
+        assert!(!ring.retire(false) || memory.load(4096 + 8) & 1 == 1);
+    }
+
+    #[test]
+    fn what_the_program_writes_leads_nowhere_else() {
+        let mut seed = 1u64;
+        let mut random = || {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as u32
+        };
+        for round in 0..300 {
+            let version = [Version::V1, Version::V2, Version::V3][round % 3];
+            let frame_size = 16 * (1 + random() % 400);
+            let block_size = 4096 * (1 + random() % 4);
+            let block_nr = 1 + random() % 4;
+            let frame_nr = block_size / frame_size * block_nr;
+            let request = Request {
+                block_size,
+                block_nr,
+                frame_size,
+                frame_nr,
+                retire_ms: 0,
+                private: random() % 5000,
+            };
+            let reserve = random() % 5000;
+            if request.size(version, reserve).is_err() {
+                continue;
+            }
+            // Every store is inside: `Bytes` would panic.
+            let (mut ring, memory) = ring(version, request, reserve);
+            for _ in 0..200 {
+                put(&mut ring, &vec![7; 14 + random() as usize % 3000]);
+                let mut bytes = memory.0.lock().unwrap();
+                let at = random() as usize % (bytes.len() - 8);
+                bytes[at..at + 8].fill(random() as u8 % 2);
+                drop(bytes);
+                if random() % 8 == 0 {
+                    ring.retire(false);
+                }
+                ring.is_ready();
+            }
         }
     }
 }

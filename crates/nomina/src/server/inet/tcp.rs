@@ -220,14 +220,19 @@ impl Inet {
             }
             let before = state.local;
             let flow = super::flow(socket, &state, to);
-            let way = socket.net.stack().lock().inet_route_output(socket.net_ns(), &flow)?;
-            let (net, source) = match way {
-                Destination::Local { net, source } => (Some(net), source),
+            let stack = socket.net.stack().lock();
+            let (net, source) = match stack.inet_route_output(socket.net_ns(), &flow)? {
+                Destination::Local { net, source } => {
+                    let from = SocketAddr::new(source, before.port());
+                    let watched = stack.inet_is_watched(socket.net_ns(), &flow, from, to);
+                    (Some(net).filter(|_| !watched), source)
+                }
                 Destination::Outside(dst) if dst.kind != RouteType::Unicast => {
                     return Err(Errno::ENETUNREACH);
                 }
                 Destination::Outside(dst) => (None, dst.prefsrc),
             };
+            drop(stack);
             if before.ip().is_unspecified() {
                 state.local = SocketAddr::new(source, before.port());
             } else if before.is_ipv4() != to.is_ipv4() {

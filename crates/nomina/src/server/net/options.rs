@@ -33,7 +33,6 @@ const PACKET_AUXDATA: i32 = 8;
 const PACKET_VERSION: i32 = 10;
 const PACKET_HDRLEN: i32 = 11;
 const PACKET_RESERVE: i32 = 12;
-const PACKET_ROLLOVER_STATS: i32 = 21;
 const PACKET_IGNORE_OUTGOING: i32 = 23;
 /// Options of packet sockets that are kept: `PACKET_ORIGDEV`, `PACKET_LOSS`, `PACKET_TIMESTAMP` (there are no clocks of devices),
 /// `PACKET_QDISC_BYPASS`.
