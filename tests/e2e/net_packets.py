@@ -31,6 +31,17 @@ def tcpdump_and_arping_see_what_they_see_on_the_host(t):
 
 
 @case()
+def ss_tells_of_sockets_as_on_the_host(t):
+    """TCP, UDP, raw, packet and netlink sockets with their owners, and the filters of ss. As root, the host is asked again."""
+    kept = (HERE / "net" / "sockets.expected").read_text()
+    if os.geteuid() == 0:
+        told = subprocess.run(["unshare", "-n", "bash", HERE / "net" / "sockets.sh"], capture_output=True, text=True, timeout=60).stdout
+        equal(told, kept, "the host says something else now")
+    r = t.run(["bash", "/net/sockets.sh"], opts=NET).ok()
+    equal(r.out, kept, r.describe())
+
+
+@case()
 def the_stack_answers_what_a_program_writes_to_a_tun_device(t):
     """An echo request, and a datagram to a port that nobody has."""
     r = t.run(["python3", "/net/tap.py", "tun"], opts=NET).ok()

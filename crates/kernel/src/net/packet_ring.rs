@@ -254,6 +254,11 @@ impl PacketRing {
         Ok(ring)
     }
 
+    /// What was asked for.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
     fn slots(&self) -> u32 {
         if self.version == Version::V3 { self.request.block_nr } else { self.request.frame_nr }
     }

@@ -55,6 +55,8 @@ pub struct SocketEnd {
     pub(super) kind: Kind,
     /// `SOCK_*` and the protocol it was made with.
     pub(super) made: (i32, i32),
+    /// Effective user of who made it, by kernel id.
+    pub uid: u32,
     ours: OwnedFd,
     pub(super) state: Mutex<EndState>,
 }
@@ -234,7 +236,8 @@ fn create(ctx: &mut Ctx<'_>, family: i32, kind: i32, protocol: i32) -> Result<Re
     }
     let ino = rustix::fs::fstat(&theirs).map_err(host)?.st_ino;
     let made = (kind, protocol);
-    let end = Arc::new(SocketEnd { ino, kind: end_kind, made, ours, state: Mutex::default() });
+    let end =
+        Arc::new(SocketEnd { ino, kind: end_kind, made, uid: cred.euid, ours, state: Mutex::default() });
     engine::start(&network.0);
     {
         let mut stack = stack.lock();
