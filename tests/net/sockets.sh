@@ -45,7 +45,6 @@ run -tan state established
 run -tan state syn-sent
 run -tan 'src 127.0.0.0/8'
 run -tlnm
-run -tin state established | grep -o 'cubic'
-run -f netlink | grep 4321
+run -f netlink | grep rtnl:4321
 kill %1
 wait 2>/dev/null

@@ -59,7 +59,7 @@ impl Code {
             };
             let yes = usize::from(yes);
             // A jump to four bytes behind the end refuses.
-            let sound = |to: usize| to >= OP && to % OP == 0 && at + to <= len + OP;
+            let sound = |to: usize| to >= OP && to.is_multiple_of(OP) && at + to <= len + OP;
             if at + need > len || yes < need || !sound(yes) || at + yes > len {
                 return Err(Errno::EINVAL);
             }

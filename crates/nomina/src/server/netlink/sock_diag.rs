@@ -398,7 +398,10 @@ fn netlink(asked: &Asked<'_>, payload: &[u8], protocol: u8, replies: &mut Vec<Ve
         if socket.net.common().inum() == asked.net {
             let port = socket.port.load(Ordering::Relaxed);
             let groups = socket.groups.load(Ordering::Relaxed);
-            rows.push((socket.family.protocol() as u8, port, socket.ino, groups));
+            // Linux tells of members of groups twice: it walks the table and the list of members.
+            for _ in 0..1 + u32::from(groups != 0) {
+                rows.push((socket.family.protocol() as u8, port, socket.ino, groups));
+            }
         }
     }
     rows.sort_by_key(|&(family, port, ..)| (family, port));
