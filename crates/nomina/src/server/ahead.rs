@@ -278,6 +278,7 @@ pub fn changes_nothing(nr: u32, args: &[u64; 6]) -> bool {
         | op::XLATE
         | op::REAP
         | op::TEXT
+        | op::SIGNALFD
         | op::SENDER
         | op::SECCOMP_JUDGE
         | op::MOUNTS_CHANGED

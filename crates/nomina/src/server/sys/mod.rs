@@ -174,6 +174,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::XLATE => process::translate(ctx),
         op::REAP => process::reap(ctx),
         op::TEXT => text::text(ctx),
+        op::SIGNALFD => misc::is_signalfd(ctx),
         op::WRITTEN => written::written(ctx),
         op::PACKET_RING => packet_ring::settle(ctx),
         op::MOUNTS_CHANGED => poll::mounts_changed(ctx),
