@@ -50,8 +50,9 @@ impl Node {
         if let Some(rest) = below(host, &link_of(&self.fs.work).ok()?) {
             return Some(Tree::Work(rest.to_vec()));
         }
-        let lower = self.fs.lower.as_ref()?.slot.get()?;
-        below(host, &link_of(&*lower).ok()?).map(|rest| Tree::Lower(rest.to_vec()))
+        self.fs.lower.as_ref()?.layers().find_map(|layer| {
+            below(host, &link_of(&*layer.slot.get()?).ok()?).map(|rest| Tree::Lower(rest.to_vec()))
+        })
     }
 
     /// Whether a handle is of an object of the upper or work directory, deleted or not.

@@ -206,6 +206,7 @@ fn overlay(plan: &OverlayPlan, ids: IdMap, durable: bool) -> Result<Arc<OverlayS
     let options = OverlayOptions {
         hide,
         durable,
+        below: plan.below.clone(),
         ..OverlayOptions::new(Some(plan.lower.clone()), plan.upper.clone(), plan.work.clone(), ids)
     };
     OverlaySb::new(&options).map_err(errno_error("making the copy-on-write layer"))
