@@ -617,7 +617,7 @@ impl ProcSource for PidNsView {
             *limit = (native.rlim_cur, native.rlim_max);
         }
         // What the host counts otherwise than guests see it.
-        for resource in [Resource::Nproc, Resource::Nofile] {
+        for resource in [Resource::Nproc, Resource::Nofile, Resource::Memlock] {
             let limit = self.need(|_, kernel, _| kernel.rlimit(TaskId(task.0), resource).ok())?;
             limits[resource as usize] = (limit.cur, limit.max);
         }
