@@ -47,7 +47,8 @@ def main():
     p.add_argument("--work", help="directory for scratch files (default: a fresh one)")
     p.add_argument("--fixtures", default="/var/tmp/nomina-fixtures", help="what tests/fixtures.sh prepared")
     p.add_argument("-k", action="append", default=[], metavar="PATTERN")
-    p.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
+    p.add_argument("--again", action="store_true", help="leave out the long cases that one pass of ./test runs")
+    p.add_argument("--jobs", type=int, default=(os.cpu_count() or 2) + 1, help="cases at a time: most of them also wait")
     p.add_argument("--list", action="store_true")
     p.add_argument("--record", action="store_true")
     p.add_argument("--json", help="write the counts and the names of failed cases")
@@ -81,7 +82,7 @@ def main():
             sys.exit(f"{s.nomina}: no such program; build it first: cargo build --release")
         if os.geteuid() == 0:
             sys.exit("the suite shows what an ordinary user can do: run it as one (./test does)")
-        passed, failed, known = harness.run_all(a.k, a.jobs, a.json)
+        passed, failed, known = harness.run_all(a.k, a.jobs, a.again, a.json)
         where = "under lockdown" if a.lockdown else "as in a container" if a.container else "plain"
         print(f"{where}: {passed} passed, {failed} failed, {known} known to fail")
         return 1 if failed or not passed else 0

@@ -172,6 +172,7 @@ int main(void)
 	struct bpf_insn yes[] = { MOV(0, 1), EXIT };
 	shown("none", load_as(BPF_PROG_TYPE_CGROUP_DEVICE, yes, 0));
 	shown("no such type", load_as(200, yes, 2));
+	shown("about packets", load_as(BPF_PROG_TYPE_CGROUP_SKB, yes, 2));
 	shown("nowhere", load_as(BPF_PROG_TYPE_CGROUP_DEVICE, (void *)8, 2));
 	union bpf_attr attr;
 	memset(&attr, 0, sizeof attr);

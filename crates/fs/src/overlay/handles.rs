@@ -136,6 +136,11 @@ impl OverlaySb {
         Some(self.root.node_of_handle(fd)?)
     }
 
+    /// The device and inode number that a host file of the layer shows, where these are not its own.
+    pub fn shown(&self, key: (u64, u64)) -> Option<(u64, u64)> {
+        lock(&self.fs.copied).shown(key)
+    }
+
     /// What `fstat(2)` shows on a guest's handle of a file of this overlay that has been copied up, given what the host says of
     /// the handle: the numbers of the lower file where it is of the copy, all of the copy where it is of the lower file. `None`:
     /// what the host says.

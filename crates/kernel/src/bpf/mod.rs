@@ -1,10 +1,10 @@
-//! eBPF programs that decide about devices (`bpf(2)`, `BPF_PROG_TYPE_CGROUP_DEVICE`).
+//! eBPF programs that decide about devices (`bpf(2)`, [`ProgType::CgroupDevice`]).
 //!
 //! In a hierarchy of version 2 a program attached to a group takes the place of the devices controller
 //! ([`crate::cgroup::bpf`]); container engines make one of the rules of a container. [`verifier`] accepts what such programs consist
 //! of, and [`Program::run`] is the interpreter (`___bpf_prog_run`).
 //!
-//! Difference from Linux: there is no stack, no map, no helper function and no jump backwards; a program with these is refused
+//! Differences from Linux: a program has at most some 1,990 instructions, and there is no stack, no map, no helper function and no jump backwards; one with these is refused
 //! as the verifier refuses one that it cannot follow.
 
 #[cfg(test)]
@@ -15,8 +15,26 @@ use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
 
-/// `BPF_PROG_TYPE_CGROUP_DEVICE`.
-pub const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+/// What a program is about (`enum bpf_prog_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgType {
+    /// `BPF_PROG_TYPE_CGROUP_SKB`: packets. Such a program can be loaded where it looks at none, and not be attached: libraries load one
+    /// to learn whether there are attachments.
+    CgroupSkb,
+    /// `BPF_PROG_TYPE_CGROUP_DEVICE`.
+    CgroupDevice,
+}
+
+impl ProgType {
+    /// By its number. `EINVAL` for those that there are not.
+    pub fn new(nr: u32) -> Result<ProgType> {
+        match nr {
+            8 => Ok(ProgType::CgroupSkb),
+            15 => Ok(ProgType::CgroupDevice),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
 /// `BPF_CGROUP_DEVICE`, the type of attachment.
 pub const BPF_CGROUP_DEVICE: u32 = 6;
 /// `BPF_MAXINSNS`: most instructions.
@@ -142,6 +160,7 @@ pub mod code {
 #[derive(Debug)]
 pub struct Program {
     id: u32,
+    kind: ProgType,
     insns: Vec<Insn>,
 }
 
@@ -150,9 +169,14 @@ impl Program {
     ///
     /// # Errors
     /// Those of [`verifier::check`].
-    pub fn load(id: u32, insns: Vec<Insn>) -> Result<Arc<Program>> {
-        verifier::check(&insns)?;
-        Ok(Arc::new(Program { id, insns }))
+    pub fn load(id: u32, kind: ProgType, insns: Vec<Insn>) -> Result<Arc<Program>> {
+        verifier::check(&insns, kind)?;
+        Ok(Arc::new(Program { id, kind, insns }))
+    }
+
+    /// What it is about.
+    pub fn kind(&self) -> ProgType {
+        self.kind
     }
 
     /// Number that `BPF_PROG_QUERY` shows.
@@ -270,11 +294,11 @@ fn jumps(op: u8, a: u64, b: u64) -> bool {
 /// What `struct bpf_attr` says to load, as far as it matters here.
 ///
 /// # Errors
-/// `E2BIG` for no instructions or too many, as Linux has it; those of [`Program::load`].
+/// `E2BIG` for no instructions, for more than [`BPF_MAXINSNS`], and for those that did not come: a request has room for some 1,990.
 pub fn decode_program(bytes: &[u8], count: u32) -> Result<Vec<Insn>> {
     if count == 0 || count as usize > BPF_MAXINSNS {
         return Err(Errno::E2BIG);
     }
     let insns = Insn::decode(bytes);
-    if insns.len() == count as usize { Ok(insns) } else { Err(Errno::EFAULT) }
+    if insns.len() == count as usize { Ok(insns) } else { Err(Errno::E2BIG) }
 }

@@ -41,7 +41,7 @@ fn only_null() -> Vec<Insn> {
 
 #[test]
 fn the_rules_of_a_container_are_followed() {
-    let program = Program::load(1, only_null()).unwrap();
+    let program = Program::load(1, ProgType::CgroupDevice, only_null()).unwrap();
     assert!(program.run(&access(DEV_CHAR, ACC_READ, 1, 3)));
     assert!(program.run(&access(DEV_CHAR, ACC_READ | ACC_WRITE, 1, 3)));
     assert!(!program.run(&access(DEV_CHAR, ACC_MKNOD, 1, 3)));
@@ -55,7 +55,7 @@ fn arithmetic_is_that_of_the_instruction_set() {
     let value = |insns: &[Insn]| {
         let mut all = insns.to_vec();
         all.push(EXIT);
-        let program = Program { id: 1, insns: all };
+        let program = Program { id: 1, kind: ProgType::CgroupDevice, insns: all };
         program.interpret(&access(DEV_CHAR, ACC_READ, 7, 9)).unwrap()
     };
     assert_eq!(value(&[mov(0, -1)]), u64::MAX);
@@ -98,7 +98,7 @@ fn what_could_fail_to_end_or_reach_beyond_is_refused() {
         (&[mov(11, 0), mov(0, 0), EXIT], Errno::EINVAL),
     ];
     for (insns, errno) in cases {
-        assert_eq!(Program::load(1, insns.to_vec()).err(), Some(errno), "{insns:?}");
+        assert_eq!(Program::load(1, ProgType::CgroupDevice, insns.to_vec()).err(), Some(errno), "{insns:?}");
     }
 }
 
@@ -138,11 +138,25 @@ fn random_programs_end() {
             })
             .collect();
         insns.push(EXIT);
-        if let Ok(program) = Program::load(1, insns) {
+        if let Ok(program) = Program::load(1, ProgType::CgroupDevice, insns) {
             accepted += 1;
             let result = program.interpret(&access(DEV_CHAR, ACC_READ, 1, 3));
             assert!(result.is_some_and(|result| result <= 1), "{program:?}");
         }
     }
     assert!(accepted > 100, "{accepted}");
+}
+
+#[test]
+fn a_program_about_packets_looks_at_none() {
+    let load =
+        |insns: &[Insn]| Program::load(1, ProgType::CgroupSkb, insns.to_vec()).map(|program| program.kind());
+    assert_eq!(load(&[mov(0, 0), EXIT]), Ok(ProgType::CgroupSkb));
+    assert_eq!(load(&[mov(0, 3), EXIT]), Ok(ProgType::CgroupSkb));
+    assert_eq!(load(&[mov(0, 4), EXIT]), Err(Errno::EINVAL));
+    assert_eq!(
+        load(&[super::Insn { code: code::LDX_MEM_W, dst: 2, src: 1, off: 0, imm: 0 }, mov(0, 1), EXIT]),
+        Err(Errno::EACCES)
+    );
+    assert_eq!(ProgType::new(1), Err(Errno::EINVAL));
 }

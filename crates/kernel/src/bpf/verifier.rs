@@ -6,7 +6,7 @@
 //! Difference from Linux: bounds are those that `mov`, `and`, `rsh` and loads by constants give, and nothing can be done with the
 //! context's address but copying it and loading from it.
 
-use super::{Insn, REGISTERS, code};
+use super::{Insn, ProgType, REGISTERS, code};
 use crate::errno::{Errno, Result};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,8 +20,13 @@ enum Kind {
 
 type Registers = [Kind; REGISTERS];
 
-/// Size of `struct bpf_cgroup_dev_ctx`.
-const CONTEXT_SIZE: i16 = 12;
+/// Size of what a program may look at, of devices a `struct bpf_cgroup_dev_ctx`, and the highest result.
+fn bounds(kind: ProgType) -> (i16, u64) {
+    match kind {
+        ProgType::CgroupDevice => (12, 1),
+        ProgType::CgroupSkb => (0, 3),
+    }
+}
 
 /// Checks a program.
 ///
@@ -29,7 +34,8 @@ const CONTEXT_SIZE: i16 = 12;
 /// `EINVAL` for what is no instruction, is never reached, jumps backwards or leaves the program. `EACCES` for the use of a register
 /// that was not set, memory beside the context, arithmetic with pointers, and a program that gives no number; one that may give another than
 /// 0 or 1 is `EINVAL`.
-pub fn check(insns: &[Insn]) -> Result<()> {
+pub fn check(insns: &[Insn], kind: ProgType) -> Result<()> {
+    let (context_size, highest) = bounds(kind);
     let mut before: Vec<Option<Registers>> = vec![None; insns.len()];
     let mut start = [Kind::Unset; REGISTERS];
     start[1] = Kind::Context;
@@ -41,7 +47,7 @@ pub fn check(insns: &[Insn]) -> Result<()> {
         let next = at + 1;
         match insn.class() {
             code::LDX => {
-                let size = check_load(insn, &r)?;
+                let size = check_load(insn, &r, context_size)?;
                 *set(&mut r, insn.dst)? = Kind::Number((1 << (8 * size)) - 1);
             }
             code::LD => {
@@ -59,7 +65,7 @@ pub fn check(insns: &[Insn]) -> Result<()> {
             }
             code::ALU | code::ALU64 => check_alu(insn, &mut r)?,
             code::JMP | code::JMP32 => {
-                if check_jump(insn, &r)? {
+                if check_jump(insn, &r, highest)? {
                     at = next;
                     continue;
                 }
@@ -112,7 +118,7 @@ fn number(r: &Registers, register: u8) -> Result<u64> {
 }
 
 /// `cgroup_dev_is_valid_access`: words; of the access type smaller pieces as well. Gives the size.
-fn check_load(insn: Insn, r: &Registers) -> Result<i16> {
+fn check_load(insn: Insn, r: &Registers, context_size: i16) -> Result<i16> {
     let size = match insn.code {
         code::LDX_MEM_W => 4,
         code::LDX_MEM_H => 2,
@@ -124,7 +130,7 @@ fn check_load(insn: Insn, r: &Registers) -> Result<i16> {
     }
     let from =
         r.get(usize::from(insn.src)).ok_or(if insn.src == 10 { Errno::EACCES } else { Errno::EINVAL })?;
-    let inside = (0..CONTEXT_SIZE).contains(&insn.off) && insn.off % size == 0;
+    let inside = (0..context_size).contains(&insn.off) && insn.off % size == 0;
     if *from != Kind::Context || !inside || (size != 4 && insn.off >= 4) {
         return Err(Errno::EACCES);
     }
@@ -204,14 +210,14 @@ fn check_alu(insn: Insn, r: &mut Registers) -> Result<()> {
 }
 
 /// Whether the program ends here; otherwise it may jump.
-fn check_jump(insn: Insn, r: &Registers) -> Result<bool> {
+fn check_jump(insn: Insn, r: &Registers, highest: u64) -> Result<bool> {
     match (insn.class(), insn.op()) {
         (code::JMP, code::EXIT) => {
             if insn.is_x() || insn.imm != 0 || insn.src != 0 || insn.dst != 0 || insn.off != 0 {
                 return Err(Errno::EINVAL);
             }
             // `check_return_code`
-            return if number(r, 0)? <= 1 { Ok(true) } else { Err(Errno::EINVAL) };
+            return if number(r, 0)? <= highest { Ok(true) } else { Err(Errno::EINVAL) };
         }
         (code::JMP, code::JA) => {
             if insn.is_x() || insn.imm != 0 || insn.src != 0 || insn.dst != 0 {

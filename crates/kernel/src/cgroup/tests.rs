@@ -266,7 +266,7 @@ fn numbers_are_read_as_the_kernel_reads_them() {
 
 mod programs {
     use super::*;
-    use crate::bpf::{ACC_READ, DEV_CHAR, DeviceAccess, Insn, Program};
+    use crate::bpf::{ACC_READ, DEV_CHAR, DeviceAccess, Insn, ProgType, Program};
     use crate::cgroup::CgroupRoot;
     use crate::cgroup::bpf::AttachFlags;
 
@@ -277,7 +277,7 @@ mod programs {
     fn says(id: u32, value: i32) -> Arc<Program> {
         let mov = Insn { code: 0xb7, dst: 0, src: 0, off: 0, imm: value };
         let exit = Insn { code: 0x95, dst: 0, src: 0, off: 0, imm: 0 };
-        Program::load(id, vec![mov, exit]).unwrap()
+        Program::load(id, ProgType::CgroupDevice, vec![mov, exit]).unwrap()
     }
 
     fn tree() -> (Arc<CgroupRoot>, Arc<Cgroup>, Arc<Cgroup>) {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 
 use nomina_abi::BPF_ATTR;
 use nomina_fs::cgroup2::cgroup_of;
-use nomina_kernel::bpf::{self, BPF_CGROUP_DEVICE, BPF_PROG_TYPE_CGROUP_DEVICE, DeviceAccess, Program};
+use nomina_kernel::bpf::{self, BPF_CGROUP_DEVICE, DeviceAccess, ProgType, Program};
 use nomina_kernel::capability::Cap;
 use nomina_kernel::cgroup::Cgroup;
 use nomina_kernel::cgroup::bpf::AttachFlags;
@@ -38,7 +38,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    fn load(&self, insns: Vec<bpf::Insn>) -> Result<Arc<Program>> {
+    fn load(&self, kind: ProgType, insns: Vec<bpf::Insn>) -> Result<Arc<Program>> {
         let mut all = self.all.lock().unwrap();
         let (last, programs) = &mut *all;
         programs.retain(|_, program| program.strong_count() > 0);
@@ -46,7 +46,7 @@ impl Programs {
             return Err(Errno::ENOMEM);
         }
         *last += 1;
-        let program = Program::load(*last, insns)?;
+        let program = Program::load(*last, kind, insns)?;
         programs.insert(*last, Arc::downgrade(&program));
         Ok(program)
     }
@@ -95,15 +95,13 @@ pub fn bpf(ctx: &mut Ctx<'_>) -> Result<Reply> {
         // As with `kernel.unprivileged_bpf_disabled`.
         BPF_PROG_LOAD if !may_use => Err(Errno::EPERM),
         BPF_PROG_LOAD => {
-            if field(&attr, 0) != BPF_PROG_TYPE_CGROUP_DEVICE {
-                return Err(Errno::EINVAL);
-            }
+            let kind = ProgType::new(field(&attr, 0))?;
             if !may_manage {
                 return Err(Errno::EPERM);
             }
             let count = field(&attr, 4);
             let insns = bpf::decode_program(&ctx.bytes_opt(2)?.unwrap_or_default(), count)?;
-            let program = ctx.server.bpf.load(insns)?;
+            let program = ctx.server.bpf.load(kind, insns)?;
             hand_out(ctx, program)
         }
         BPF_PROG_GET_FD_BY_ID => {
@@ -170,7 +168,8 @@ fn program_of(ctx: &Ctx<'_>, fd: u32) -> Result<Arc<Program>> {
     let copy = ctx.getfd(fd as i32)?;
     let handle = ctx.server.handles.find(copy.as_fd()).ok_or(Errno::EINVAL)?;
     let inode = handle.path.inode().as_any().downcast_ref::<ProgramInode>().ok_or(Errno::EINVAL)?;
-    Ok(inode.0.clone())
+    // `bpf_prog_get_type`
+    if inode.0.kind() == ProgType::CgroupDevice { Ok(inode.0.clone()) } else { Err(Errno::EINVAL) }
 }
 
 /// The group that `target_fd` is the directory of, for an attachment that there is.
