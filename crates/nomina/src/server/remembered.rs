@@ -17,9 +17,9 @@ use nomina_abi::ahead::{ACCESS, END, Identity, OPEN, READLINK, REMEMBER, REMEMBE
 use nomina_gate::region::Region;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::seccomp::Seccomp;
-use nomina_kernel::vfs::{Path, S_IFREG, WalkContext};
+use nomina_kernel::vfs::{Path, S_IFREG, WalkContext, watch};
 
-use super::ahead::{keeps_atime, question};
+use super::ahead::{Epoch, keeps_atime, question};
 use super::context::walk_cred;
 use super::layout;
 use super::request::{Ctx, Reply};
@@ -30,8 +30,9 @@ pub(super) const LONGEST_LIFE: Duration = Duration::from_millis(20);
 /// The regions in which answers hold.
 #[derive(Default)]
 pub(super) struct Holding {
-    regions: Vec<Arc<Region>>,
-    /// What stands in them, less one. Used once: an answer of before a change never holds again.
+    /// With what stands in them.
+    regions: Vec<(Arc<Region>, u64)>,
+    /// The latest of those. Each is used for one time only: an answer of before a change never holds again.
     stamp: u64,
     since: Option<Instant>,
 }
@@ -39,13 +40,20 @@ pub(super) struct Holding {
 impl Holding {
     /// Answers hold in `region`, too. Gives their stamp.
     pub(super) fn add(&mut self, region: &Arc<Region>) -> u64 {
-        let stamp = self.stamp + 1;
-        if !self.regions.iter().any(|known| Arc::ptr_eq(known, region)) {
-            self.regions.push(region.clone());
-            self.since.get_or_insert_with(Instant::now);
-            region.stamp().store(stamp, Ordering::SeqCst);
+        if let Some((_, stamp)) = self.regions.iter().find(|(known, _)| Arc::ptr_eq(known, region)) {
+            return *stamp;
         }
-        stamp
+        self.stamp += 1;
+        self.regions.push((region.clone(), self.stamp));
+        self.since.get_or_insert_with(Instant::now);
+        region.stamp().store(self.stamp, Ordering::SeqCst);
+        self.stamp
+    }
+
+    /// None in `region` holds any more.
+    pub(super) fn withdraw_from(&mut self, region: &Arc<Region>) {
+        self.regions.retain(|(known, _)| !Arc::ptr_eq(known, region));
+        region.stamp().store(0, Ordering::SeqCst);
     }
 
     /// None holds any more.
@@ -53,10 +61,9 @@ impl Holding {
         if self.regions.is_empty() {
             return;
         }
-        for region in self.regions.drain(..) {
+        for (region, _) in self.regions.drain(..) {
             region.stamp().store(0, Ordering::SeqCst);
         }
-        self.stamp += 1;
         self.since = None;
     }
 
@@ -116,6 +123,11 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, fd: BorrowedFd<'_>, place: &Path) {
         return;
     }
     let Some(epoch) = epoch_for(ctx) else { return };
+    // What changes the file by its name in a directory is told if that is watched; by another, always.
+    let dir = place.dentry.parent().map(|dentry| Path { mnt: place.mnt.clone(), dentry });
+    if dir.is_none_or(|dir| watch(&dir, false).is_err()) {
+        return;
+    }
     if let Ok(identity) = ctx.server.identity(fd)
         && ctx.write(4, &identity).is_ok()
     {
@@ -129,6 +141,9 @@ pub(super) fn identify_directory(ctx: &mut Ctx<'_>, placeholder: BorrowedFd<'_>,
         return;
     }
     let Some(epoch) = epoch_for(ctx) else { return };
+    if watch(place, true).is_err() {
+        return;
+    }
     let Ok(attr) = place.inode().getattr() else { return };
     let Ok(host) = rustix::fs::fstat(placeholder) else { return };
     if !place.inode().is_stable() || !keeps_atime(&attr) {
@@ -150,12 +165,16 @@ pub(super) fn ends(ctx: &mut Ctx<'_>, placeholder: BorrowedFd<'_>, place: &Path,
         return;
     }
     let (Some(epoch), Ok(host)) = (epoch_for(ctx), rustix::fs::fstat(placeholder)) else { return };
+    // The end stays where it is until somebody rewinds; then more names may have come.
+    if watch(place, false).is_err() {
+        return;
+    }
     ctx.out[END..END + 4].copy_from_slice(&[host.st_dev, host.st_ino, host.st_mtime as u64, position]);
     hold(ctx, epoch);
 }
 
 /// The state to which an answer for the caller belongs; `None` where it must always ask.
-fn epoch_for(ctx: &Ctx<'_>) -> Option<u64> {
+fn epoch_for(ctx: &Ctx<'_>) -> Option<Epoch> {
     let server = ctx.server;
     let epoch = server.ahead.epoch()?;
     // A filter of the guest's own is asked for each request.
@@ -164,7 +183,7 @@ fn epoch_for(ctx: &Ctx<'_>) -> Option<u64> {
 }
 
 /// Lets the answer hold, if nothing has changed since `epoch`.
-fn hold(ctx: &mut Ctx<'_>, epoch: u64) {
+fn hold(ctx: &mut Ctx<'_>, epoch: Epoch) {
     let Some(image) = ctx.thread.image() else { return };
     ctx.holds = ctx.server.ahead.let_hold(&image.space().region, epoch);
     if ctx.holds.is_some() {
