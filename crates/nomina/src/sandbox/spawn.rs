@@ -39,12 +39,13 @@ use nomina_kernel::vfs::{
 
 use rustix::fs::FlockOperation;
 
-use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
+use super::config::{DirPlan, Disposal, MountKind, Net, OverlayPlan, Plan, Stdio};
 use super::network;
 use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::egress::Publish;
 use crate::inspector::runtime_dir::Entry;
 use crate::server::cgroup::CgroupView;
 use crate::server::datagram::Datagrams;
@@ -462,6 +463,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         policy: builder.policy.clone(),
         fs: fs.clone(),
         mnt_ns: mounted.ns.clone(),
+        net_owner: (plan.network.net == Net::Host).then(UserNamespace::outside),
         cgroup_root: mounted.cgroup_root,
         now: 0,
     });
@@ -526,6 +528,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         spares: spares::Spares::default(),
         tracees: Default::default(),
         ahead: Arc::default(),
+        promises: Default::default(),
         programs: Default::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
@@ -586,6 +589,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         pace: Default::default(),
         observed: Mutex::default(),
         reports: std::sync::atomic::AtomicBool::new(false),
+        forks: std::sync::atomic::AtomicU32::new(0),
     });
     server.guests.expect(thread.clone());
     Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })
@@ -780,6 +784,11 @@ impl Running {
     /// What `nomina ps` calls it; `None` where there is no runtime directory.
     pub fn id(&self) -> Option<&str> {
         self.entry.as_ref().map(|entry| entry.id.as_str())
+    }
+
+    /// Published ports, with the ports that the host has.
+    pub fn published(&self) -> &[Publish] {
+        self.server.inet.uplink.get().map_or(&[], |attached| &attached.published)
     }
 
     /// Counts of the requests served so far.
