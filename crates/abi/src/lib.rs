@@ -19,7 +19,7 @@ pub mod ahead;
 mod args;
 pub mod ptrace;
 
-pub use args::{ARGS, ArgSpec, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
+pub use args::{ARGS, ArgSpec, BPF_ATTR, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
 
 use core::sync::atomic::AtomicU32;
 

@@ -19,11 +19,12 @@ use std::sync::{Arc, Weak};
 use nomina_fs::overlayfs::OvlSuper;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::mount::Mount;
-use nomina_kernel::vfs::ActiveSuper;
+use nomina_kernel::vfs::{ActiveSuper, Path};
 
 use super::Server;
 use super::instances::first_mount;
 use super::lock::Mutex;
+use super::places::path_in_mount;
 
 /// Device and inode number of a host file.
 type Key = (u64, u64);
@@ -108,6 +109,23 @@ impl Server {
         let all = self.instances.all();
         let own = all.iter().find_map(|sb| Some((sb.clone(), sb.ops().path_of_host(&name)?)));
         overlays.chain(own).collect()
+    }
+
+    /// A mapped host file by its name and key: the path below `root` by the mount that it was opened by, or else another one, and
+    /// the device and inode number that `stat(2)` shows of it.
+    pub fn mapped_file(&self, host: &[u8], key: Key, root: &Path) -> Option<(Vec<u8>, Key)> {
+        let by_noted = self.opens.mounts_of(key).into_iter().find_map(|mount| {
+            let Some(overlay) = overlay_of(mount.sb()) else {
+                let below = mount.sb().ops().path_of_host(host)?;
+                return Some((path_in_mount(&mount, &below, root)?, key));
+            };
+            let below = overlay.path_of_layer_file(host)?;
+            // The inode keeps its number; the device is the overlay's.
+            Some((path_in_mount(&mount, &below, root)?, (mount.sb().ops().dev(), key.1)))
+        });
+        let (path, shown) = by_noted.or_else(|| Some((self.guest_path(host, root)?, key)))?;
+        let copied = self.instances.find_overlay(|_, overlay| overlay.shown(key));
+        Some((path, copied.unwrap_or(shown)))
     }
 
     /// The file system that a host file was opened by, and the mount.

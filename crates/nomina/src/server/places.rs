@@ -101,7 +101,7 @@ fn below_mount(mount: &Mount, below: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The path, below `root`, of what is at `below` in a file system, if this mount shows it.
-fn path_in_mount(mount: &Arc<Mount>, below: &[u8], root: &Path) -> Option<Vec<u8>> {
+pub(super) fn path_in_mount(mount: &Arc<Mount>, below: &[u8], root: &Path) -> Option<Vec<u8>> {
     let below = below_mount(mount, below)?;
     let mut text = d_path::path_below(&Path::mount_root(mount), root)?;
     if text == b"/" {

@@ -582,6 +582,11 @@ impl ProcSource for PidNsView {
         server.guest_path(path, &server.first_fs.root)
     }
 
+    fn mapped_file(&self, host: &[u8], key: (u64, u64)) -> Option<(Vec<u8>, (u64, u64))> {
+        let server = self.server()?;
+        server.mapped_file(host, key, &server.first_fs.root)
+    }
+
     fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>> {
         Ok(self.proc_mounts(task, table)?.text())
     }
@@ -617,7 +622,7 @@ impl ProcSource for PidNsView {
             *limit = (native.rlim_cur, native.rlim_max);
         }
         // What the host counts otherwise than guests see it.
-        for resource in [Resource::Nproc, Resource::Nofile] {
+        for resource in [Resource::Nproc, Resource::Nofile, Resource::Memlock] {
             let limit = self.need(|_, kernel, _| kernel.rlimit(TaskId(task.0), resource).ok())?;
             limits[resource as usize] = (limit.cur, limit.max);
         }

@@ -1,6 +1,7 @@
 //! The services, by subject, and the table from system call number to service.
 
 pub mod binfmt;
+pub mod bpf;
 pub mod clone;
 pub mod cred;
 pub mod datagram;
@@ -149,6 +150,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         312 => pidfd::kcmp(ctx),
         314 | 315 => sched::attributes(ctx),
         317 => seccomp::get_action_avail(ctx),
+        321 => bpf::bpf(ctx),
         332 => stat::statx(ctx),
         424 => pidfd::pidfd_send_signal(ctx),
         428 => mount_tree::open_tree(ctx),
