@@ -9,6 +9,7 @@ use nomina_abi::{HIDDEN_FD_BASE, HIDDEN_FDS, xlate};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exit::status_exited;
 use nomina_kernel::kernel::Kernel;
+use nomina_kernel::pid::PidType;
 use nomina_kernel::ptrace::PtraceCreds;
 use nomina_kernel::rlimit::{Resource, Rlimit};
 use nomina_kernel::sys::ambient_request;
@@ -234,7 +235,12 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
         xlate::CHILD_TO_HOST => {
             let kernel = server.kernel.lock().unwrap();
             let child = kernel.find_task_by_vpid(caller, nr).ok_or(Errno::ECHILD)?;
+            // A thread is nobody's child.
+            let leads = kernel.leader_of(child) == Some(child);
             drop(kernel);
+            if !leads {
+                return Err(Errno::ECHILD);
+            }
             match server.host_pid_of(child) {
                 Some(pid) => Ok(pid.into()),
                 None => Ok(Reply::Retry),
@@ -267,6 +273,9 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             let kernel = server.kernel.lock().unwrap();
             let pid = kernel.find_vpid(caller, nr).ok_or(Errno::ESRCH)?;
             drop(kernel);
+            if pid.members(PidType::Pgid).is_empty() {
+                return Err(Errno::ESRCH);
+            }
             if let (Some(&first), Some(1)) =
                 (server.first_pgrp.get(), pid.numbers().get(1).map(|upid| upid.nr))
             {
