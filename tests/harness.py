@@ -28,16 +28,18 @@ class Case:
     run: object
     timeout: float
     alone: bool
+    once: bool
 
 
-def case(timeout=60, alone=False, name=None):
+def case(timeout=60, alone=False, once=False, name=None):
     """Registers a function as a case; its name is the module's and the function's, its docstring says what holds.
 
-    `alone` keeps other cases away, for those that load the machine or measure time.
+    `alone` keeps other cases away, for those that load the machine or measure time. `once` is for those that take long:
+    of the passes of ./test only the one under lockdown has them.
     """
 
     def register(f):
-        CASES.append(Case(name or f"{f.__module__.split('.')[-1]}.{f.__name__}", f, timeout, alone))
+        CASES.append(Case(name or f"{f.__module__.split('.')[-1]}.{f.__name__}", f, timeout, alone, once))
         return f
 
     return register
@@ -285,10 +287,11 @@ def known_failures():
     return dict(l.split(": ", 1) for l in lines if l and not l.startswith("#"))
 
 
-def run_all(patterns, jobs, json_path=None):
+def run_all(patterns, jobs, again=False, json_path=None):
     """Runs the cases whose names match any pattern; returns (passed, failed, known): a case that is known to fail and does is
     neither passed nor failed."""
     chosen = [c for c in CASES if not patterns or any(fnmatch.fnmatch(c.name, p) or p in c.name for p in patterns)]
+    chosen = [c for c in chosen if not (again and c.once)]
     lock = threading.Lock()
     failed, known = [], []
     expected = known_failures()

@@ -11,7 +11,7 @@ echo ID=t > etc/os-release; cp etc/os-release usr/lib/; echo root:x:0:0:root:/ro
 """
 
 
-@case(timeout=240)
+@case(timeout=240, once=True)
 def a_system_that_debootstrap_made_inside_installs_packages(t):
     """Services, maintainer scripts, set-id programs and file capabilities arrive in a tree that was made inside and kept."""
     made, layer = t.dir.parent / (t.dir.name + ".made"), t.dir.parent / (t.dir.name + ".layer")

@@ -177,7 +177,7 @@ def one_round(t, number):
     return sum(counts)
 
 
-@case(timeout=240, alone=True)
+@case(timeout=240, alone=True, once=True)
 def a_kept_layer_survives_kill_9_at_any_moment(t):
     t.write("work.py", WORKLOAD)
     lower_tree(t)

@@ -6,7 +6,7 @@ import signal
 import time
 import uuid
 
-from harness import Settings, alive, case, check, descendants, equal, processes_with, wait_until
+from harness import HERE, Settings, alive, case, check, descendants, equal, processes_with, wait_until
 
 SPIN = r"""
 import os, sys, time
@@ -140,6 +140,39 @@ def the_sandbox_ends_with_its_first_process(t):
     start = time.monotonic()
     t.sh("sleep 100 & setsid sleep 100 & echo started; exit 5").ok(5).has("started")
     check(time.monotonic() - start < 10, "waited for background processes")
+
+
+BLOCKS = """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+some = [signal.SIGINT, signal.SIGTERM]
+signal.pthread_sigmask(signal.SIG_BLOCK, some)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, some)
+os.kill(1, signal.SIGTERM)
+print("ready", os.getpid(), flush=True)
+time.sleep(1000)
+"""
+
+
+@case(timeout=60)
+def inits_of_containers_forward_signals_that_they_wait_for(t):
+    """They block everything and wait with sigtimedwait(2) or signalfd(2), without a handler."""
+    child = 'trap "echo got it; exit 7" TERM; (sleep 0.1; kill -TERM 1) & while :; do sleep 0.05; done'
+    for init in ("tini", "dumb-init", "catatonit"):
+        t.run([init, "--", "sh", "-c", child]).ok(7).has("got it")
+
+
+@case()
+def the_first_process_keeps_what_it_blocks_and_only_the_host_ends_it(t):
+    program = shutil.copy(Settings.built / "oracle" / "init_signals", t.dir)
+    kept = (HERE / "oracle" / "expected" / "init_signals.out").read_text().partition("init: exit 5")[0]
+    equal(t.run([program]).ok(5).out, kept, "as the first process")
+    t.write("blocks.py", BLOCKS)
+    p = t.spawn(t.argv(["/usr/bin/python3", "blocks.py"]))
+    equal(p.stdout.readline(), b"ready 1\n")
+    first = [x for x in descendants(p.pid) if name_of(x) == "python3"]
+    os.kill(first[0], signal.SIGTERM)
+    equal(p.wait(10), 143, "exit code after SIGTERM from the host")
 
 
 @case()

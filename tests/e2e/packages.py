@@ -20,7 +20,7 @@ dpkg -r nomina-sample; ls /etc/nomina-sample.conf; dpkg -P nomina-sample; ls /et
     r.has("Hello, world!", "sample runs", "preinst install", "postinst configure", "nomina-sample:nomina-sample 2750", "0:0", "install ok installed", "verified", "No such file")
 
 
-@case(timeout=240)
+@case(timeout=240, once=True)
 def apt_get_installs_from_a_local_repository(t):
     shutil.copytree(t.fixtures / "debs", t.dir / "debs")
     r = t.sh(r"""

@@ -155,7 +155,7 @@ def gcc_and_make_build_a_project(t):
     equal(r.lines()[1], "2", "only the touched file is rebuilt")
 
 
-@case(timeout=400)
+@case(timeout=400, once=True)
 def a_debian_source_package_builds(t):
     for f in (t.fixtures / "source").iterdir():
         shutil.copy(f, t.dir)
@@ -320,7 +320,7 @@ def the_machine_is_described_as_outside_and_devices_are_not(t):
     check("cannot open /proc/bus/pci" in r.err.lower(), r.describe())
 
 
-@case(timeout=240)
+@case(timeout=240, once=True)
 def a_directory_of_100000_entries_is_listed_changed_and_removed(t):
     r = t.sh(r"""
 mkdir /tmp/many && cd /tmp/many && seq 100000 | xargs touch && ls -U | wc -l
@@ -346,7 +346,7 @@ cd /; rm -r /tmp/many && ls /tmp | wc -l
 STRESSORS = "fork clone vfork wait kill sigq sem-sysv shm-sysv msg mq pty pthread futex pipe sigsegv".split()
 
 
-@case(timeout=60)
+@case(timeout=60, once=True)
 def stress_ng_finds_nothing_wrong(t):
     """Five at once, a second for each; tests/nightly/stress.py runs each alone, for longer, and beside the host."""
     for at in range(0, len(STRESSORS), 5):

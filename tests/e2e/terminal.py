@@ -294,3 +294,46 @@ def screen_keeps_a_shell(t):
     r = t.run(["bash", "-c", SCREEN])
     r.has("in screen 42", "/dev/pts/")
     check(r.lines()[-1] == "0", r.describe())
+
+
+SSHD = r"""
+mkdir -p /run/sshd /root/.ssh
+chmod 700 /root/.ssh
+for key in host .ssh/id_ed25519; do ssh-keygen -q -t ed25519 -N '' -f /root/$key; done
+cp /root/.ssh/id_ed25519.pub /root/.ssh/authorized_keys
+touch /root/.hushlogin
+port=2222
+if [ $1 = sshd ]; then
+    /usr/sbin/sshd -D -e -p $port -o ListenAddress=127.0.0.1 -o HostKey=/root/host -o PidFile=none 2>log &
+else
+    dropbearkey -t ed25519 -f host >/dev/null 2>&1
+    dropbear -F -E -r host -P none -p 127.0.0.1:$port 2>log &
+fi
+for i in $(seq 50); do (: </dev/tcp/127.0.0.1/$port) 2>/dev/null && break; sleep 0.1; done
+s="ssh -p $port -o StrictHostKeyChecking=no -o LogLevel=ERROR 127.0.0.1"
+$s 'echo plain $((40 + 2)); tty; exit 5' </dev/null; echo code $?
+(sleep 1; printf 'stty size; ps -o tty=,stat=,comm= | grep ps; cat\n'; sleep 0.5; printf '\003'; sleep 0.5; printf 'exit 7\n'; sleep 0.3) |
+    $s -tt 'env PS1=: bash --norc'; echo code $?
+$s -tt 'sleep 4343' </dev/null &
+sleep 0.7
+kill $!
+sleep 0.5
+pgrep -x sleep || echo hung up
+cat log >&2
+kill %1
+"""
+
+
+def a_terminal_by_ssh(t, server):
+    t.run(["bash", "-c", SSHD, "sh", server]).has("plain 42", "not a tty", "code 5", "pts/0 ", "R+ ", "^C", "code 7", "hung up")
+
+
+@case(timeout=60)
+def sshd_gives_a_terminal(t):
+    """Its children change users, chroot, filter their system calls, and lead sessions on terminals that they open."""
+    a_terminal_by_ssh(t, "sshd")
+
+
+@case(timeout=60)
+def dropbear_gives_a_terminal(t):
+    a_terminal_by_ssh(t, "dropbear")

@@ -177,6 +177,8 @@ pub mod reply {
     pub const SLEEP: u32 = 32;
     /// The answer may be given again as long as [`super::ahead::Head::stamp`] is the last word of `out`.
     pub const HOLDS: u32 = 64;
+    /// With [`FD`]: it is a terminal, which becomes the controlling one of a session leader that has none. The host decides (`TIOCSCTTY`).
+    pub const TTY: u32 = 128;
 }
 
 /// The message with a descriptor that was asked for ([`reply::GIVE`]). Without a descriptor: there is none of that number.
@@ -352,6 +354,16 @@ pub const SI_USER: i32 = 0;
 /// `tkill(2)`, `tgkill(2)`.
 pub const SI_TKILL: i32 = -6;
 
+/// What kind of init a process is ([`StartInfo::init`]).
+pub mod init {
+    /// None: an ordinary process.
+    pub const NONE: u32 = 0;
+    /// That of a pid namespace that was made inside.
+    pub const NESTED: u32 = 1;
+    /// The sandbox's first process: what the host sends it, a terminal's signals among them, does what it does to any process.
+    pub const FIRST: u32 = 2;
+}
+
 /// What a new image learns at [`GATE_START`].
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -376,8 +388,8 @@ pub struct StartInfo {
     pub old_tid: i32,
     /// How many answers were sent ahead ([`ahead`]).
     pub ahead: u32,
-    /// Whether the process is the init of a pid namespace that was made inside.
-    pub unkillable: u32,
+    /// Whether the process is the init of a pid namespace ([`init`]).
+    pub init: u32,
     /// Signals that such a process ignores, a bit each (argument 3 of [`op::EXEC`]).
     pub ignored: u64,
     /// For the choice of addresses.

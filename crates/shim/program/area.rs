@@ -309,8 +309,11 @@ impl Area {
         unsafe { &*self.files.get() }
     }
 
-    /// Guest's signal mask during a system call that has a signal frame.
+    /// Guest's signal mask during a system call.
     pub fn guest_mask(&self) -> u64 {
+        if self.patched.get() {
+            return self.mask.get();
+        }
         // SAFETY: `context` is set on entry of the handler, which runs below its frame.
         unsafe { (*self.context.get()).sigmask }
     }

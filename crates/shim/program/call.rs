@@ -143,6 +143,11 @@ fn in_guest(area: &'static Area, context: &mut UContext, call: &Call) {
     area.note_mask(context.sigmask);
 }
 
+/// A signal has interrupted the guest that does nothing: as if it had not come.
+pub fn unnoticed(area: &'static Area, context: &mut UContext) {
+    in_guest(area, context, &Call { what: 0, mounts: None, signal: None });
+}
+
 /// The supervisor is about to send `signal`, which ends a process.
 fn about_to_end(signal: i32, context: &UContext) {
     let area = Area::current();

@@ -3,7 +3,7 @@
 use crate::area::Area;
 use crate::frame::{ALWAYS_OPEN, SigInfo, UContext, UNBLOCKABLE};
 use crate::poll;
-use crate::signal::translate_info;
+use crate::signal::{take_held, translate_info};
 use crate::slot::{data, out};
 use crate::sys::{err, nr, sys, syscall};
 use crate::uaccess::{get_user, put_user, put_user_opt};
@@ -89,10 +89,19 @@ pub fn rt_sigtimedwait(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     if size != 8 {
         return Err(err::EINVAL);
     }
-    let set = native_mask(get_user(set)?);
+    let set = get_user(set)?;
     let mut info = SigInfo::ZERO;
-    let call = [&raw const set as u64, &raw mut info as u64, timeout, 8, 0, 0];
-    let ret = window(area, area.guest_mask(), nr::RT_SIGTIMEDWAIT, call);
+    let ret = match take_held(area, set) {
+        Some(held) => {
+            info = held;
+            info.signo().into()
+        }
+        None => {
+            let set = native_mask(set);
+            let call = [&raw const set as u64, &raw mut info as u64, timeout, 8, 0, 0];
+            window(area, area.guest_mask(), nr::RT_SIGTIMEDWAIT, call)
+        }
+    };
     if ret == err::ERESTARTSYS || (ret == err::EINTR && !area.pending.get()) {
         return Err(err::ERESTARTNOHAND);
     }

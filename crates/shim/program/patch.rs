@@ -162,17 +162,17 @@ pub extern "C" fn patched_call(call: &mut Patched) -> bool {
     }
     crate::seccomp::claim(area, call.number, &call.args, call.back);
     // A fault that is blocked would kill instead of giving `EFAULT`.
+    area.patched.set(true);
     let blocked = area.mask.get() & FAULT_BITS;
     if blocked != 0 {
         sys::unblock(blocked);
     }
-    area.patched.set(true);
     let result = crate::trap::without_frame(area, call.number, &call.args);
     crate::written::acknowledge(area);
-    area.patched.set(false);
     if blocked != 0 {
         sys::block(blocked);
     }
+    area.patched.set(false);
     let (Ok(result) | Err(result)) = result;
     call.result = result;
     result != err::NEEDS_FRAME

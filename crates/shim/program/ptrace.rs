@@ -11,7 +11,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nomina_abi::ptrace::{REGISTERS_SIZE, Registers, attention, event, mode, reg, stop};
-use nomina_abi::{SHIM_BASE, Slot, op};
+use nomina_abi::{SHIM_BASE, SI_NOMINA, Slot, op};
 
 use crate::arch::{nomina_window_stub, shim_end};
 use crate::area::Area;
@@ -371,7 +371,8 @@ pub fn act(area: &'static Area, context: &mut UContext, info: SigInfo) -> Option
         _ if action.is_caught() => return Some((info, action)),
         (SIG_IGN, _) | (_, SIGCHLD | SIGCONT | SIGURG | SIGWINCH) => {}
         // What an init does not handle does nothing (`SIGNAL_UNKILLABLE`).
-        _ if area.pid.get() == 1 && info.code() <= 0 => {}
+        _ if area.sighand().is_unkillable() && info.code() <= 0 => {}
+        _ if area.pid.get() == 1 && info.code() == SI_NOMINA => {}
         (_, SIGSTOP..=SIGTTOU) if area.trace.get() != 0 => {
             stop_here(area, context, stop::GROUP, signal as u64, 1);
         }
@@ -563,7 +564,7 @@ pub fn entered(area: &'static Area, context: &mut UContext) {
         stop_here(area, context, stop::EXIT, 0, 0);
     }
     if how & (mode::EXEC | mode::SEIZED) == 0 {
-        let mut info = trap_info(nomina_abi::SI_NOMINA);
+        let mut info = trap_info(SI_NOMINA);
         info.set_pid(area.pid.get());
         // SAFETY: only this thread uses it.
         unsafe { *area.pending_info.get() = info };

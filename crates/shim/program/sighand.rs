@@ -7,11 +7,11 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use nomina_abi::SIG_CALL;
+use nomina_abi::{SI_NOMINA, SIG_CALL};
 
 use crate::arch::nomina_restorer;
 use crate::area::Area;
-use crate::frame::{BLOCK_ALL, CALL_BIT, UNBLOCKABLE};
+use crate::frame::{BLOCK_ALL, CALL_BIT, SigInfo, UNBLOCKABLE};
 use crate::lock::Lock;
 use crate::sys::{err, nr, sys};
 use crate::uaccess::{get_user, put_user};
@@ -75,6 +75,10 @@ pub const NSIG: usize = 64;
 /// STKFLT, nor CHLD, CONT, URG, WINCH.
 const FATAL: u64 = !(1 << 15 | 1 << 8 | 1 << 18 | 1 << 10 | 1 << 6 | 1 << 30 | 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27);
 
+/// Of these, the signals of which it depends on the sender what they do to the sandbox's first process by default: not those of faults,
+/// which are more than a number, nor the terminal's stops.
+const JUDGED: u64 = FATAL & !(1 << 3 | 1 << 4 | 1 << 7 | 0b111 << 19);
+
 /// `struct sigaction` as the kernel has it.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -106,6 +110,11 @@ pub struct Sighand {
     /// Of the init of a pid namespace: what it does not handle does nothing (`SIGNAL_UNKILLABLE`). The host kernel, for which it is
     /// a process like any other, has those signals ignored.
     unkillable: AtomicBool,
+    /// Whether it is that of the sandbox's first process.
+    first: AtomicBool,
+    /// In the first process, signals for which the host kernel has the shim's handler although the guest has none: what guests have sent
+    /// does nothing, what the host has sent does what it does by default.
+    judged: AtomicU64,
     actions: UnsafeCell<[KernelSigaction; NSIG]>,
 }
 
@@ -209,6 +218,8 @@ impl Sighand {
             known: AtomicU64::new(0),
             traced: AtomicU32::new(0),
             unkillable: AtomicBool::new(false),
+            first: AtomicBool::new(false),
+            judged: AtomicU64::new(0),
             actions: UnsafeCell::new([KernelSigaction::DEFAULT; NSIG]),
         }
     }
@@ -276,6 +287,8 @@ impl Sighand {
             wrapped(arrived, child | SA_RESTART, BLOCK_ALL)
         } else if action.is_caught() {
             wrapped(arrived, child | action.flags & SA_RESTART, BLOCK_ALL)
+        } else if action.handler == SIG_DFL && self.judged.load(Ordering::Relaxed) & Self::bit(signal) != 0 {
+            wrapped(arrived, SA_RESTART, BLOCK_ALL)
         } else {
             let does_nothing = action.handler == SIG_DFL && self.is_unkillable() && FATAL & Self::bit(signal) != 0;
             let handler = if does_nothing { SIG_IGN } else { action.handler };
@@ -309,13 +322,53 @@ impl Sighand {
             }
         }
         self.unkillable.store(true, Ordering::Relaxed);
+        self.first.store(false, Ordering::Relaxed);
+        self.judged.store(0, Ordering::Relaxed);
         self.install_all();
+    }
+
+    /// Makes it that of the sandbox's first process, which begins with some signals blocked.
+    pub fn make_first(&self, blocked: u64) {
+        self.first.store(true, Ordering::Relaxed);
+        self.blocks(blocked);
+    }
+
+    /// The guest blocks signals from now on: in the sandbox's first process those that come meanwhile stay until it takes them or lets
+    /// them in, and then do nothing. (`sig_ignored()`: what is blocked is not ignored.)
+    #[inline(always)]
+    pub fn blocks(&self, mask: u64) {
+        if self.first.load(Ordering::Relaxed) {
+            self.judge(mask & JUDGED);
+        }
+    }
+
+    #[cold]
+    fn judge(&self, signals: u64) {
+        let new = signals & !self.judged.fetch_or(signals, Ordering::Relaxed);
+        for signal in (1..=NSIG as i32).filter(|&signal| new & Self::bit(signal) != 0) {
+            self.with(signal, |action| self.install(signal, action));
+        }
+    }
+
+    /// Whether a signal does nothing, as it was sent by a guest to the sandbox's first process, which has not said what it should do.
+    pub fn discards(&self, info: &SigInfo) -> bool {
+        let signal = info.signo();
+        info.code() == SI_NOMINA
+            && self.judged.load(Ordering::Relaxed) & Self::bit(signal) != 0
+            && !self.is_traced()
+            && self.get(signal).handler == SIG_DFL
     }
 
     /// In a copy of an init's table: it is that of an ordinary process. Until now signals are blocked, so that none was ignored.
     pub fn make_killable(&self) {
+        self.first.store(false, Ordering::Relaxed);
+        let judged = self.judged.swap(0, Ordering::Relaxed);
         if self.unkillable.swap(false, Ordering::Relaxed) {
             self.install_all();
+        } else {
+            for signal in (1..=NSIG as i32).filter(|&signal| judged & Self::bit(signal) != 0) {
+                self.with(signal, |action| self.install(signal, action));
+            }
         }
     }
 
@@ -377,6 +430,8 @@ impl Sighand {
         self.known.store(other.known.load(Ordering::Relaxed), Ordering::Relaxed);
         self.traced.store(other.traced.load(Ordering::Relaxed), Ordering::Relaxed);
         self.unkillable.store(other.is_unkillable(), Ordering::Relaxed);
+        self.first.store(other.first.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.judged.store(other.judged.load(Ordering::Relaxed), Ordering::Relaxed);
         self.lock.reset();
     }
 

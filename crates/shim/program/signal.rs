@@ -18,7 +18,7 @@ use crate::sighand::{
     KernelSigaction, SA_NODEFER, SA_ONSTACK, SA_RESTORER, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGSEGV, SIGSYS,
     SIGTRAP, is_always_ours, is_fault, set_native_default,
 };
-use crate::{futex, patch, ptrace};
+use crate::{call, futex, patch, ptrace};
 use crate::slot::{out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
@@ -47,6 +47,12 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
     let blocked = area.blocks.get() | if in_guest { 0 } else { area.guest_mask() & FAULT_BITS };
     if !is_fault && bit & blocked != 0 {
         return hold(area, info);
+    }
+    if !is_fault && area.sighand().discards(info) {
+        if in_guest {
+            call::unnoticed(area, context);
+        }
+        return;
     }
     if in_guest {
         if is_fault && context.sigmask & 1 << (signal - 1) != 0 {
@@ -112,14 +118,24 @@ fn hold(area: &Area, info: &SigInfo) {
     }
 }
 
+/// Takes one of the kept signals that are in a set.
+pub fn take_held(area: &Area, set: u64) -> Option<SigInfo> {
+    let held = area.held.get() & set;
+    let bit = held & held.wrapping_neg();
+    area.held.set(area.held.get() & !bit);
+    // SAFETY: only this thread uses it.
+    (bit != 0).then(|| unsafe { (*area.held_info.get())[held_index(bit)] })
+}
+
 /// The guest blocks less than before: what it now lets in is delivered at the end of the call.
 fn unhold(area: &Area, mask: u64) {
-    let let_in = area.held.get() & !(area.blocks.get() | mask & FAULT_BITS);
-    if let_in != 0 && !area.pending.replace(true) {
-        let bit = let_in & let_in.wrapping_neg();
-        area.held.set(area.held.get() & !bit);
-        // SAFETY: only this thread uses them.
-        unsafe { *area.pending_info.get() = (*area.held_info.get())[held_index(bit)] };
+    let let_in = !(area.blocks.get() | mask & FAULT_BITS);
+    if area.held.get() & let_in != 0 && !area.pending.get()
+        && let Some(info) = take_held(area, let_in)
+    {
+        area.pending.set(true);
+        // SAFETY: only this thread uses it.
+        unsafe { *area.pending_info.get() = info };
     }
 }
 
@@ -232,8 +248,8 @@ fn deliver(area: &'static Area, context: &mut UContext, info: &SigInfo, mask: u6
             }
             futex::exit_robust_lists(area);
             set_native_default(signal);
-        } else if action.handler == crate::sighand::SIG_DFL && area.sighand().is_traced() {
-            // Caught natively for another thread's sake.
+        } else if action.handler == crate::sighand::SIG_DFL && !area.sighand().discards(info) {
+            // Caught natively for another thread's sake, or since the host's signals end the sandbox's first process.
             ptrace::act(area, context, *info);
         }
         return;
@@ -361,6 +377,7 @@ fn restore(area: &Area, context: &mut UContext) -> Result<(), i64> {
     context.mcontext.ss = old.ss;
     context.sigmask = guest.sigmask & !(ALWAYS_OPEN | UNBLOCKABLE);
     area.blocks.set(guest.sigmask & ALWAYS_OPEN);
+    area.sighand().blocks(context.sigmask);
     unhold(area, context.sigmask);
     let _ = set_altstack(area, &guest.stack, context.mcontext.rsp);
     Ok(())
@@ -423,6 +440,7 @@ pub fn rt_sigprocmask(
         };
         area.blocks.set(wanted & ALWAYS_OPEN);
         context.sigmask = wanted & !(ALWAYS_OPEN | UNBLOCKABLE);
+        area.sighand().blocks(context.sigmask);
         unhold(area, context.sigmask);
     }
     if old != 0 {

@@ -320,6 +320,10 @@ pub fn request_with_flags(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u3
             for &fd in &received.fds[1..received.count] {
                 sys::close(fd);
             }
+            if flags & reply::TTY != 0 {
+                // SAFETY: touches no memory. The host makes it the controlling terminal of a session leader without one, and of nobody else.
+                unsafe { sys!(nr::IOCTL, received.fds[0], TIOCSCTTY, 0) };
+            }
             return (i64::from(received.fds[0]), flags & reply::HOLDS);
         } else {
             received.close();
@@ -370,6 +374,7 @@ struct Control {
     fds: [i32; MAX_FDS],
 }
 
+const TIOCSCTTY: u64 = 0x540e;
 const SOL_SOCKET: i32 = 1;
 const SCM_RIGHTS: i32 = 1;
 const MSG_DONTWAIT: u64 = 0x40;

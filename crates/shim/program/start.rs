@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 
 use nomina_abi::ptrace::mode;
-use nomina_abi::{FD_SOCK, GATE_START, REGION_SIZE, StartInfo};
+use nomina_abi::{FD_SOCK, GATE_START, REGION_SIZE, StartInfo, init};
 
 use crate::arch::{nomina_enter_guest, nomina_enter_traced};
 use crate::area::{Area, REGION};
@@ -52,7 +52,7 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     traced: 0,
     old_tid: 0,
     ahead: 0,
-    unkillable: 0,
+    init: init::NONE,
     ignored: 0,
     random: 0,
     always: [0; 8],
@@ -102,8 +102,10 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     if info.pid == 1 {
         adopt_orphans();
     }
-    if info.unkillable != 0 {
-        area.sighand().make_unkillable(Some(info.ignored));
+    match info.init {
+        init::NESTED => area.sighand().make_unkillable(Some(info.ignored)),
+        init::FIRST => area.sighand().make_first(sys::mask()),
+        _ => {}
     }
 
     let has_interp = info.has_interp != 0;

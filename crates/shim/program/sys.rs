@@ -239,6 +239,14 @@ pub fn set_mask(mask: u64) {
     unsafe { sys!(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const mask, 0, 8) };
 }
 
+/// The signals that are blocked.
+pub fn mask() -> u64 {
+    let mut mask = 0u64;
+    // SAFETY: the kernel only writes the word.
+    unsafe { sys!(nr::RT_SIGPROCMASK, SIG_BLOCK, 0, &raw mut mask, 8) };
+    mask
+}
+
 /// Unblocks the signals of a set.
 pub fn unblock(set: u64) {
     // SAFETY: the kernel only reads the word.

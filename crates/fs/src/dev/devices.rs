@@ -28,7 +28,7 @@ pub const PTS_MAJOR: u32 = 136;
 /// Terminals, which depend on the caller: given by whoever knows tasks and sessions. `flags` are those of `open(2)`.
 ///
 /// None of these may make the terminal the controlling terminal of Nomina itself (always open with `O_NOCTTY`); making it
-/// the caller's is a native `TIOCSCTTY` of the guest.
+/// the caller's is a native `TIOCSCTTY` of its shim.
 pub trait DeviceHost: Send + Sync {
     /// `/dev/tty`: the controlling terminal of the caller. `ENXIO` without one.
     fn open_tty(&self, flags: u32) -> Result<OwnedFd>;

@@ -29,6 +29,8 @@ const CALLS: &[(i64, &[Test])] = &[
     (libc::SYS_rt_sigaction, &[]),
     (libc::SYS_rt_sigprocmask, &[]),
     (libc::SYS_rt_sigreturn, &[]),
+    // For open(2) of a terminal.
+    (libc::SYS_ioctl, &[is!(1, TIOCSCTTY = libc::TIOCSCTTY), is!(2, NOT_ANOTHERS = 0)]),
     // The headers of an image.
     (libc::SYS_pread64, &[]),
     // A look at descriptors before pselect6(2) waits.
@@ -156,6 +158,9 @@ mod tests {
         let inside = |nr, args: [u64; 3]| says(nr, [args[0], args[1], args[2], 0, 0, 0], TEXT.end - 1);
         assert_eq!(inside(libc::SYS_get_robust_list, [1, 0, nomina_abi::GATE_MAGIC]), RET_ALLOW);
         assert_eq!(inside(libc::SYS_get_robust_list, [1, 0, 0]), RET_ERRNO);
+        assert_eq!(inside(libc::SYS_ioctl, [3, libc::TIOCSCTTY, 0]), RET_ALLOW);
+        assert_eq!(inside(libc::SYS_ioctl, [3, libc::TIOCSCTTY, 1]), RET_ERRNO);
+        assert_eq!(inside(libc::SYS_ioctl, [3, libc::TIOCSTI, 0]), RET_ERRNO);
         assert_eq!(inside(libc::SYS_execveat, [nomina_abi::FD_SHIM as u64, 0, 0]), RET_ALLOW);
         assert_eq!(inside(libc::SYS_execveat, [5, 0, 0]), RET_ERRNO);
         assert_eq!(inside(libc::SYS_prctl, [libc::PR_SET_NAME as u64, 0, 0]), RET_ALLOW);

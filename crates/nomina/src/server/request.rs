@@ -27,6 +27,13 @@ pub enum Reply {
         /// Close-on-exec.
         cloexec: bool,
     },
+    /// As [`Reply::Fd`]: a terminal that may become the caller's controlling one.
+    Terminal {
+        /// The descriptor.
+        fd: OwnedFd,
+        /// Close-on-exec.
+        cloexec: bool,
+    },
     /// Wait until this is readable, then ask again.
     Wait(OwnedFd),
     /// Ask again at once.
@@ -227,6 +234,11 @@ impl<'a> Ctx<'a> {
             Ok(Reply::Value(value)) => words.ret = value,
             Ok(Reply::Fd { fd, cloexec }) => {
                 words.flags = abi::reply::FD | if cloexec { abi::reply::CLOEXEC } else { 0 };
+                fds = vec![fd];
+            }
+            Ok(Reply::Terminal { fd, cloexec }) => {
+                words.flags =
+                    abi::reply::FD | abi::reply::TTY | if cloexec { abi::reply::CLOEXEC } else { 0 };
                 fds = vec![fd];
             }
             Ok(Reply::Wait(fd)) => {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nomina_abi::StartInfo;
+use nomina_abi::{StartInfo, init};
 use nomina_gate::region::SlotRef;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::{Errno, Result};
@@ -319,7 +319,7 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
     fn start_info(&self, server: &Server, ahead: u32) -> Result<Vec<u8>> {
-        let (pid, tid, ids, always, traced, unkillable) = {
+        let (pid, tid, ids, always, traced, init) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
             let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred().clone();
@@ -329,9 +329,11 @@ impl PreparedExec {
                 ids(&cred),
                 kernel.seccomp(task).always(),
                 kernel.tracee(task).map_or(0, super::super::ptrace::mode_of),
-                // The sandbox's first process is one that a terminal can interrupt.
-                kernel.signal_of(task).is_some_and(|signal| signal.is_init())
-                    && server.first_pid_ns.get() != kernel.active_pid_ns(task).as_ref(),
+                match kernel.signal_of(task) {
+                    Some(signal) if !signal.is_init() => init::NONE,
+                    _ if server.first_pid_ns.get() == kernel.active_pid_ns(task).as_ref() => init::FIRST,
+                    _ => init::NESTED,
+                },
             )
         };
         let mut info = StartInfo {
@@ -346,7 +348,7 @@ impl PreparedExec {
             traced,
             old_tid: self.old_tid,
             ahead,
-            unkillable: unkillable.into(),
+            init,
             ignored: self.ignored,
             random: server.tokens.next(),
             always,

@@ -126,7 +126,11 @@ fn open_peer(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     // SAFETY: just opened.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    Ok(Reply::Fd { fd, cloexec: flags & libc::O_CLOEXEC != 0 })
+    let cloexec = flags & libc::O_CLOEXEC != 0;
+    if super::open::may_control(flags as u32) {
+        return Ok(Reply::Terminal { fd, cloexec });
+    }
+    Ok(Reply::Fd { fd, cloexec })
 }
 
 /// `fcntl(2)`: what the filter does not allow natively.

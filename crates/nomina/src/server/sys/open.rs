@@ -92,6 +92,8 @@ fn do_open(
 pub fn hand_out(ctx: &mut Ctx<'_>, result: OpenResult, flags: u32, mode: u32) -> Result<Reply> {
     let cloexec = flags & O_CLOEXEC != 0;
     let server = ctx.server;
+    // A name of a terminal, of whatever kind: a node, or a link to a descriptor.
+    let is_character_device = result.path.dentry.file_type() == libc::S_IFCHR;
     let fd: OwnedFd = match result.opened {
         Opened::Host(fd) => {
             server.note_open(&fd, &result.path.mnt);
@@ -153,7 +155,21 @@ pub fn hand_out(ctx: &mut Ctx<'_>, result: OpenResult, flags: u32, mode: u32) ->
             return Ok(Reply::Wait(super::soon().map_err(host)?));
         }
     };
+    if is_character_device && may_control(flags) && is_slave(&fd) {
+        return Ok(Reply::Terminal { fd, cloexec });
+    }
     Ok(Reply::Fd { fd, cloexec })
+}
+
+/// Whether opening a terminal with `flags` may make it the controlling one of the caller: not for writing only
+/// (`tty_open_proc_set_tty()`).
+pub fn may_control(flags: u32) -> bool {
+    flags & libc::O_NOCTTY as u32 == 0 && flags & O_ACCMODE != libc::O_WRONLY as u32
+}
+
+/// Whether a descriptor is of the side of a pseudo terminal that programs run on.
+fn is_slave(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| rustix::fs::major(stat.st_rdev) == nomina_fs::dev::PTS_MAJOR)
 }
 
 /// The flags of a reopened `/proc/self/fd/N`: what `open(2)` may change.

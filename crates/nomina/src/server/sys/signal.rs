@@ -42,9 +42,9 @@ fn carried(signal: i32, info: &Info) -> (i32, Info) {
 }
 
 /// Whether `signal`, sent to the init of a pid namespace, does there what it should: runs a handler, waits behind a mask, or
-/// nothing. The shim ignores natively what an init has no handler for; an init that has just begun, or the sandbox's first
-/// process, where it does not, must not get it.
-fn is_safe_for_init(host_pid: i32, signal: i32) -> bool {
+/// nothing. The shim of an init ignores natively what the guest has no handler for, before it lets any signal in; that of the sandbox's first
+/// process catches what the guest has ever blocked. What the first process has neither blocked nor handles, it must not get.
+fn is_safe_for_init(host_pid: i32, signal: i32, first: bool) -> bool {
     // The shim's, whatever the guest's; and those that do nothing by default.
     const ALWAYS: [i32; 8] = [
         libc::SIGSEGV,
@@ -65,7 +65,7 @@ fn is_safe_for_init(host_pid: i32, signal: i32) -> bool {
         mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
             .is_some_and(|mask| mask & 1 << (signal - 1) != 0)
     };
-    has("SigCgt:") || has("SigIgn:")
+    has("SigCgt:") || has("SigIgn:") || !first && has("SigBlk:")
 }
 
 /// Whether a code is one by which shims know what the supervisor sends: no guest may say it to another.
@@ -96,8 +96,14 @@ pub fn send(
     }
     let kernel = server.kernel.lock().unwrap();
     let is_init = kernel.signal_of(target.task).is_some_and(|group| group.is_init());
+    let first = is_init && server.first_pid_ns.get() == kernel.active_pid_ns(target.task).as_ref();
     let reaches = !is_init
-        || kernel.signal_reaches(Some(sender), target.task, signal, is_safe_for_init(host_pid, signal));
+        || kernel.signal_reaches(
+            Some(sender),
+            target.task,
+            signal,
+            is_safe_for_init(host_pid, signal, first),
+        );
     drop(kernel);
     if !reaches || server.robust.tell(&guest.process, signal, info) {
         return Ok(true);
