@@ -730,5 +730,5 @@ static void sequence(char *script)
 
 int main(int argc, char **argv)
 {
-	return random_main(argc, argv, 40, 0, generate, sequence);
+	return random_main(argc, argv, 20, 0, generate, sequence);
 }
