@@ -189,7 +189,7 @@ static inline struct slot *own_slots(void)
 			unsigned char v;
 			uintptr_t at = *(uintptr_t *)p;
 			if (at % 4096 || at < 65536 || at >> 47 || (at >= SHIM_LOW && at < SHIM_HIGH)) continue;
-			if (mincore((void *)at, 4096, &v) || mincore((void *)(at + (16 << 20) - 4096), 4096, &v)) continue;
+			if (mincore((void *)at, 4096, &v) || mincore((void *)(at + (15 << 20)), 4096, &v)) continue;
 			struct slot *slot = (void *)at;
 			raw6(SYS_getgid, 0, 0, 0, 0, 0, 0);
 			if (slot->nr != SYS_getgid) continue;

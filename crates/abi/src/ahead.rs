@@ -1,7 +1,7 @@
 //! Answers sent ahead: what a program that has just been executed will ask first, which is mostly what it asked last time.
 //!
-//! The supervisor puts them at the beginning of an image's region, before the slots: a [`Head`], `count` [`Entry`]s, and their bytes. The descriptors of opens wait on [`super::FD_SOCK`] in the order of their
-//! entries, each with its index as an 8-byte message. The shim may use an answer, once, as long as [`Head::valid`] is
+//! The supervisor puts them at the beginning of an image's region, before the slots: a [`Head`], `count` [`Entry`]s, and their bytes. The descriptors of opens wait on [`super::FD_AHEAD`] in the order of their
+//! entries, each with its index as an 8-byte message. The shim may use an answer, of an open once, as long as [`Head::valid`] is
 //! 1; the supervisor sets it to 0 before anything changes that an answer depends on.
 //!
 //! Answers to requests may be *remembered* by the same right: as long as [`Head::stamp`] is what came with them.
@@ -19,7 +19,9 @@ pub const STAT: u32 = 3;
 pub const READLINK: u32 = 4;
 
 /// Most entries.
-pub const MAX_ENTRIES: usize = 48;
+pub const MAX_ENTRIES: usize = 384;
+/// Where the search for an entry begins.
+pub const BUCKETS: usize = 512;
 /// Size of `struct stat`.
 pub const STAT_SIZE: usize = 144;
 
@@ -31,10 +33,23 @@ pub struct Head {
     /// How many entries follow.
     pub count: u32,
     /// A bit for each entry that the shim has used, for the supervisor to foresee better.
-    pub used: u64,
+    pub used: [u64; MAX_ENTRIES / 64],
     /// Which of the answers that were given with a stamp ([`super::reply::HOLDS`]) hold: those with this one; 0: none. The supervisor
     /// sets it to 0 before anything changes that such an answer depends on.
     pub stamp: AtomicU64,
+    /// By [`hash`]: the first entry, counted from 1; 0: none.
+    pub buckets: [u16; BUCKETS],
+}
+
+/// Of a question.
+pub fn hash(op: u32, flags: u32, path: &[u8]) -> u32 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ op as u64 ^ (flags as u64) << 8;
+    for chunk in path.chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+    ((hash ^ hash >> 29) >> 16) as u32
 }
 
 /// The sixth argument of a request for what [`ACCESS`], [`STAT`] and [`READLINK`] stand for: the caller has asked this before, and would
@@ -56,7 +71,9 @@ pub struct Entry {
     /// Where the path stands, which is absolute and has no NUL.
     pub path: u32,
     /// Its length.
-    pub path_len: u32,
+    pub path_len: u16,
+    /// The next entry with the same bucket, counted from 1; 0: none.
+    pub next: u16,
     /// What the call returns.
     pub ret: i64,
     /// Where the bytes of the answer stand.
@@ -78,6 +95,6 @@ pub struct Identity {
     pub stat: [u64; STAT_SIZE / 8],
 }
 
-const _: () = assert!(core::mem::size_of::<Head>() == 24);
+const _: () = assert!(core::mem::size_of::<Head>() == 64 + 2 * BUCKETS);
 const _: () = assert!(core::mem::size_of::<Entry>() == 32);
 const _: () = assert!(core::mem::size_of::<Identity>() == 160);

@@ -47,12 +47,15 @@ pub const FLOCK_NATIVE: i64 = 1;
 pub const FD_SHIM: i32 = 1024;
 /// The hidden socket (`SOCK_SEQPACKET`), over which the supervisor sends handles.
 pub const FD_SOCK: i32 = 1025;
+/// Another, from which an image takes the descriptors of answers sent [`ahead`].
+pub const FD_AHEAD: i32 = 1026;
 
 /// Gate call: serve the request in the caller's slot. Second argument: the token of [`op::CLONE`], by which a thread that
 /// is not known yet is recognised. Returns 0 when served, negative errno otherwise.
 pub const GATE_CALL: u64 = 1;
 /// Gate call: first call of a new image after `execveat`. On return 0 one message is on [`FD_SOCK`]: a [`StartInfo`] with
-/// the region, the executable and, if [`StartInfo::has_interp`], the interpreter.
+/// the region, the executable, if [`StartInfo::has_interp`] the interpreter, and where descriptors were sent [`ahead`] the socket for
+/// [`FD_AHEAD`].
 pub const GATE_START: u64 = 2;
 /// Gate call: a new task made with [`op::CLONE`] introduces itself. Second argument: the token. A thread does so when it
 /// starts. A process with memory of its own does so before its first request, if it ever makes one: on return 0
@@ -77,9 +80,9 @@ pub const NOTES_BORN: usize = 16;
 /// Entries of [`Notes::reaped`].
 pub const NOTES_REAPED: usize = 13;
 /// Slots of a region, and so the limit of threads in an address space.
-pub const REGION_SLOTS: usize = 1023;
+pub const REGION_SLOTS: usize = 1021;
 /// Where the slots of a region begin. Before them stands what was sent [`ahead`].
-pub const SLOTS_OFFSET: usize = SLOT_SIZE;
+pub const SLOTS_OFFSET: usize = 3 * SLOT_SIZE;
 /// Stands for the index of no slot.
 pub const NO_SLOT: u32 = u32::MAX;
 /// Size of a region in bytes (a sparse memfd).

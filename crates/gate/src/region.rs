@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nomina_abi as abi;
-use nomina_abi::ahead::Head;
+use nomina_abi::ahead::{BUCKETS, Head, MAX_ENTRIES};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -60,11 +60,11 @@ impl Region {
         SlotRef { region: self.clone(), offset: abi::SLOTS_OFFSET + index as usize * abi::SLOT_SIZE }
     }
 
-    /// Puts answers into the region that are not valid yet. `entries` and `bytes` follow each other.
+    /// Puts answers into the region that are not valid yet. `entries` and `bytes` follow each other; `buckets` say where to look for an entry.
     ///
     /// # Panics
     /// When they do not fit.
-    pub fn write_ahead(&self, entries: &[abi::ahead::Entry], bytes: &[u8]) {
+    pub fn write_ahead(&self, buckets: &[u16; BUCKETS], entries: &[abi::ahead::Entry], bytes: &[u8]) {
         let entries_at = size_of::<Head>();
         let bytes_at = entries_at + size_of_val(entries);
         assert!(bytes_at + bytes.len() <= abi::SLOTS_OFFSET);
@@ -74,7 +74,8 @@ impl Region {
         unsafe {
             let head = base.cast::<Head>();
             ptr::write_volatile(&raw mut (*head).count, entries.len() as u32);
-            ptr::write_volatile(&raw mut (*head).used, 0);
+            ptr::write_volatile(&raw mut (*head).used, [0; _]);
+            ptr::write_volatile(&raw mut (*head).buckets, *buckets);
             ptr::copy_nonoverlapping(
                 entries.as_ptr().cast::<u8>(),
                 base.add(entries_at),
@@ -97,7 +98,7 @@ impl Region {
     }
 
     /// Which answers the guest says it has used.
-    pub fn ahead_used(&self) -> u64 {
+    pub fn ahead_used(&self) -> [u64; MAX_ENTRIES / 64] {
         // SAFETY: the field is inside the mapping; volatile, since the guest may write at any moment.
         unsafe { ptr::read_volatile(&raw const (*self.base.as_ptr().cast::<Head>()).used) }
     }

@@ -4,12 +4,14 @@ use core::cell::UnsafeCell;
 use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use nomina_abi::ahead::{ACCESS, Entry, Head, Identity, MAX_ENTRIES, OPEN, READLINK, STAT, STAT_SIZE};
-use nomina_abi::{FD_SOCK, SLOTS_OFFSET};
+use nomina_abi::ahead::{
+    ACCESS, BUCKETS, Entry, Head, Identity, MAX_ENTRIES, OPEN, READLINK, STAT, STAT_SIZE, hash,
+};
+use nomina_abi::{FD_AHEAD, FD_SOCK, SLOTS_OFFSET};
 
 use crate::area::{Area, REGION, THREADED};
 use crate::slot::{data, receive_fds};
-use crate::sys::{nr, sys};
+use crate::sys::{self, nr, sys};
 
 const AT_FDCWD: i32 = -100;
 const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
@@ -22,12 +24,12 @@ const KNOWN: usize = 8;
 /// What the image has left of its answers.
 struct Left {
     /// Bits of entries used.
-    used: u64,
-    /// Messages with descriptors that are still on the socket.
-    waiting: u32,
+    used: [u64; MAX_ENTRIES / 64],
     count: u32,
+    /// Whether the supervisor's socket is at [`FD_AHEAD`]. What else is there may be of who executed this program.
+    opens: bool,
     /// Entries of opens, counted from 1, the latest last.
-    known: [u8; KNOWN],
+    known: [u16; KNOWN],
 }
 
 struct LeftCell(UnsafeCell<Left>);
@@ -35,20 +37,26 @@ struct LeftCell(UnsafeCell<Left>);
 // SAFETY: used by the only thread of the image, and by nobody once there is a second one.
 unsafe impl Sync for LeftCell {}
 
-#[unsafe(link_section = ".bss.A0")]
-static LEFT: LeftCell = LeftCell(UnsafeCell::new(Left { used: 0, waiting: 0, count: 0, known: [0; KNOWN] }));
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.start1")]
+static LEFT: LeftCell =
+    LeftCell(UnsafeCell::new(Left { used: [0; MAX_ENTRIES / 64], count: 0, opens: false, known: [0; KNOWN] }));
+#[unsafe(link_section = ".bss.shared")]
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
-/// Notes that so many answers are there.
-pub fn start(count: u32) {
+/// Notes that so many answers are there, the descriptors among them on `socket`, if that is one.
+pub fn start(count: u32, socket: Option<i32>) {
+    let opens = socket.is_some_and(|socket| {
+        // SAFETY: takes no pointers. A limit below the number is why it may fail: then whoever opens asks.
+        let moved = unsafe { sys!(nr::DUP3, socket, FD_AHEAD, O_CLOEXEC) };
+        sys::close(socket);
+        moved >= 0
+    });
     if count == 0 || count as usize > MAX_ENTRIES {
         return;
     }
     // SAFETY: the image has one thread.
     let left = unsafe { &mut *LEFT.0.get() };
-    left.count = count;
-    left.waiting = (0..count).filter(|&index| entry(index).is_some_and(|entry| is_open(&entry))).count() as u32;
+    (left.count, left.opens) = (count, opens);
     ACTIVE.store(true, Ordering::Relaxed);
 }
 
@@ -64,8 +72,8 @@ fn entry(index: u32) -> Option<Entry> {
     let at = REGION.load(Ordering::Relaxed) as usize + size_of::<Head>() + index as usize * size_of::<Entry>();
     // SAFETY: inside the region, before its slots; the supervisor may write it, so it is copied out.
     let entry = unsafe { read_volatile(at as *const Entry) };
-    let ends = |at: u32, len: u32| at as usize + len as usize <= SLOTS_OFFSET;
-    (ends(entry.path, entry.path_len) && ends(entry.data, entry.data_len)).then_some(entry)
+    let ends = |at: u32, len: usize| at as usize + len <= SLOTS_OFFSET;
+    (ends(entry.path, entry.path_len.into()) && ends(entry.data, entry.data_len as usize)).then_some(entry)
 }
 
 fn at(offset: u32) -> *const u8 {
@@ -77,38 +85,28 @@ fn holds() -> bool {
     unsafe { AtomicU32::from_ptr((&raw mut (*head()).valid).cast()) }.load(Ordering::Acquire) == 1
 }
 
-/// Takes the descriptors that wait off the socket, up to the one of entry `index`, which is given back.
-fn receive(left: &mut Left, index: u32, cloexec: bool) -> Option<i64> {
-    while left.waiting > 0 {
+/// Takes descriptors off the socket, up to the one of entry `index`, which is given back.
+fn receive(index: u32, cloexec: bool) -> Option<i64> {
+    loop {
         let mut message = [0; 8];
-        left.waiting -= 1;
-        match receive_fds(FD_SOCK, cloexec, &mut message) {
+        match receive_fds(FD_AHEAD, cloexec, &mut message) {
             Ok(received) if received.count == 1 && u64::from_le_bytes(message) == u64::from(index) => {
                 return Some(i64::from(received.fds[0]));
             }
-            Ok(received) => received.close(),
+            // Of an open that the program has not made.
+            Ok(received) if received.count == 1 => received.close(),
             // There is none, or no room for it in the descriptor table: the request will say so.
-            Err(_) => {}
+            _ => return None,
         }
     }
-    None
 }
 
-/// No answer is used any more. To be called before anything that receives from the socket, and by a process that has other
-/// threads or was forked.
-#[inline]
-pub fn end() {
-    if ACTIVE.load(Ordering::Relaxed) {
-        stop();
-    }
-}
-
+/// No answer is used any more. What nobody will receive is closed.
 #[cold]
 fn stop() {
     ACTIVE.store(false, Ordering::Relaxed);
-    // SAFETY: as in `start`; a thread is only made after this.
-    let left = unsafe { &mut *LEFT.0.get() };
-    receive(left, u32::MAX, true);
+    // SAFETY: takes no pointers.
+    unsafe { sys!(nr::DUP3, FD_SOCK, FD_AHEAD, O_CLOEXEC) };
 }
 
 /// In a forked child: the answers and what is on the socket are its parent's.
@@ -185,32 +183,36 @@ fn find(area: &Area, number: u64, args: &[u64; 6]) -> Option<i64> {
     // SAFETY: as in `start`.
     let left = unsafe { &mut *LEFT.0.get() };
     let (text, len) = (path as u32 as usize, (path >> 32) as usize);
-    for index in 0..left.count {
-        if left.used & 1 << index != 0 {
-            continue;
+    // SAFETY: spans are made by `Arena`, inside the slot's data.
+    let asked = unsafe { core::slice::from_raw_parts(data(area).add(text), len) };
+    let bucket = hash(op, flags, asked) as usize % BUCKETS;
+    // SAFETY: in the region.
+    let mut next = unsafe { read_volatile(&raw const (*head()).buckets[bucket]) };
+    // No more steps than there are entries, whatever the chain says.
+    for _ in 0..left.count {
+        let index = u32::from(next.checked_sub(1)?);
+        if index >= left.count {
+            return None;
         }
-        let Some(entry) = entry(index) else { continue };
-        if entry.op != op || entry.flags != flags || entry.path_len as usize != len {
-            continue;
+        let entry = entry(index)?;
+        next = entry.next;
+        // SAFETY: checked to lie in the region.
+        let of_entry = unsafe { core::slice::from_raw_parts(at(entry.path), entry.path_len.into()) };
+        let used = left.used[index as usize / 64] & 1 << (index % 64) != 0;
+        let usable = !is_open(&entry) || (left.opens && !used);
+        if (entry.op, entry.flags) == (op, flags) && of_entry == asked && usable {
+            return give(area, left, index, &entry, to);
         }
-        // SAFETY: both lie in the region.
-        let same = unsafe {
-            let asked = core::slice::from_raw_parts(data(area).add(text), len);
-            asked == core::slice::from_raw_parts(at(entry.path), len)
-        };
-        if !same {
-            continue;
-        }
-        return give(area, left, index, &entry, to);
     }
     None
 }
 
 fn give(area: &Area, left: &mut Left, index: u32, entry: &Entry, to: u64) -> Option<i64> {
     let ret = if is_open(entry) {
-        let fd = receive(left, index, entry.flags & O_CLOEXEC != 0)?;
+        note_used(left, index);
+        let fd = receive(index, entry.flags & O_CLOEXEC != 0)?;
         left.known.copy_within(1.., 0);
-        left.known[KNOWN - 1] = index as u8 + 1;
+        left.known[KNOWN - 1] = index as u16 + 1;
         fd
     } else {
         let room = (to >> 32) as usize;
@@ -223,10 +225,15 @@ fn give(area: &Area, left: &mut Left, index: u32, entry: &Entry, to: u64) -> Opt
         }
         if entry.op == READLINK && entry.ret >= 0 { len as i64 } else { entry.ret }
     };
-    left.used |= 1 << index;
-    // SAFETY: in the region.
-    unsafe { write_volatile(&raw mut (*head()).used, left.used) };
+    note_used(left, index);
     Some(ret)
+}
+
+fn note_used(left: &mut Left, index: u32) {
+    let word = index as usize / 64;
+    left.used[word] |= 1 << (index % 64);
+    // SAFETY: in the region.
+    unsafe { write_volatile(&raw mut (*head()).used[word], left.used[word]) };
 }
 
 /// Attributes of a descriptor that came with an answer: which it is the host says.

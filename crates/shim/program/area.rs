@@ -1,8 +1,8 @@
 //! Thread areas: for each guest thread 64 KiB that belong to the shim.
 //!
-//! An area begins with a guard page; at its end stands the thread's state, below it the alternate stack on which every signal
-//! handler of the shim runs. So the top of the stack and the state share a page: each page that is written costs a fault at a start, and
-//! two at a fork. Areas are aligned to their size, so that the stack pointer names the area: no thread-local storage is needed, which
+//! An area begins with a guard page; near its end stands the thread's state, below it the alternate stack on which every signal
+//! handler of the shim runs, and behind it, in the first area, what the threads of an address space share and change at forks.
+//! So all of these share a page: each page that is written costs a fault at a start, and two at a fork. Areas are aligned to their size, so that the stack pointer names the area: no thread-local storage is needed, which
 //! belongs to the guest. The first areas are part of the program's image; more come in chunks and are reused, never unmapped.
 
 use core::cell::{Cell, UnsafeCell};
@@ -26,9 +26,14 @@ const SIGHAND_OFFSET: u64 = GUARD;
 /// Where the stacks of an area begin: above those. The lower one is for calls that come by a trampoline, since on the other one the host
 /// kernel puts the frame of a signal that comes meanwhile.
 const PATCHED_OFFSET: u64 = SIGHAND_OFFSET + 4096;
+/// What belongs to signals that are held, by `signal::held_index`: hardly ever used, so not in the page of the state.
+type HeldInfo = [SigInfo; 4];
+const HELD_OFFSET: u64 = PATCHED_OFFSET - size_of::<HeldInfo>() as u64;
 const STACK_OFFSET: u64 = PATCHED_OFFSET + (16 << 10);
+/// Room behind the state: in the first area for the section `.bss.shared`.
+const SHARED: u64 = 512;
 /// Where the state stands, and the stack ends.
-const STATE_OFFSET: u64 = AREA_SIZE - size_of::<Area>() as u64;
+const STATE_OFFSET: u64 = AREA_SIZE - SHARED - size_of::<Area>() as u64;
 /// What [`Area::mark`] says.
 pub const MARK: u32 = 0x4e6f_6d69;
 const AREAS_PER_CHUNK: u32 = 16;
@@ -101,8 +106,6 @@ pub struct Area {
     pub blocks: Cell<u64>,
     /// Those of them that have come meanwhile, and of the faults those that were sent while the shim had them open.
     pub held: Cell<u64>,
-    /// What belongs to them, by `signal::held_index`.
-    pub held_info: UnsafeCell<[SigInfo; 4]>,
     /// [`MARK`]: by this `nomina_patched` knows that the base of `gs` is an area.
     pub mark: Cell<u32>,
     /// Where the stack for calls that come by a trampoline ends.
@@ -205,24 +208,26 @@ impl Files {
     /// In a forked child: the other threads do not exist. `same`: it shares its parent's table.
     pub fn reset(&self, same: bool) {
         self.lock.reset();
-        if !same {
+        // A store would have the host copy the page.
+        if !same && self.across.load(Ordering::Relaxed) != 0 {
             self.across.store(0, Ordering::Relaxed);
         }
     }
 }
 
-const _: () = assert!(size_of::<Area>() <= 2048 && size_of::<Sighand>() <= (PATCHED_OFFSET - SIGHAND_OFFSET) as usize);
+const _: () = assert!(size_of::<Area>() as u64 + SHARED <= 1600 && size_of::<Sighand>() <= (HELD_OFFSET - SIGHAND_OFFSET) as usize);
 
 /// Base of the region of slots. The same address in every process of a fork tree.
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 pub static REGION: AtomicU64 = AtomicU64::new(0);
 /// Whether the address space has ever had a second thread.
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 pub static THREADED: AtomicBool = AtomicBool::new(false);
 /// Handlers of the process that the image was started for.
+#[unsafe(link_section = ".bss.start0")]
 pub static SIGHAND: Sighand = Sighand::new();
 /// Descriptor table of that process.
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 pub static FILES: Files = Files::new();
 
 struct Chunk {
@@ -231,24 +236,47 @@ struct Chunk {
     guarded: AtomicU32,
 }
 
-#[unsafe(link_section = ".bss.A1")]
-static CHUNK_TABLE: [Chunk; CHUNKS] =
-    [const { Chunk { base: AtomicU64::new(0), used: AtomicU32::new(0), guarded: AtomicU32::new(0) } };
-        CHUNKS];
-#[unsafe(link_section = ".bss.A0")]
+impl Chunk {
+    const NONE: Chunk = Chunk { base: AtomicU64::new(0), used: AtomicU32::new(0), guarded: AtomicU32::new(0) };
+}
+
+/// The areas in the program's image.
+#[unsafe(link_section = ".bss.shared")]
+static FIRST_CHUNK: Chunk = Chunk::NONE;
+#[unsafe(link_section = ".bss.z")]
+static MORE_CHUNKS: [Chunk; CHUNKS - 1] = [const { Chunk::NONE }; CHUNKS - 1];
+
+/// How many of them are mapped. They are in order, and so nobody looks at those that are not.
+#[unsafe(link_section = ".bss.shared")]
+static MORE_MAPPED: AtomicU32 = AtomicU32::new(0);
+
+fn mapped_chunks() -> impl Iterator<Item = &'static Chunk> {
+    let more = MORE_MAPPED.load(Ordering::Acquire) as usize;
+    core::iter::once(&FIRST_CHUNK).chain(&MORE_CHUNKS[..more.min(CHUNKS - 1)])
+}
+
+#[unsafe(link_section = ".bss.shared")]
 static GROW: Lock = Lock::new();
 
-const STATIC_SIZE: usize = (AREA_SIZE * STATIC_AREAS as u64 - GUARD) as usize;
+/// All but its guard, which is a page that is not mapped (`shim.ld`), and what stands behind the state.
+#[repr(C, align(64))]
+struct FirstArea(UnsafeCell<[u8; (AREA_SIZE - GUARD - SHARED) as usize]>);
 
-/// All but the first one's guard, which is a page that is not mapped (`shim.ld`).
+/// The others, which come right behind it.
 #[repr(C, align(4096))]
-struct StaticAreas(UnsafeCell<[u8; STATIC_SIZE]>);
+struct OtherAreas(UnsafeCell<[u8; (AREA_SIZE * (STATIC_AREAS as u64 - 1)) as usize]>);
 
 // SAFETY: every area in it is handed out once at a time by the bits of its chunk.
-unsafe impl Sync for StaticAreas {}
+unsafe impl Sync for FirstArea {}
+// SAFETY: as above.
+unsafe impl Sync for OtherAreas {}
 
+#[unsafe(link_section = ".bss.first")]
+static FIRST: FirstArea = FirstArea(UnsafeCell::new([0; (AREA_SIZE - GUARD - SHARED) as usize]));
+/// Only its place counts.
+#[used]
 #[unsafe(link_section = ".bss.areas")]
-static STATIC: StaticAreas = StaticAreas(UnsafeCell::new([0; STATIC_SIZE]));
+static OTHERS: OtherAreas = OtherAreas(UnsafeCell::new([0; (AREA_SIZE * (STATIC_AREAS as u64 - 1)) as usize]));
 
 impl Area {
     /// The calling thread's area.
@@ -280,6 +308,11 @@ impl Area {
     pub fn own_sighand(&self) -> &'static Sighand {
         // SAFETY: inside the area, which is never unmapped; all-zero bytes, as they are at first, are a valid table.
         unsafe { &*((self.base() + SIGHAND_OFFSET) as *const Sighand) }
+    }
+
+    /// What belongs to the signals in [`Area::held`].
+    pub fn held_info(&self) -> *mut HeldInfo {
+        (self.base() + HELD_OFFSET) as *mut HeldInfo
     }
 
     /// The alternate stack as the host kernel is told.
@@ -336,7 +369,7 @@ impl Area {
 
     /// Takes a free area, zeroed.
     pub fn allocate() -> Result<&'static Area, i64> {
-        for chunk in &CHUNK_TABLE {
+        for (number, chunk) in core::iter::once(&FIRST_CHUNK).chain(&MORE_CHUNKS).enumerate() {
             let mut base = chunk.base.load(Ordering::Acquire);
             if base == 0 {
                 let _guard = GROW.lock();
@@ -344,6 +377,7 @@ impl Area {
                 if base == 0 {
                     base = map_chunk()?;
                     chunk.base.store(base, Ordering::Release);
+                    MORE_MAPPED.store(number as u32, Ordering::Release);
                 }
             }
             let mut used = chunk.used.load(Ordering::Relaxed);
@@ -365,8 +399,8 @@ impl Area {
 
     /// The first area of an image.
     pub fn first() -> &'static Area {
-        let chunk = &CHUNK_TABLE[0];
-        let base = STATIC.0.get() as u64 - GUARD;
+        let chunk = &FIRST_CHUNK;
+        let base = FIRST.0.get() as u64 - GUARD;
         chunk.guarded.store(1, Ordering::Relaxed);
         chunk.base.store(base, Ordering::Relaxed);
         let beyond = !0u32 << STATIC_AREAS;
@@ -376,7 +410,7 @@ impl Area {
 
     /// Calls `with` for every area in use, that of a thread which has just ended possibly among them.
     pub fn each(mut with: impl FnMut(&'static Area)) {
-        for (number, chunk) in CHUNK_TABLE.iter().enumerate() {
+        for (number, chunk) in mapped_chunks().enumerate() {
             let base = chunk.base.load(Ordering::Acquire);
             let beyond = if number == 0 { !0 << STATIC_AREAS } else { 0 };
             let used = chunk.used.load(Ordering::Acquire) & !beyond;
@@ -389,7 +423,7 @@ impl Area {
 
     /// The word and the bit that say that the area is in use.
     pub fn used_bit(&self) -> (&'static AtomicU32, u32) {
-        for chunk in &CHUNK_TABLE {
+        for chunk in mapped_chunks() {
             let base = chunk.base.load(Ordering::Acquire);
             let index = self.base().wrapping_sub(base) / AREA_SIZE;
             if base != 0 && index < u64::from(AREAS_PER_CHUNK) {
@@ -405,7 +439,7 @@ impl Area {
             let beyond = if number == 0 { !0 << STATIC_AREAS } else { 0 };
             (chunk.used.load(Ordering::Relaxed) & !beyond).count_ones()
         };
-        CHUNK_TABLE.iter().enumerate().map(used).sum::<u32>() == 1
+        mapped_chunks().enumerate().map(used).sum::<u32>() == 1
     }
 
     /// Gives the area back. Not for the caller's own.
@@ -416,7 +450,7 @@ impl Area {
 
     /// In a forked child: the areas of the threads that did not come along are free.
     pub fn keep_only_own(&self) {
-        for (number, chunk) in CHUNK_TABLE.iter().enumerate() {
+        for (number, chunk) in mapped_chunks().enumerate() {
             chunk.used.store(if number == 0 { !0 << STATIC_AREAS } else { 0 }, Ordering::Relaxed);
         }
         let (word, bit) = self.used_bit();

@@ -39,14 +39,14 @@ use crate::sys::{
 use crate::uaccess::get_user;
 
 /// After how many traps a site is rewritten; 0: never. Set at the start, cleared when rewriting turns out to be impossible.
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static AFTER: AtomicU32 = AtomicU32::new(0);
 /// Threads set the base of `gs`. For the life of the image: sites that are rewritten stay so when [`AFTER`] is cleared, and a thread
 /// that did not set it would work on its maker's area.
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static SETS_GS: AtomicBool = AtomicBool::new(false);
 /// Only one thread rewrites at a time; others leave it.
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static BUSY: Lock = Lock::new();
 
 const PAGE: u64 = 4096;
@@ -70,7 +70,7 @@ struct Page {
 }
 
 static TABLE: [Page; PAGES] = [const { Page { at: AtomicU64::new(0), used: AtomicU64::new(0) } }; PAGES];
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// What one thread knows of the sites that trap: the low half of the address behind each, and how often it has trapped.

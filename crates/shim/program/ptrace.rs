@@ -43,7 +43,7 @@ const NO_CALL: u64 = u64::MAX;
 const EFLAGS_MASK: u64 = 0x5_4dd5;
 
 /// Whether a thread of this process traces, or has traced: waits ask the supervisor as well.
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 pub static TRACER: AtomicBool = AtomicBool::new(false);
 /// Where a traced image starts.
 pub static ENTRY: AtomicU64 = AtomicU64::new(0);

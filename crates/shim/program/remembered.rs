@@ -107,7 +107,7 @@ static OPENED: Files = Files(UnsafeCell::new([NO_FILE; FILES]));
 static WANTED: AtomicBool = AtomicBool::new(false);
 /// Opens that have done so since attributes were last asked for; the low bits are where the next ones go.
 static OPENS: AtomicU32 = AtomicU32::new(0);
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static BUSY: Lock = Lock::new();
 
 /// In a forked child: whoever held the lock does not exist.
@@ -129,13 +129,7 @@ fn path<'a>(area: &Area, question: &Question) -> &'a [u8] {
 }
 
 fn hash(question: &Question, path: &[u8]) -> u32 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ u64::from(question.op) ^ u64::from(question.flags) << 8;
-    for chunk in path.chunks(8) {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-    ((hash ^ hash >> 29) >> 16) as u32 & !REFUSED
+    nomina_abi::ahead::hash(question.op, question.flags, path) & !REFUSED
 }
 
 /// Answers a call whose arguments are in the slot, or has it answered.

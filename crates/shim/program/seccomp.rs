@@ -46,11 +46,12 @@ const BEFORE: u64 = 4096;
 const BITMAP: usize = 64;
 
 /// Whether any thread of this address space has, or had, filters.
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 static FILTERED: AtomicBool = AtomicBool::new(false);
 /// The calls that not all of them always allow, a bit each.
 static NOT_ALWAYS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 /// One thread at a time installs a filter, so that model and host agree.
+#[unsafe(link_section = ".bss.shared")]
 static INSTALLING: Lock = Lock::new();
 
 /// In a forked child: whoever was installing does not exist.

@@ -361,9 +361,16 @@ impl Sighand {
 
     /// In a copy of an init's table: it is that of an ordinary process. Until now signals are blocked, so that none was ignored.
     pub fn make_killable(&self) {
-        self.first.store(false, Ordering::Relaxed);
-        let judged = self.judged.swap(0, Ordering::Relaxed);
-        if self.unkillable.swap(false, Ordering::Relaxed) {
+        // A store would have the host copy the page.
+        if self.first.load(Ordering::Relaxed) {
+            self.first.store(false, Ordering::Relaxed);
+        }
+        let judged = self.judged.load(Ordering::Relaxed);
+        if judged != 0 {
+            self.judged.store(0, Ordering::Relaxed);
+        }
+        if self.unkillable.load(Ordering::Relaxed) {
+            self.unkillable.store(false, Ordering::Relaxed);
             self.install_all();
         } else {
             for signal in (1..=NSIG as i32).filter(|&signal| judged & Self::bit(signal) != 0) {

@@ -114,7 +114,7 @@ fn hold(area: &Area, info: &SigInfo) {
     if area.held.get() & bit == 0 {
         area.held.set(area.held.get() | bit);
         // SAFETY: only this thread uses it.
-        unsafe { (*area.held_info.get())[held_index(bit)] = *info };
+        unsafe { (*area.held_info())[held_index(bit)] = *info };
     }
 }
 
@@ -124,7 +124,7 @@ pub fn take_held(area: &Area, set: u64) -> Option<SigInfo> {
     let bit = held & held.wrapping_neg();
     area.held.set(area.held.get() & !bit);
     // SAFETY: only this thread uses it.
-    (bit != 0).then(|| unsafe { (*area.held_info.get())[held_index(bit)] })
+    (bit != 0).then(|| unsafe { (*area.held_info())[held_index(bit)] })
 }
 
 /// The guest blocks less than before: what it now lets in is delivered at the end of the call.

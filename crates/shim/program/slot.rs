@@ -228,10 +228,6 @@ fn give(slot: *mut Slot, fd: i32) -> i64 {
 
 /// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
 fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
-    if !never_receives(number) {
-        // What waits on the socket comes before what the reply brings.
-        crate::ahead::end();
-    }
     ready(area);
     let slot = area.slot.get();
     let _guard = socket_lock(area, number);

@@ -40,7 +40,7 @@ struct StartCell(UnsafeCell<StartInfo>);
 unsafe impl Sync for StartCell {}
 
 /// Stays in memory: `AT_EXECFN` points into it.
-#[unsafe(link_section = ".bss.A2")]
+#[unsafe(link_section = ".bss.start1")]
 static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     tid: 0,
     pid: 0,
@@ -84,6 +84,7 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     // SAFETY: filled by the message just received, and not written any more.
     let info = unsafe { &*START.0.get() };
     let [region, exe, interp, ..] = *fds;
+    let socket = fds[2 + info.has_interp.min(1) as usize];
     if map_region(region, 0).is_err() {
         sys::exit_group(CANNOT_START);
     }
@@ -126,7 +127,7 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
         make_stack_executable(stack as u64);
     }
     let hwcap2 = patch_auxv(stack, info, &program, base);
-    crate::ahead::start(info.ahead);
+    crate::ahead::start(info.ahead, (socket >= 0).then_some(socket));
     crate::patch::start(area, info.patch_after, hwcap2 & HWCAP2_FSGSBASE != 0);
     if info.traced != 0 {
         ptrace::ENTRY.store(entry, Ordering::Relaxed);

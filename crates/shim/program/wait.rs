@@ -26,14 +26,14 @@ const REAPED: u64 = 1 << 63;
 
 /// The latest children of this address space, as guest and host pid, so that a wait for one needs no question.
 pub struct Children {
-    entries: [AtomicU64; 64],
+    entries: [AtomicU64; 40],
     next: AtomicUsize,
 }
 
 /// See [`Children`].
-#[unsafe(link_section = ".bss.A0")]
+#[unsafe(link_section = ".bss.shared")]
 pub static CHILDREN: Children =
-    Children { entries: [const { AtomicU64::new(0) }; 64], next: AtomicUsize::new(0) };
+    Children { entries: [const { AtomicU64::new(0) }; 40], next: AtomicUsize::new(0) };
 
 impl Children {
     /// Remembers a child.

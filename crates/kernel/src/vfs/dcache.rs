@@ -28,6 +28,10 @@ const REFERENCED: u32 = 2;
 const MOUNTED: u32 = 4;
 /// A handle of it has been given out ([`super::exportfs`]).
 const EXPORTED: u32 = 8;
+/// Answers that hold depend on the names in this directory ([`super::watch`]).
+const NAMES_WATCHED: u32 = 16;
+/// Answers that hold are this directory's attributes.
+const ATTR_WATCHED: u32 = 32;
 
 const NO_SLOT: usize = usize::MAX;
 
@@ -155,6 +159,27 @@ impl Dentry {
     /// Whether the name has been removed: `d_unlinked`.
     pub fn is_deleted(&self) -> bool {
         self.flags.load(Ordering::Acquire) & DELETED != 0
+    }
+
+    /// Answers depend on the names in this directory from now on, or on its attributes.
+    pub fn set_watched(&self, attributes: bool) {
+        let bit = if attributes { ATTR_WATCHED } else { NAMES_WATCHED };
+        self.flags.fetch_or(bit, Ordering::SeqCst);
+    }
+
+    /// No answer depends on this directory any more.
+    pub fn clear_watched(&self) {
+        self.flags.fetch_and(!(NAMES_WATCHED | ATTR_WATCHED), Ordering::SeqCst);
+    }
+
+    /// Whether answers depend on the names in this directory.
+    pub(crate) fn names_watched(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & NAMES_WATCHED != 0
+    }
+
+    /// Whether answers are this directory's attributes.
+    pub(crate) fn attr_watched(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & ATTR_WATCHED != 0
     }
 
     /// The directory this name is in; `None` for the root of a file system.

@@ -9,6 +9,7 @@
 //! - [`d_path`]: from a place back to its name
 //! - [`exportfs`]: handles of objects that outlive their names
 //! - [`fs_struct`]: root, working directory and umask
+//! - [`Watcher`]: directories that answers depend on
 //! - [`fs_context`]: file system types and the making of their instances
 
 pub mod attr;
@@ -27,6 +28,7 @@ mod super_block;
 pub(crate) mod testfs;
 #[cfg(test)]
 mod tests;
+mod watch;
 pub mod xattr;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub use inode::*;
 pub use namei::{LookupFlags, WalkContext};
 pub use permission::WalkCred;
 pub use super_block::{ActiveSuper, SuperFlags, SuperIflags};
+pub use watch::{Watcher, watch};
 
 use crate::mount::Mount;
 

@@ -12,6 +12,7 @@ use super::dcache::{Dentry, DentryLru, Found, Keep};
 use super::exportfs::Handles;
 use super::inode::SuperBlock;
 use super::lock::Mutex;
+use super::watch::Watcher;
 use crate::errno::{Errno, Result};
 use crate::mount::Mount;
 use crate::user_namespace::UserNamespace;
@@ -61,6 +62,8 @@ pub struct ActiveSuper {
     /// Mounts of it, some of which may be gone (`s_mounts`), and how many there may be before those are sought.
     mounts: Mutex<Vec<Weak<Mount>>>,
     mounts_limit: AtomicUsize,
+    /// Who keeps answers about it, and whether each of its changes is one of other file systems as well.
+    watcher: OnceLock<(Weak<dyn Watcher>, bool)>,
     /// What lives as long as the instance.
     kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -82,6 +85,7 @@ impl ActiveSuper {
             user_ns: OnceLock::new(),
             mounts: Mutex::default(),
             mounts_limit: AtomicUsize::new(16),
+            watcher: OnceLock::new(),
             kept: OnceLock::new(),
         })
     }
@@ -109,6 +113,19 @@ impl ActiveSuper {
     /// Sets some of `s_iflags`.
     pub fn add_iflags(&self, flags: SuperIflags) {
         self.iflags.fetch_or(flags.bits(), Ordering::Relaxed);
+    }
+
+    /// Has changes told to who keeps answers, once. `changes_others`: it stores what it has on other file systems that guests see.
+    pub fn set_watcher(&self, watcher: Weak<dyn Watcher>, changes_others: bool) {
+        let _ = self.watcher.set((watcher, changes_others));
+    }
+
+    pub(crate) fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        self.watcher.get().and_then(|(watcher, _)| watcher.upgrade())
+    }
+
+    pub(crate) fn changes_others(&self) -> bool {
+        self.watcher.get().is_some_and(|(_, others)| *others)
     }
 
     /// Keeps something as long as the instance lives. Once.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as HostPath, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -33,7 +33,8 @@ use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
 use nomina_kernel::user_namespace::{Kgid, UserNamespace};
 use nomina_kernel::vfs::{
-    ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, Timespec, WalkContext, WalkCred, namei,
+    ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, Timespec, WalkContext, WalkCred,
+    Watcher, namei,
 };
 
 use rustix::fs::FlockOperation;
@@ -50,14 +51,14 @@ use crate::server::datagram::Datagrams;
 use crate::server::filesystems::NetDevices;
 use crate::server::filesystems::{self, REVEALING};
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
-use crate::server::instances::{Instances, PrivateDir, PrivateDirs};
+use crate::server::instances::{Instances, PrivateDir, PrivateDirs, set_watcher};
 use crate::server::lock::Mutex;
 use crate::server::proc_source::{NsFs, PidNsView};
 use crate::server::sys::{clone, exec, socket};
 use crate::server::tty::Terminals;
 use crate::server::{
-    Server, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares, stats,
-    tether, watcher, worker,
+    Server, ahead, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares,
+    stats, tether, watcher, worker,
 };
 
 /// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
@@ -545,6 +546,11 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
     }));
     network::attach(&server, &first_net, &plan.network)?;
     let _ = fuse_host.server.set(Arc::downgrade(&server));
+    let watcher: Weak<dyn Watcher> = Arc::<ahead::Ahead>::downgrade(&server.ahead);
+    for mount in mounted.ns.mounts() {
+        set_watcher(mount.sb(), &watcher);
+    }
+    server.instances.set_watcher(watcher);
     let _ = mounted.terminals.server.set(Arc::downgrade(&server));
     let _ = mounted.proc.server.set(Arc::downgrade(&server));
     let _ = mounted.cgroup_view.server.set(Arc::downgrade(&server));

@@ -11,20 +11,27 @@
 //! answer in that moment has asked before the change was made. Requests that change nothing are listed ([`changes_nothing`]);
 //! what is not listed counts as a change.
 //!
+//! Of requests that create, open for writing, remove or rename ([`changes_names`]), the model says what they are about to change
+//! ([`nomina_kernel::vfs::Watcher`]); only when answers depend on that directory are all withdrawn. Which ones they depend on, the walks that find answers
+//! note. An answer holds only if no such request was served while it was found: one that begins later meets the note.
+//!
 //! What the guest says it has used is only believed for guessing better next time.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use nomina_abi::ahead::{ACCESS, Entry, Identity, MAX_ENTRIES, OPEN, READLINK, STAT, STAT_SIZE};
+use nomina_abi::ahead::{
+    ACCESS, BUCKETS, Entry, Head, Identity, MAX_ENTRIES, OPEN, READLINK, STAT, STAT_SIZE, hash,
+};
 use nomina_abi::{SLOTS_OFFSET, op};
 use nomina_gate::region::Region;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::mount::Mount;
 use nomina_kernel::seccomp::Seccomp;
-use nomina_kernel::vfs::{Attr, LookupFlags, Opened, S_IFREG, WalkContext, attr, namei};
+use nomina_kernel::vfs::{Attr, Dentry, LookupFlags, Opened, S_IFREG, WalkContext, Watcher, attr, namei};
 
 use super::Server;
 use super::context::walk_cred;
@@ -38,11 +45,11 @@ use super::request::Ctx;
 /// Programs remembered.
 const PROGRAMS: usize = 256;
 /// Requests remembered for a program, with those that have not proved useful yet.
-const REMEMBERED: usize = 96;
+const REMEMBERED: usize = 448;
 /// Most opens answered ahead: each is a host descriptor that may have been made for nothing.
-const MOST_OPENS: usize = 16;
+const MOST_OPENS: usize = 96;
 /// How many requests of an image are looked at.
-const LOOKED_AT: usize = 64;
+const LOOKED_AT: usize = 768;
 /// Longest path answered for.
 const LONGEST: usize = 200;
 /// Bytes of a readlink's text.
@@ -55,9 +62,17 @@ const USELESS: i8 = 2;
 /// A request as far as it matters for its answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Question {
+    /// Of the rest: most comparisons end here.
+    hash: u32,
     pub(super) op: u32,
     pub(super) flags: u32,
-    path: Vec<u8>,
+    path: Arc<[u8]>,
+}
+
+impl Question {
+    fn new(op: u32, flags: u32, path: &[u8]) -> Question {
+        Question { hash: hash(op, flags, path), op, flags, path: path.into() }
+    }
 }
 
 /// What is returned, the bytes that go with it, and what was opened.
@@ -88,11 +103,53 @@ impl Drop for Observed {
 /// Who may change what at the moment, and whose answers hold.
 #[derive(Default)]
 struct State {
+    /// Requests being served that may change anything, and those that tell.
     changing: usize,
-    /// Counts changes.
-    epoch: u64,
-    outstanding: Vec<Arc<Region>>,
+    telling: usize,
+    epoch: Epoch,
+    /// With the time at which they were sent.
+    outstanding: Vec<(Arc<Region>, Instant)>,
     holding: Holding,
+    /// Directories on which answers depend.
+    watched: Vec<Arc<Dentry>>,
+}
+
+/// The state of names and attributes that an answer belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Epoch {
+    /// Counts withdrawals.
+    pub(super) withdrawals: u64,
+    /// Counts requests that tell what they change.
+    told: u64,
+}
+
+/// How long answers stand: what the host's own processes change below an overlay is no request.
+const LONGEST_AHEAD: Duration = Duration::from_millis(250);
+/// Most directories on which answers may depend.
+const WATCHED: usize = 2048;
+
+/// What nobody depends on any more, to be let go of without the lock.
+type Gone = (Vec<(Arc<Region>, Instant)>, Vec<Arc<Dentry>>);
+
+impl State {
+    /// No answer holds any more.
+    #[must_use]
+    fn withdraw(&mut self) -> Gone {
+        self.epoch.withdrawals += 1;
+        for (region, _) in &self.outstanding {
+            region.ahead_valid().store(0, Ordering::SeqCst);
+        }
+        self.holding.withdraw();
+        for dir in &self.watched {
+            dir.clear_watched();
+        }
+        (std::mem::take(&mut self.outstanding), std::mem::take(&mut self.watched))
+    }
+
+    /// Whether what was found in `epoch` is still so, and every change to come meets the notes of what it depends on.
+    fn is_still(&self, epoch: Epoch) -> bool {
+        self.changing == 0 && self.telling == 0 && self.epoch == epoch
+    }
 }
 
 /// What is known of programs, and the answers that hold.
@@ -105,11 +162,20 @@ pub struct Ahead {
 }
 
 /// While it lives something may change, and no answers are given out.
-pub struct Changing<'a>(&'a Ahead);
+pub struct Changing<'a> {
+    ahead: &'a Ahead,
+    tells: bool,
+}
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().unwrap().changing -= 1;
+        let mut state = self.ahead.state.lock().unwrap();
+        if self.tells {
+            state.telling -= 1;
+            state.epoch.told += 1;
+        } else {
+            state.changing -= 1;
+        }
     }
 }
 
@@ -121,19 +187,22 @@ pub struct Answers {
     pub opened: Vec<(u64, OwnedFd)>,
     /// By which mounts.
     pub(super) mounts: Vec<Arc<Mount>>,
-    pub(super) epoch: u64,
+    pub(super) epoch: Epoch,
+    /// They have been given before: what they depend on has been noted for long.
+    pub(super) again: bool,
     pub(super) questions: Vec<Question>,
 }
 
 impl Answers {
     /// None yet.
-    fn none(epoch: u64) -> Answers {
+    fn none(epoch: Epoch) -> Answers {
         Answers {
             entries: Vec::new(),
             bytes: Vec::new(),
             opened: Vec::new(),
             mounts: Vec::new(),
             epoch,
+            again: false,
             questions: Vec::new(),
         }
     }
@@ -144,8 +213,8 @@ impl Answers {
     }
 
     fn room(&self) -> usize {
-        let used = (self.entries.len() + 1) * size_of::<Entry>() + self.bytes.len();
-        (SLOTS_OFFSET - 64 - MAX_ENTRIES * size_of::<Entry>()).saturating_sub(used)
+        const ROOM: usize = SLOTS_OFFSET - size_of::<Head>() - MAX_ENTRIES * size_of::<Entry>();
+        ROOM.saturating_sub(self.bytes.len())
     }
 
     fn put(&mut self, bytes: &[u8]) -> (u32, u32) {
@@ -162,17 +231,23 @@ impl Answers {
         let (path, path_len) = self.put(&question.path);
         let (data, data_len) = self.put(data);
         let (op, flags) = (question.op, question.flags);
-        self.entries.push(Entry { op, flags, path, path_len, ret, data, data_len });
+        let path_len = path_len as u16;
+        self.entries.push(Entry { op, flags, path, path_len, next: 0, ret, data, data_len });
         self.questions.push(question.clone());
     }
 
-    /// Positions in `bytes` become positions in the region.
-    fn relocate(&mut self) {
-        let base = (size_of::<nomina_abi::ahead::Head>() + self.entries.len() * size_of::<Entry>()) as u32;
-        for entry in &mut self.entries {
+    /// Positions in `bytes` become positions in the region. Gives where to look for an entry.
+    fn relocate(&mut self) -> [u16; BUCKETS] {
+        let base = (size_of::<Head>() + self.entries.len() * size_of::<Entry>()) as u32;
+        let mut buckets = [0; BUCKETS];
+        // From the last on, so that of two with the same bucket the first is found first.
+        for (index, (entry, question)) in self.entries.iter_mut().zip(&self.questions).enumerate().rev() {
             entry.path += base;
             entry.data += base;
+            let bucket = &mut buckets[question.hash as usize % BUCKETS];
+            entry.next = std::mem::replace(bucket, index as u16 + 1);
         }
+        buckets
     }
 }
 
@@ -210,6 +285,27 @@ pub fn changes_nothing(nr: u32, args: &[u64; 6]) -> bool {
     }
 }
 
+/// Whether all that a request changes are the credentials of its caller.
+pub fn changes_credentials(nr: u32) -> bool {
+    // set*uid, set*gid, setgroups, capset
+    matches!(nr, 105 | 106 | 113 | 114 | 116 | 117 | 119 | 122 | 123 | 126)
+}
+
+/// Whether all that a request changes is what the model tells of: names and objects on the way of these calls.
+pub fn changes_names(nr: u32, args: &[u64; 6]) -> bool {
+    // O_TMPFILE and O_PATH say little.
+    let plain = |flags: u64| flags as i32 & (libc::O_PATH | libc::O_TMPFILE & !libc::O_DIRECTORY) == 0;
+    match nr {
+        // open, openat, creat
+        2 => plain(args[1]),
+        257 => plain(args[2]),
+        85 => true,
+        // rename, mkdir, rmdir, unlink and their kin
+        82..=84 | 87 | 258 | 263 | 264 | 316 => true,
+        _ => false,
+    }
+}
+
 /// The question that a request asks, if it can be answered ahead.
 pub(super) fn question(ctx: &Ctx<'_>) -> Option<Question> {
     let here = |dirfd: usize| ctx.int(dirfd) == libc::AT_FDCWD;
@@ -231,7 +327,7 @@ pub(super) fn question(ctx: &Ctx<'_>) -> Option<Question> {
         return None;
     }
     let path = ctx.path(path).ok()?;
-    (path.len() <= LONGEST).then_some(Question { op, flags, path })
+    (path.len() <= LONGEST).then(|| Question::new(op, flags, &path))
 }
 
 /// Whether reading the object cannot change its access time (`relatime`), which would be no request.
@@ -246,51 +342,83 @@ impl Ahead {
     pub fn change(&self) -> Changing<'_> {
         let mut state = self.state.lock().unwrap();
         state.changing += 1;
-        state.epoch += 1;
-        for region in state.outstanding.drain(..) {
-            region.ahead_valid().store(0, Ordering::SeqCst);
-        }
-        state.holding.withdraw();
+        let gone = state.withdraw();
         drop(state);
+        drop(gone);
         self.kept.forget();
-        Changing(self)
+        Changing { ahead: self, tells: false }
+    }
+
+    /// Announces that the credentials of a thread may change, on which only answers in the region of its address space depend.
+    pub fn change_own(&self, region: &Arc<Region>) {
+        let mut state = self.state.lock().unwrap();
+        region.ahead_valid().store(0, Ordering::SeqCst);
+        state.holding.withdraw_from(region);
+        // What is being found for it belongs to the credentials of before.
+        state.epoch.told += 1;
+    }
+
+    /// Announces a request of which the model tells what it changes.
+    pub fn change_names(&self) -> Changing<'_> {
+        self.state.lock().unwrap().telling += 1;
+        Changing { ahead: self, tells: true }
     }
 
     /// The state of names and attributes that an answer found from now on belongs to. `None` while something changes.
-    pub fn epoch(&self) -> Option<u64> {
+    pub fn epoch(&self) -> Option<Epoch> {
         let state = self.state.lock().unwrap();
-        (state.changing == 0).then_some(state.epoch)
+        (state.changing == 0 && state.telling == 0).then_some(state.epoch)
+    }
+
+    /// Whether nothing has changed since `epoch`, and nothing will unnoticed.
+    fn is_still(&self, epoch: Epoch) -> bool {
+        self.state.lock().unwrap().is_still(epoch)
     }
 
     /// Lets answers found since `epoch` hold in `region`. Gives the stamp that they get, unless something has changed.
-    pub fn let_hold(&self, region: &Arc<Region>, epoch: u64) -> Option<u64> {
+    pub fn let_hold(&self, region: &Arc<Region>, epoch: Epoch) -> Option<u64> {
         let mut state = self.state.lock().unwrap();
-        let unchanged = state.changing == 0 && state.epoch == epoch;
-        unchanged.then(|| state.holding.add(region))
+        state.is_still(epoch).then(|| state.holding.add(region))
     }
 
     /// Lets no answer be remembered for longer than it should be. Gives whether there are any left.
     pub fn expire(&self) -> bool {
         self.kept.expire();
-        self.state.lock().unwrap().holding.expire()
+        let mut state = self.state.lock().unwrap();
+        let (old, young) = std::mem::take(&mut state.outstanding)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, sent)| sent.elapsed() >= LONGEST_AHEAD);
+        for (region, _) in &old {
+            region.ahead_valid().store(0, Ordering::SeqCst);
+        }
+        state.outstanding = young;
+        let any = state.holding.expire() || !state.outstanding.is_empty();
+        drop(state);
+        drop(old);
+        any
     }
 
     /// Writes the answers into the image's region and lets them hold, unless something has changed since they were found.
     fn publish(&self, region: &Arc<Region>, answers: &mut Answers) -> bool {
-        answers.relocate();
-        region.write_ahead(&answers.entries, &answers.bytes);
+        let buckets = answers.relocate();
+        region.write_ahead(&buckets, &answers.entries, &answers.bytes);
         let mut state = self.state.lock().unwrap();
-        if state.changing > 0 || state.epoch != answers.epoch {
+        let holds = match answers.again {
+            true => state.changing == 0 && state.epoch.withdrawals == answers.epoch.withdrawals,
+            false => state.is_still(answers.epoch),
+        };
+        if !holds {
             return false;
         }
-        state.outstanding.retain(|known| !Arc::ptr_eq(known, region));
-        // What nobody waits for any more goes first.
-        if state.outstanding.len() >= 64 {
-            state.outstanding.remove(0).ahead_valid().store(0, Ordering::SeqCst);
-        }
-        state.outstanding.push(region.clone());
+        state.outstanding.retain(|(known, _)| !Arc::ptr_eq(known, region));
+        state.outstanding.push((region.clone(), Instant::now()));
         region.ahead_valid().store(1, Ordering::SeqCst);
         true
+    }
+
+    /// A region that nobody uses any more, to be taken down at leisure.
+    pub fn forget_region(&self, region: &Arc<Region>) {
+        self.state.lock().unwrap().outstanding.retain(|(known, _)| !Arc::ptr_eq(known, region));
     }
 
     /// Notes what an image asks as long as it changes nothing. Called for every request.
@@ -302,8 +430,8 @@ impl Ahead {
         let Some(seen) = &mut *observed else { return };
         seen.looked_at += 1;
         let goes_on = seen.looked_at < LOOKED_AT
-            && changes_nothing(ctx.nr, &ctx.args)
-            && !matches!(ctx.nr, op::CLONE | op::EXEC | op::THREAD_EXIT);
+            && (changes_nothing(ctx.nr, &ctx.args) || changes_names(ctx.nr, &ctx.args))
+            && !matches!(ctx.nr, op::EXEC | op::THREAD_EXIT);
         if let Some(asked) = question(ctx).filter(|asked| goes_on && asked.path.first() == Some(&b'/'))
             && !seen.asked.contains(&asked)
         {
@@ -347,11 +475,29 @@ impl Ahead {
             if let Some(entry) = known.iter_mut().find(|entry| entry.question == *question)
                 && !seen.asked.contains(question)
             {
-                let used = used & 1 << index != 0;
+                let used = used[index / 64] & 1 << (index % 64) != 0;
                 entry.score = if used { (entry.score + 1).min(HIGHEST) } else { entry.score - USELESS };
             }
         }
         known.retain(|entry| entry.score >= 0);
+    }
+}
+
+impl Watcher for Ahead {
+    fn watch(&self, dir: &Arc<Dentry>, attributes: bool) -> bool {
+        let mut state = self.state.lock().unwrap();
+        if state.watched.len() >= WATCHED {
+            return false;
+        }
+        dir.set_watched(attributes);
+        state.watched.push(dir.clone());
+        true
+    }
+
+    fn will_change(&self) {
+        let gone = self.state.lock().unwrap().withdraw();
+        drop(gone);
+        self.kept.forget();
     }
 }
 
@@ -379,8 +525,9 @@ impl Server {
             return None;
         }
         let fs = fs.lock().unwrap().clone();
-        let given = Given { program, epoch, cred, root: fs.root.clone(), questions };
-        if let Some(again) = self.again(&given) {
+        let withdrawals = epoch.withdrawals;
+        let given = Given { program, withdrawals, cred, root: fs.root.clone(), questions };
+        if let Some(again) = self.again(&given, epoch) {
             return Some(again);
         }
         let (cred, questions) = (&given.cred, &given.questions);
@@ -397,7 +544,9 @@ impl Server {
         if answers.count() == 0 {
             return None;
         }
-        self.ahead.kept.keep(given, &answers);
+        if self.ahead.is_still(epoch) {
+            self.ahead.kept.keep(given, &answers);
+        }
         Some(answers)
     }
 
@@ -473,6 +622,10 @@ impl Server {
             Err(errno @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) => {
                 answers.add(question, -i64::from(errno.0), &[]);
             }
+            // No link.
+            Err(Errno::EINVAL) if question.op == READLINK => {
+                answers.add(question, -i64::from(Errno::EINVAL.0), &[]);
+            }
             // Not ours to say, or something that may go better next time.
             Err(_) => {}
         }
@@ -491,9 +644,12 @@ impl Server {
         drop(old);
         let sent = answers.and_then(|answers| self.ahead.publish(region, answers).then_some(answers));
         let count = sent.as_ref().map_or(0, |answers| answers.count() as u32);
+        if count > 0 {
+            thread.gate.turns.keep_looking();
+        }
         if count == 0 {
             // Whatever is there is of another image.
-            region.write_ahead(&[], &[]);
+            region.write_ahead(&[0; BUCKETS], &[], &[]);
         }
         self.ahead.observing.fetch_add(1, Ordering::Relaxed);
         let observed = Observed {
@@ -540,9 +696,9 @@ mod tests {
     fn nothing_is_given_out_while_something_changes() {
         let ahead = Ahead::default();
         let region = Region::new().unwrap();
-        let answers = |epoch| {
-            let mut answers = Answers::none(epoch);
-            answers.add(&Question { op: ACCESS, flags: 0, path: b"/x".to_vec() }, 0, &[]);
+        let answers = |withdrawals| {
+            let mut answers = Answers::none(Epoch { withdrawals, told: 0 });
+            answers.add(&Question::new(ACCESS, 0, b"/x"), 0, &[]);
             answers
         };
         assert!(ahead.publish(&region, &mut answers(0)));
@@ -558,10 +714,10 @@ mod tests {
 
     #[test]
     fn a_full_region_takes_no_more_answers() {
-        let mut answers = Answers::none(0);
+        let mut answers = Answers::none(Epoch::default());
         for number in 0..1000 {
             let path = format!("/{number:0>150}").into_bytes();
-            answers.add(&Question { op: READLINK, flags: 0, path }, 200, &[b'x'; LONGEST_LINK]);
+            answers.add(&Question::new(READLINK, 0, &path), 200, &[b'x'; LONGEST_LINK]);
         }
         let region = Region::new().unwrap();
         assert!(Ahead::default().publish(&region, &mut answers));

@@ -325,6 +325,7 @@ impl GuestProcess {
 pub struct Guests {
     by_tid: RwLock<HashMap<i32, Arc<GuestThread>>>,
     by_task: RwLock<HashMap<TaskId, Arc<GuestThread>>>,
+    /// By token, those that have not introduced themselves. Taken before `by_tid`.
     waiting: Mutex<HashMap<u64, Arc<GuestThread>>>,
 }
 
@@ -362,12 +363,21 @@ impl Guests {
         self.waiting.lock().unwrap().contains_key(&token)
     }
 
-    /// Recognises host thread `tid` by its token.
-    pub fn attach(&self, tid: i32, token: u64) -> Option<Arc<GuestThread>> {
-        let thread = self.waiting.lock().unwrap().remove(&token)?;
+    /// Recognises host thread `tid` by its token. Whoever finds it by its tid finds its process bound. True: that was done now.
+    pub fn attach(&self, tid: i32, token: u64) -> Option<(Arc<GuestThread>, bool)> {
+        // Held to the end: two that look for the thread at once, one by its token, must both find it.
+        let mut waiting = self.waiting.lock().unwrap();
+        let thread = waiting.remove(&token)?;
+        // A process introduces itself by its leader; pidfd_open refuses other threads.
+        let unbound = thread.process.pidfd.get().is_none();
+        if unbound && thread.process.bind(tid).is_err() {
+            drop(waiting);
+            self.remove(&thread);
+            return None;
+        }
         thread.host_tid.store(tid, Ordering::Release);
         self.by_tid.write().unwrap().insert(tid, thread.clone());
-        Some(thread)
+        Some((thread, unbound))
     }
 
     /// Removes a thread that has ended.

@@ -8,11 +8,12 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as HostPath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_fs::overlay::OverlaySb;
+use nomina_fs::overlayfs::OvlSuper;
 use nomina_kernel::mount::Mount;
-use nomina_kernel::vfs::ActiveSuper;
+use nomina_kernel::vfs::{ActiveSuper, Watcher};
 
 use super::lock::RwLock;
 
@@ -20,11 +21,23 @@ use super::lock::RwLock;
 #[derive(Default)]
 pub struct Instances {
     list: RwLock<Vec<Weak<ActiveSuper>>>,
+    watcher: OnceLock<Weak<dyn Watcher>>,
 }
 
 impl Instances {
+    /// Has changes of all of them told, of those to come as well.
+    pub fn set_watcher(&self, watcher: Weak<dyn Watcher>) {
+        let watcher = self.watcher.get_or_init(|| watcher);
+        for sb in self.all() {
+            set_watcher(&sb, watcher);
+        }
+    }
+
     /// Adds one.
     pub fn add(&self, sb: &Arc<ActiveSuper>) {
+        if let Some(watcher) = self.watcher.get() {
+            set_watcher(sb, watcher);
+        }
         let mut list = self.list.write().unwrap();
         list.retain(|known| known.strong_count() > 0);
         list.insert(0, Arc::downgrade(sb));
@@ -43,6 +56,11 @@ impl Instances {
         // No lock is held while a file system is asked.
         self.all().iter().find_map(|sb| with(sb, sb.ops().as_any().downcast_ref::<OverlaySb>()?))
     }
+}
+
+/// Has changes of an instance told. An overlay that a guest has mounted keeps its files where guests can see them as well.
+pub fn set_watcher(sb: &ActiveSuper, watcher: &Weak<dyn Watcher>) {
+    sb.set_watcher(watcher.clone(), sb.ops().as_any().is::<OvlSuper>());
 }
 
 /// The mount that stands for an instance where it is not known by which one a file was opened: the oldest.

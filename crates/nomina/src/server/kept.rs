@@ -16,7 +16,7 @@ use nomina_kernel::vfs::Path;
 use rustix::fs::{Mode, OFlags};
 
 use super::Server;
-use super::ahead::{Answers, Question};
+use super::ahead::{Answers, Epoch, Question};
 use super::lock::Mutex;
 use super::remembered::LONGEST_LIFE;
 
@@ -28,8 +28,8 @@ const PROGRAMS: usize = 8;
 pub(super) struct Given {
     /// Device and inode number of the program.
     pub(super) program: (u64, u64),
-    /// When they were found.
-    pub(super) epoch: u64,
+    /// When they were found ([`Epoch::withdrawals`]).
+    pub(super) withdrawals: u64,
     /// Credentials of the image.
     pub(super) cred: Arc<Cred>,
     /// Its root.
@@ -96,7 +96,7 @@ impl KeptAnswers {
 
 impl Server {
     /// The answers that were found under the same conditions. `None` if there are none.
-    pub(super) fn again(&self, given: &Given) -> Option<Answers> {
+    pub(super) fn again(&self, given: &Given, epoch: Epoch) -> Option<Answers> {
         let all = self.ahead.kept.kept.lock().unwrap();
         let kept = all.iter().find(|kept| kept.given == *given && kept.since.elapsed() < LONGEST_LIFE)?;
         let mut opened = Vec::with_capacity(kept.opened.len());
@@ -114,7 +114,8 @@ impl Server {
             bytes: kept.bytes.clone(),
             opened,
             mounts: Vec::new(),
-            epoch: given.epoch,
+            epoch,
+            again: true,
             questions: kept.answered.clone(),
         })
     }

@@ -17,9 +17,9 @@ use nomina_abi::ahead::{ACCESS, OPEN, READLINK, REMEMBER, REMEMBERED_DATA, STAT}
 use nomina_gate::region::Region;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::seccomp::Seccomp;
-use nomina_kernel::vfs::{Path, S_IFREG, WalkContext};
+use nomina_kernel::vfs::{Path, S_IFREG, WalkContext, watch};
 
-use super::ahead::question;
+use super::ahead::{Epoch, question};
 use super::context::walk_cred;
 use super::request::{Ctx, Reply};
 
@@ -29,8 +29,9 @@ pub(super) const LONGEST_LIFE: Duration = Duration::from_millis(20);
 /// The regions in which answers hold.
 #[derive(Default)]
 pub(super) struct Holding {
-    regions: Vec<Arc<Region>>,
-    /// What stands in them, less one. Used once: an answer of before a change never holds again.
+    /// With what stands in them.
+    regions: Vec<(Arc<Region>, u64)>,
+    /// The latest of those. Each is used for one time only: an answer of before a change never holds again.
     stamp: u64,
     since: Option<Instant>,
 }
@@ -38,13 +39,20 @@ pub(super) struct Holding {
 impl Holding {
     /// Answers hold in `region`, too. Gives their stamp.
     pub(super) fn add(&mut self, region: &Arc<Region>) -> u64 {
-        let stamp = self.stamp + 1;
-        if !self.regions.iter().any(|known| Arc::ptr_eq(known, region)) {
-            self.regions.push(region.clone());
-            self.since.get_or_insert_with(Instant::now);
-            region.stamp().store(stamp, Ordering::SeqCst);
+        if let Some((_, stamp)) = self.regions.iter().find(|(known, _)| Arc::ptr_eq(known, region)) {
+            return *stamp;
         }
-        stamp
+        self.stamp += 1;
+        self.regions.push((region.clone(), self.stamp));
+        self.since.get_or_insert_with(Instant::now);
+        region.stamp().store(self.stamp, Ordering::SeqCst);
+        self.stamp
+    }
+
+    /// None in `region` holds any more.
+    pub(super) fn withdraw_from(&mut self, region: &Arc<Region>) {
+        self.regions.retain(|(known, _)| !Arc::ptr_eq(known, region));
+        region.stamp().store(0, Ordering::SeqCst);
     }
 
     /// None holds any more.
@@ -52,10 +60,9 @@ impl Holding {
         if self.regions.is_empty() {
             return;
         }
-        for region in self.regions.drain(..) {
+        for (region, _) in self.regions.drain(..) {
             region.stamp().store(0, Ordering::SeqCst);
         }
-        self.stamp += 1;
         self.since = None;
     }
 
@@ -115,6 +122,11 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, fd: BorrowedFd<'_>, place: &Path) {
         return;
     }
     let Some(epoch) = epoch_for(ctx) else { return };
+    // What changes the file by its name in a directory is told if that is watched; by another, always.
+    let dir = place.dentry.parent().map(|dentry| Path { mnt: place.mnt.clone(), dentry });
+    if dir.is_none_or(|dir| watch(&dir, false).is_err()) {
+        return;
+    }
     if let Ok(identity) = ctx.server.identity(fd)
         && ctx.write(4, &identity).is_ok()
     {
@@ -123,7 +135,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, fd: BorrowedFd<'_>, place: &Path) {
 }
 
 /// The state to which an answer for the caller belongs; `None` where it must always ask.
-fn epoch_for(ctx: &Ctx<'_>) -> Option<u64> {
+fn epoch_for(ctx: &Ctx<'_>) -> Option<Epoch> {
     let server = ctx.server;
     let epoch = server.ahead.epoch()?;
     // A filter of the guest's own is asked for each request.
@@ -132,7 +144,7 @@ fn epoch_for(ctx: &Ctx<'_>) -> Option<u64> {
 }
 
 /// Lets the answer hold, if nothing has changed since `epoch`.
-fn hold(ctx: &mut Ctx<'_>, epoch: u64) {
+fn hold(ctx: &mut Ctx<'_>, epoch: Epoch) {
     let Some(image) = ctx.thread.image() else { return };
     ctx.holds = ctx.server.ahead.let_hold(&image.space().region, epoch);
     if ctx.holds.is_some() {

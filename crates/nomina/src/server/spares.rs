@@ -9,6 +9,7 @@ use std::thread::Thread;
 use nomina_gate::sock;
 
 use super::Server;
+use super::ahead::Ahead;
 use super::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use super::lock::Mutex;
 
@@ -81,11 +82,14 @@ impl Spares {
     }
 
     /// Takes what the host has to remove of a process that is gone, for later.
-    pub fn bury(&self, leader: &GuestThread) {
+    pub fn bury(&self, ahead: &Ahead, leader: &GuestThread) {
         *leader.observed.lock().unwrap() = None;
         // What could keep a mount busy goes now.
         *leader.process.exe.lock().unwrap() = None;
         let image = leader.image.lock().unwrap().take();
+        if let Some(image) = &image {
+            ahead.forget_region(&image.space().region);
+        }
         self.put_off(Remains { _image: image, _process: Some((leader.files(), leader.process.clone())) });
     }
 

@@ -9,7 +9,7 @@ use nomina_gate::listener::Call;
 use nomina_kernel::errno::Errno;
 
 use super::Server;
-use super::ahead::changes_nothing;
+use super::ahead::{Changing, changes_credentials, changes_names, changes_nothing};
 use super::guest::{Gate, GuestThread};
 use super::request::{Ctx, Reply};
 use super::sys;
@@ -114,6 +114,20 @@ pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>)
     true
 }
 
+/// Announces what a request may change of what answers depend on that guests have.
+fn announce<'a>(ctx: &Ctx<'a>) -> Option<Changing<'a>> {
+    let ahead = &ctx.server.ahead;
+    match ctx.thread.image() {
+        _ if changes_nothing(ctx.nr, &ctx.args) => None,
+        _ if changes_names(ctx.nr, &ctx.args) => Some(ahead.change_names()),
+        Some(image) if changes_credentials(ctx.nr) => {
+            ahead.change_own(&image.space().region);
+            None
+        }
+        _ => Some(ahead.change()),
+    }
+}
+
 /// Serves a request and writes the reply.
 fn run(mut ctx: Ctx<'_>) {
     let (server, thread) = (ctx.server, ctx.thread);
@@ -125,7 +139,7 @@ fn run(mut ctx: Ctx<'_>) {
     let started = server.stats.start();
     let (nr, key, asked) = (ctx.nr, TaskKey(thread.task.0), (ctx.nr, ctx.args));
     server.ahead.observe(&ctx);
-    let changing = (!changes_nothing(nr, &ctx.args)).then(|| server.ahead.change());
+    let changing = announce(&ctx);
     server.fuse.replays().begin(key, asked);
     // A panic is our bug, not the guest's to exploit: the request fails, the sandbox lives.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

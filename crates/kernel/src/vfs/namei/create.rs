@@ -9,7 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::vfs::dcache::Keep;
 use crate::vfs::permission::{may_create, prepare_mode};
 use crate::vfs::{
-    NewInode, PATH_MAX, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK,
+    NewInode, PATH_MAX, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, watch,
 };
 
 /// Calls `make` with the directory and name of a path that does not exist yet, under the directory's lock:
@@ -50,6 +50,7 @@ fn new_name<T>(
         return Err(Errno::ENOENT);
     }
     dir.mnt.want_write()?;
+    watch::will_change_names(dir);
     make(dir, nd.last_name())
 }
 

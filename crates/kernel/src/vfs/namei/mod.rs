@@ -22,7 +22,7 @@ pub use rename::{RenameFlags, rename};
 use walk::{Nameidata, Target};
 
 use super::dcache::Keep;
-use super::{Attr, Inode, Path, WalkCred};
+use super::{Attr, Inode, Path, WalkCred, watch};
 use crate::errno::{Errno, Result};
 
 /// Where a walk starts and who walks.
@@ -64,7 +64,8 @@ bitflags::bitflags! {
         /// What is mounted on the result is the result, and walking there does not count as use: `LOOKUP_MOUNTPOINT`, for
         /// `umount2(2)`.
         const MOUNTPOINT = 0x800;
-        /// Refuse names that others than this sandbox may change ([`super::SuperBlock::cacheable`]): `EAGAIN`.
+        /// Refuse names that others than this sandbox may change ([`super::SuperBlock::cacheable`]), `EAGAIN`, and watch the
+        /// directories ([`super::watch`]).
         const OWN = 0x1000;
     }
 }
@@ -120,7 +121,12 @@ pub fn with_inode<T>(
 ) -> Result<T> {
     let mut nd = Nameidata::new(ctx, name, flags)?;
     match nd.lookup_to_end(Keep::Dirs)? {
-        Target::Place => f(&nd.path.mnt, nd.path.inode()),
+        Target::Place => {
+            if flags.contains(LookupFlags::OWN) && nd.path.dentry.is_dir() {
+                watch::watch(&nd.path, true)?;
+            }
+            f(&nd.path.mnt, nd.path.inode())
+        }
         Target::Leaf(inode) => f(&nd.path.mnt, &inode),
     }
 }

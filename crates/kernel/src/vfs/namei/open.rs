@@ -9,7 +9,7 @@ use crate::vfs::dcache::{Found, Keep};
 use crate::vfs::permission::{
     MAY_EXEC, MAY_READ, MAY_WRITE, WalkCred, get_write_access, may_create, path_permission,
 };
-use crate::vfs::{NAME_MAX, Opened, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, S_IFSOCK};
+use crate::vfs::{NAME_MAX, Opened, Path, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, S_IFSOCK, watch};
 
 const O_ACCMODE: u32 = 3;
 const O_WRONLY: u32 = 1;
@@ -164,6 +164,7 @@ fn lookup_open(ctx: &WalkContext<'_>, nd: &Nameidata<'_>, flags: u32, mode: u32)
         return Err(Errno::ENOENT);
     }
     dir.mnt.want_write()?;
+    watch::will_change_names(dir);
     may_create(dir, ctx.cred)?;
     let new = new_inode(ctx, dir, S_IFREG | mode & 0o7777)?;
     let open_flags = flags & !(O_CREAT | O_EXCL | O_NOFOLLOW | O_TRUNC);
@@ -222,6 +223,7 @@ pub fn vfs_open(path: &Path, cred: &WalkCred<'_>, flags: u32) -> Result<Opened> 
         S_IFCHR | S_IFBLK => return Ok(Opened::Device(path.inode().getattr()?.rdev)),
         S_IFREG if mask & MAY_WRITE != 0 => {
             path.mnt.want_write()?;
+            watch::will_change(&path.mnt, &path.dentry);
             get_write_access(path, cred)?;
         }
         _ => {}
@@ -236,6 +238,7 @@ pub fn vfs_open(path: &Path, cred: &WalkCred<'_>, flags: u32) -> Result<Opened> 
     }
     // `handle_truncate`. What is written later takes the bits away then, which is the embedder's to see.
     if truncates {
+        watch::will_change(&path.mnt, &path.dentry);
         file_remove_privs(&path.dentry, cred)?;
     }
     path.inode().open(inode_flags)

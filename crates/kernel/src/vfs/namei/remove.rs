@@ -6,7 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::mount::{detach_mounts, is_local_mountpoint};
 use crate::vfs::dcache::{Found, Keep};
 use crate::vfs::permission::may_delete;
-use crate::vfs::{NAME_MAX, S_IFDIR};
+use crate::vfs::{NAME_MAX, S_IFDIR, watch};
 
 /// `unlink(2)`.
 ///
@@ -53,6 +53,11 @@ fn remove(nd: &Nameidata<'_>, wants_dir: bool) -> Result<()> {
         && is_local_mountpoint(&dir.mnt, dentry)
     {
         return Err(Errno::EBUSY);
+    }
+    watch::will_change_names(dir);
+    match &victim {
+        Found::Dentry(dentry) => watch::will_change(&dir.mnt, dentry),
+        Found::Inode(inode) => watch::will_change_inode(&dir.mnt, &**inode),
     }
     if wants_dir {
         dir.inode().rmdir(name)?;

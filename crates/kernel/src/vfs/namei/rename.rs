@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::mount::{detach_mounts, is_local_mountpoint};
 use crate::vfs::dcache::{Found, Keep, same_inode};
 use crate::vfs::permission::{MAY_WRITE, may_create, may_delete, path_permission};
-use crate::vfs::{Dentry, NAME_MAX, Path};
+use crate::vfs::{Dentry, NAME_MAX, Path, watch};
 
 bitflags::bitflags! {
     /// Flags of `renameat2(2)`.
@@ -164,6 +164,12 @@ fn rename_locked(
         return Err(Errno::EBUSY);
     }
 
+    for dir in [old_dir, new_dir] {
+        watch::will_change_names(dir);
+    }
+    for dentry in std::iter::once(&source).chain(&target) {
+        watch::will_change(&old_dir.mnt, dentry);
+    }
     let (old_name, new_name) = (from.last_name(), to.last_name());
     old_dir.inode().rename(old_name, new_dir.inode(), new_name, flags.bits())?;
     match target {

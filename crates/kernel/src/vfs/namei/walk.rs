@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::vfs::d_path::path_is_under;
 use crate::vfs::dcache::{Found, Keep};
 use crate::vfs::permission::{MAY_EXEC, WalkCred, dir_permission};
-use crate::vfs::{Dentry, Inode, Link, NAME_MAX, PATH_MAX, Path, S_IFLNK};
+use crate::vfs::{Dentry, Inode, Link, NAME_MAX, PATH_MAX, Path, S_IFLNK, watch};
 
 /// `MAXSYMLINKS`
 const MAX_SYMLINKS: u32 = 40;
@@ -197,8 +197,8 @@ impl<'a> Nameidata<'a> {
                 _ => Err(Errno::EAGAIN),
             };
         }
-        if self.flags.contains(LookupFlags::OWN) && !self.path.mnt.sb().cacheable() {
-            return Err(Errno::EAGAIN);
+        if self.flags.contains(LookupFlags::OWN) {
+            watch::watch(&self.path, false)?;
         }
         self.path.dentry.lookup(name, self.path.mnt.sb(), keep)
     }
@@ -245,6 +245,10 @@ impl<'a> Nameidata<'a> {
                         || parent.is_subdir(self.path.mnt.root())
                 });
                 self.path.dentry = parent.ok_or(Errno::ENOENT)?;
+                if self.flags.contains(LookupFlags::OWN) {
+                    watch::watch(&start, false)?;
+                    watch::watch(&self.path, false)?;
+                }
                 return self.traverse_mounts();
             }
             let Some((mnt, dentry)) = self.path.mnt.parent_and_mountpoint() else { break };

@@ -6,6 +6,7 @@ mod names;
 mod opening;
 mod oracle;
 mod walking;
+mod watching;
 
 use std::sync::Arc;
 

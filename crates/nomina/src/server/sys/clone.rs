@@ -138,13 +138,8 @@ pub fn failed(ctx: &mut Ctx<'_>) -> Result<Reply> {
 
 /// Binds host thread `tid`, which made a gate call with `token`, to the task the token was made for.
 pub fn attach(server: &Arc<Server>, tid: i32, token: u64) -> Option<Arc<GuestThread>> {
-    let thread = server.guests.attach(tid, token)?;
-    if thread.process.pidfd.get().is_none() {
-        // A process introduces itself by its leader; pidfd_open refuses other threads.
-        if thread.process.bind(tid).is_err() {
-            server.guests.remove(&thread);
-            return None;
-        }
+    let (thread, is_new_process) = server.guests.attach(tid, token)?;
+    if is_new_process {
         server.pids.bind(&server.kernel.lock().unwrap(), thread.task, tid);
         server.reaper.watch(&thread);
     }
@@ -163,7 +158,7 @@ pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Resu
     let region = space.region.clone();
     *thread.image.lock().unwrap() = Some(Image::first(space));
     *thread.borrowed.lock().unwrap() = None;
-    let sent = server.hand_over(thread, call, &[0u8; 4], &[region.fd()], &[]);
+    let sent = server.hand_over(thread, call, &[0u8; 4], &[region.fd()]);
     if sent.is_err() {
         *thread.image.lock().unwrap() = None;
     }
@@ -171,8 +166,7 @@ pub fn equip(server: &Arc<Server>, thread: &Arc<GuestThread>, call: u64) -> Resu
 }
 
 impl Server {
-    /// Sends a thread a message with descriptors, which it will look for when its gate call returns, and behind it one for each
-    /// of `ahead`. A socket that it does not
+    /// Sends a thread a message with descriptors, which it will look for when its gate call returns. A socket that it does not
     /// have yet is installed with the answer to the call: whatever the thread's next request needs must be done before.
     ///
     /// # Errors
@@ -183,18 +177,8 @@ impl Server {
         call: u64,
         message: &[u8],
         fds: &[BorrowedFd<'_>],
-        ahead: &[(u64, OwnedFd)],
     ) -> Result<Answer> {
-        let send = |end: BorrowedFd<'_>| {
-            sock::send(end, message, fds).map_err(host)?;
-            for (index, fd) in ahead {
-                // Without it the guest asks.
-                if sock::send(end, &index.to_le_bytes(), &[fd.as_fd()]).is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        };
+        let send = |end: BorrowedFd<'_>| sock::send(end, message, fds).map_err(host);
         let files = thread.files();
         if let Some(end) = files.socket.get() {
             send(end.as_fd())?;
@@ -210,6 +194,17 @@ impl Server {
             return Err(host(error));
         }
         Ok(Answer::Given)
+    }
+
+    /// A socket with the descriptors of answers sent ahead, one message for each. `None`: the guest asks.
+    pub fn put_ahead(&self, opened: &[(u64, OwnedFd)]) -> Option<OwnedFd> {
+        let (ours, theirs) = self.spares.sockets().ok()?;
+        for (index, fd) in opened {
+            if sock::send(ours.as_fd(), &index.to_le_bytes(), &[fd.as_fd()]).is_err() {
+                break;
+            }
+        }
+        Some(theirs)
     }
 
     /// The supervisor's end of the hidden socket of a thread's descriptor table; made, and installed in the guest, when it

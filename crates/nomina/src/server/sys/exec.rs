@@ -273,7 +273,9 @@ fn start_prepared(server: &Arc<Server>, prepared: &mut PreparedExec, tid: i32, c
     let mut fds: Vec<BorrowedFd<'_>> = vec![region.fd(), prepared.program.as_fd()];
     fds.extend(prepared.interpreter.as_ref().map(|fd| fd.as_fd()));
     let opened = answers.as_ref().filter(|_| ahead > 0).map_or(&[][..], |answers| &answers.opened);
-    server.hand_over(thread, call, &message, &fds, opened)
+    let for_opened = if opened.is_empty() { None } else { server.put_ahead(opened) };
+    fds.extend(for_opened.as_ref().map(|socket| socket.as_fd()));
+    server.hand_over(thread, call, &message, &fds)
 }
 
 /// Makes the process what the exec makes of it, in the model and here.

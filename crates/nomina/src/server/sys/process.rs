@@ -352,7 +352,7 @@ pub fn reap(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let _ = kernel.reap(caller, thread.task);
     drop(kernel);
     server.guests.remove(&thread);
-    server.spares.bury(&thread);
+    server.spares.bury(&server.ahead, &thread);
     Ok(nr.into())
 }
 
@@ -393,7 +393,7 @@ pub fn note_reaped(server: &Arc<Server>, thread: &GuestThread, number: i32, host
     let _ = kernel.reap(thread.task, task);
     drop(kernel);
     server.guests.remove(&child);
-    server.spares.bury(&child);
+    server.spares.bury(&server.ahead, &child);
 }
 
 /// Kills what the model says is dead with its pid namespace.
