@@ -239,3 +239,57 @@ def a_handle_for_reading_never_becomes_one_for_writing(t):
     after = [(f.read_text(), f.stat().st_mode, f.stat().st_mtime_ns, f.stat().st_nlink, os.listxattr(f)) for f in files]
     shutil.rmtree(outside)
     equal(after, before, "host files after handles for reading were misused")
+
+
+def forbidden_ports(net, gateway):
+    """The host's port beside one that is allowed, by every name and every trick."""
+
+    def run(t):
+        came, stop = [], threading.Event()
+        kinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+        # One number for both protocols, on all addresses, of both versions of IP where there are both.
+        ports = []
+        while len(ports) < 2:
+            pair = [socket.socket(socket.AF_INET6, kind) for kind in kinds]
+            try:
+                pair[0].bind(("::", 0))
+                pair[1].bind(("::", pair[0].getsockname()[1]))
+                pair[0].listen(1000)
+                ports.append(pair)
+            except OSError:
+                [s.close() for s in pair]
+        numbers = [pair[0].getsockname()[1] for pair in ports]
+
+        def listen(stream, datagrams, forbidden):
+            stream.settimeout(0.05)
+            datagrams.settimeout(0.05)
+            while not stop.is_set():
+                for take in (stream.accept, lambda: datagrams.recv(100)):
+                    with contextlib.suppress(TimeoutError, OSError):
+                        got = take()
+                        if forbidden:
+                            came.append(got)
+
+        threads = [threading.Thread(target=listen, args=[*pair, i == 1], daemon=True) for i, pair in enumerate(ports)]
+        [thread.start() for thread in threads]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.connect(("192.0.2.254", 9))
+            own = s.getsockname()[0]
+        try:
+            shutil.copy(Settings.built / "abuse" / "egress", t.dir)
+            script = f": NOMINA_ABUSE; ./egress {numbers[0]} {numbers[1]} {own} {gateway}; echo code $?; sh -c 'echo still alive'"
+            opts = ["--net", net, "--allow", "*", "--allow", f"127.0.0.1:{numbers[0]}", "--env", "NOMINA_ABUSE_INSIDE=1"]
+            r = t.sh(script, opts, timeout=80)
+            r.has("goes on", "done", "code 0", "still alive").lacks("ESCAPED", "panicked")
+            time.sleep(0.3)
+            equal(came, [], "what came to the forbidden port")
+        finally:
+            stop.set()
+            [thread.join() for thread in threads]
+            [s.close() for pair in ports for s in pair]
+
+    return run
+
+
+case(timeout=90, name="abuse.forbidden_ports_of_the_host")(forbidden_ports("user", "10.0.2.2"))
+case(timeout=90, name="abuse.forbidden_ports_under_the_hosts_addresses")(forbidden_ports("host", "127.0.0.1"))

@@ -2,6 +2,7 @@
 
 import http.server
 import socket
+import struct
 import threading
 
 from harness import case, check, wait_until
@@ -152,6 +153,7 @@ def datagrams_go_out_and_only_answers_come_back(t):
         port = server.getsockname()[1]
         script = f"""
 import socket
+import struct
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(10)
 s.sendto(b"one", ("10.0.2.2", {port}))
@@ -219,3 +221,136 @@ def what_cannot_be_is_refused_before_anything_runs(t):
     ):
         r = t.run(["true"], opts=opts)
         check(r.code in (2, 125) and words in r.err, r.describe())
+
+
+@case()
+def a_published_udp_port_is_answered_from(t):
+    """Two clients at once, each gets its answer from the port it has asked; `-p 0:…` says which port the host has chosen."""
+    script = """
+import socket
+import struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("0.0.0.0", 53))
+asked = [s.recvfrom(100) for _ in range(2)]
+for data, who in reversed(asked):
+    s.sendto(data + who[0].encode(), who)
+try:
+    s.sendto(b"x", ("10.0.2.2", 9))
+except OSError as error:
+    print("a stranger:", error.errno)
+"""
+    p = t.spawn(t.argv(["python3", "-c", script], opts=USER + ["-p", "0:53/udp", "-p", "0:80"]), text=True)
+    notes = [p.stderr.readline() for _ in range(2)]
+    port = int(notes[0].split("published 127.0.0.1:")[1].split(":53/udp")[0])
+    check(":80/tcp" in notes[1], notes)
+    clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+    got = {}
+
+    def ask():
+        for n, client in enumerate(clients):
+            if n not in got:
+                client.settimeout(0.3)
+                try:
+                    client.sendto(f"{n} ".encode(), ("127.0.0.1", port))
+                    got[n] = client.recvfrom(100)
+                except OSError:
+                    pass
+        return len(got) == 2
+
+    wait_until(ask, timeout=20, every=0.1, what=f"answers: {got}")
+    for n in got:
+        check(got[n] == (f"{n} 10.0.2.2".encode(), ("127.0.0.1", port)), f"{got}")
+    out, err = p.communicate(timeout=10)
+    check((p.returncode, out) == (0, "a stranger: 13\n"), out + err)
+
+
+@case()
+def a_reset_is_told_on_both_sides(t):
+    """Of connections outwards and inwards: after the data, ECONNRESET and then the end; and SO_LINGER resets outwards."""
+    linger = struct.pack("ii", 1, 0)
+    seen = []
+
+    def serve(listener):
+        first, _ = listener.accept()
+        first.recv(1)
+        first.sendall(b"data")
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        first.close()
+        second, _ = listener.accept()
+        second.sendall(b"unread")
+        try:
+            while second.recv(100):
+                pass
+            seen.append("end")
+        except ConnectionResetError:
+            seen.append("reset")
+        seen.append(second.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as free:
+        port, published = listener.getsockname()[1], free.getsockname()[1]
+        free.close()
+        thread = threading.Thread(target=serve, args=[listener], daemon=True)
+        thread.start()
+        script = f"""
+import select, socket, time
+def drain(s):
+    got = b""
+    try:
+        while data := s.recv(100):
+            got += data
+        return got, "end"
+    except ConnectionResetError:
+        return got, "reset", s.recv(1)
+s = socket.create_connection(("10.0.2.2", {port}))
+s.send(b"x")
+print(drain(s))
+s = socket.create_connection(("10.0.2.2", {port}))
+select.select([s], [], [], 10)
+s.close()
+listener = socket.create_server(("0.0.0.0", 80))
+print("listens", flush=True)
+s, _ = listener.accept()
+s.send(b"accepted")
+print(drain(s))
+"""
+        p = t.spawn(t.argv(["python3", "-c", script], opts=USER + ["--allow", "127.0.0.1", "-p", f"{published}:80"]), text=True)
+        check(p.stdout.readline() == "(b'data', 'reset', b'')\n", "a reset from outside")
+        check(p.stdout.readline() == "listens\n", "no listener")
+        with socket.create_connection(("127.0.0.1", published)) as client:
+            check(client.recv(100) == b"accepted", "the server has not accepted")
+            client.sendall(b"hello")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        out, err = p.communicate(timeout=10)
+        check(out.endswith("(b'hello', 'reset', b'')\n"), out + err)
+        thread.join(5)
+    check(seen[:1] == ["reset"], seen)
+
+
+@case()
+def streams_are_long_and_closed_by_halves(t):
+    """Each way 8 MB while nobody reads at first, in 20 connections at once; the answer comes after the half that is closed."""
+
+    def serve(connection):
+        with connection:
+            threading.Event().wait(0.3)
+            size = sum(iter(lambda: len(connection.recv(1 << 16)), 0))
+            connection.sendall(b"y" * size)
+
+    def accept(listener):
+        while True:
+            threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        threading.Thread(target=accept, args=[listener], daemon=True).start()
+        script = f"""
+import concurrent.futures, socket, time
+def one(n):
+    s = socket.create_connection(("10.0.2.2", {listener.getsockname()[1]}))
+    s.sendall(b"x" * 400_000)
+    s.shutdown(socket.SHUT_WR)
+    time.sleep(0.2)
+    return sum(iter(lambda: len(s.recv(65536)), 0))
+with concurrent.futures.ThreadPoolExecutor(20) as pool:
+    print(sum(pool.map(one, range(20))))
+"""
+        t.run(["python3", "-c", script], opts=USER + ["--allow", "127.0.0.1"], timeout=40).ok().has("8000000")

@@ -54,6 +54,9 @@ pub struct KernelConfig {
     pub fs: FsStruct,
     /// The mounts `fs` is in.
     pub mnt_ns: Arc<MntNamespace>,
+    /// Who owns the initial network namespace, which the first process is in then; default: the initial user namespace, and the first
+    /// process gets a network namespace of its own.
+    pub net_owner: Option<Arc<UserNamespace>>,
     /// The hierarchy of control groups.
     pub cgroup_root: Arc<CgroupRoot>,
     /// When the system starts, in the unit of [`KernelCloneArgs::now`].
@@ -103,7 +106,7 @@ impl Kernel {
             IpcNamespace::new(inums.alloc(), user_ns.clone(), ipc_memory.clone()),
             MntNs::new(user_ns.clone(), config.mnt_ns),
             pid_ns.clone(),
-            NetNamespace::initial(inums.alloc(), user_ns.clone()),
+            NetNamespace::initial(inums.alloc(), config.net_owner.unwrap_or_else(|| user_ns.clone())),
             CgroupNamespace::initial(inums.alloc(), user_ns.clone(), config.cgroup_root.cgrp().clone()),
             time.clone(),
             time,
@@ -191,7 +194,10 @@ impl Kernel {
     pub fn spawn_first(&mut self, comm: &[u8]) -> Result<TaskId> {
         let cred = self.first_cred.clone().ok_or(Errno::EBUSY)?;
         let now = self.task(self.init_task).map_or(0, Task::start_time);
-        let flags = CloneFlags::NEWUTS | CloneFlags::NEWIPC | CloneFlags::NEWPID | CloneFlags::NEWNET;
+        let mut flags = CloneFlags::NEWUTS | CloneFlags::NEWIPC | CloneFlags::NEWPID;
+        if self.init_nsproxy.net_ns().common().owner() == Some(self.init_user_ns()) {
+            flags |= CloneFlags::NEWNET;
+        }
         let args = KernelCloneArgs { flags, exit_signal: SIGCHLD, now, ..KernelCloneArgs::default() };
         let first = self.kernel_clone(self.init_task, &args)?.child;
         self.first_cred = None;

@@ -106,9 +106,13 @@ impl Eq for UserNamespace {}
 impl UserNamespace {
     /// The initial user namespace of a sandbox, in which every id maps to itself.
     pub fn initial() -> Arc<UserNamespace> {
+        // Below the numbers NsInums hands out: it is made before a kernel exists.
+        UserNamespace::top(0xf0ff_ffff)
+    }
+
+    fn top(inum: u64) -> Arc<UserNamespace> {
         Arc::new(UserNamespace {
-            // Below the numbers NsInums hands out: it is made before a kernel exists.
-            common: NsCommon::new(NsKind::User, 0xf0ff_ffff, None),
+            common: NsCommon::new(NsKind::User, inum, None),
             level: 0,
             owner: 0,
             group: 0,
@@ -120,6 +124,11 @@ impl UserNamespace {
                 setgroups_allowed: true,
             }),
         })
+    }
+
+    /// One that nobody inside is in, nor has anything over what it owns: the host's.
+    pub fn outside() -> Arc<UserNamespace> {
+        UserNamespace::top(0xf0ff_fffe)
     }
 
     /// `create_user_ns`: a child of the namespace of `cred`, owned by its effective ids. The caller installs it with

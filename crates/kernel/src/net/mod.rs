@@ -20,6 +20,7 @@ mod inetdev;
 pub mod ioctl;
 pub mod ipv4;
 mod ipv6;
+mod mirror;
 mod neighbour;
 pub mod nlattr;
 #[cfg(test)]

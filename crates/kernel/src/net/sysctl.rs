@@ -37,6 +37,13 @@ impl NetSysctls {
 }
 
 impl NetNamespace {
+    /// Sets the first port that needs no privilege.
+    pub fn set_unprivileged_port_start(&self, port: u32) {
+        if let Some(net) = self.stack.lock().net_mut(self.common.inum()) {
+            net.sysctls.unprivileged_port_start = port;
+        }
+    }
+
     /// The first port that needs no `CAP_NET_BIND_SERVICE`: `inet_prot_sock`.
     pub fn unprivileged_port_start(&self) -> u32 {
         self.stack.lock().net(self.common.inum()).map_or(1024, |net| net.sysctls.unprivileged_port_start)

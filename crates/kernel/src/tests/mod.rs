@@ -90,6 +90,7 @@ fn config(init_cred: Cred) -> KernelConfig {
         max_threads: 1000,
         pid_max: 32768,
         policy: None,
+        net_owner: None,
         cgroup_root: crate::cgroup::CgroupRoot::new(crate::vfs::Timespec::default()),
         fs,
         mnt_ns,

@@ -21,7 +21,13 @@ pub fn run(builder: SandboxBuilder, note: impl Fn(&str)) -> Result<Finished, Spa
     builder.check_streams()?;
     let plan = builder.plan(&HostFacts::current()?)?;
     plan.notes.iter().for_each(|text| note(text));
+    let chosen: Vec<usize> =
+        (0..).zip(&plan.network.publish).filter(|(_, p)| p.host_port == 0).map(|(n, _)| n).collect();
     let mut running = builder.spawn_plan(plan)?;
+    // Nobody else says which port the host has chosen.
+    for publish in chosen.into_iter().filter_map(|n| running.published().get(n)) {
+        note(&format!("published {publish}"));
+    }
     FIRST.store(running.first_pid(), Ordering::Release);
     forward_signals();
     running.foreground().iter().for_each(|foreground| foreground.follow());

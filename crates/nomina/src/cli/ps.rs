@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anstream::eprintln;
 use clap::Args;
-use nomina::inspector::view::{ProcessView, ThreadView, View};
+use nomina::inspector::view::{ProcessView, PublishedView, ThreadView, View};
 use nomina::inspector::{Found, InspectError, find, list, runtime_dir};
 use serde::Serialize;
 
@@ -57,6 +57,7 @@ struct Row<'v> {
     sandbox: &'v str,
     name: Option<&'v str>,
     tid: i32,
+    published: &'v [PublishedView],
     #[serde(flatten)]
     process: &'v ProcessView,
 }
@@ -133,6 +134,7 @@ fn rows<'v>(view: &'v View, args: &PsArgs) -> Vec<Row<'v>> {
             sandbox: &view.id,
             name: view.name.as_deref(),
             tid: thread.tid,
+            published: &view.published,
             process,
         })
     };

@@ -92,7 +92,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Program")]
     hostname: Option<OsString>,
 
-    /// What is behind the network: `none` (loopback only) or `user` (other hosts, as --allow and --deny say; not this machine)
+    /// What is behind the network: `none` (loopback only), `user` (other hosts, as --allow and --deny say; not this machine), or
+    /// `host` (the same, with this machine's addresses)
     #[arg(
         long,
         value_name = "NETWORK",
@@ -110,8 +111,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOST[:PORT]", help_heading = "Network")]
     deny: Vec<HostRule>,
 
-    /// Let this machine reach TCP port GUESTPORT of the sandbox at HOSTPORT of its loopback, or of ADDRESS
-    #[arg(short, long, value_name = "[ADDRESS:]HOSTPORT:GUESTPORT", help_heading = "Network")]
+    /// Let this machine reach port GUESTPORT of the sandbox at HOSTPORT (0: any) of its loopback, or of ADDRESS
+    #[arg(short, long, value_name = "[ADDRESS:]HOSTPORT:GUESTPORT[/udp]", help_heading = "Network")]
     publish: Vec<Publish>,
 
     /// Append a line to FILE (`-`: standard error) for each host that is asked for, allowed or refused

@@ -43,9 +43,10 @@ pub enum EgressError {
     /// A port, or a range of them, out of order or out of range.
     #[error("{0}: not a port; write a number from 1 to 65535, or FIRST-LAST")]
     Port(String),
-    /// A published port that is not `[ADDRESS:]HOST:GUEST`.
+    /// A published port that is not `[ADDRESS:]HOST:GUEST[/udp]`.
     #[error(
-        "{0}: not of the form [ADDRESS:]HOSTPORT:GUESTPORT; write 8080:80, or 0.0.0.0:8080:80 for other machines"
+        "{0}: not of the form [ADDRESS:]HOSTPORT:GUESTPORT[/udp]; write 8080:80, or 0.0.0.0:8080:80 for other \
+         machines"
     )]
     Publish(String),
 }

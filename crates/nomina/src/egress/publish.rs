@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use super::EgressError;
+use super::{EgressError, Protocol};
 
-/// A published TCP port: `-p [ADDRESS:]HOSTPORT:GUESTPORT`.
+/// A published port: `-p [ADDRESS:]HOSTPORT:GUESTPORT[/udp]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish {
     /// Where the host listens. Default: its loopback, so that other machines do not reach the sandbox unasked.
@@ -15,6 +15,8 @@ pub struct Publish {
     pub host_port: u16,
     /// The port inside.
     pub guest_port: u16,
+    /// Whose port it is.
+    pub protocol: Protocol,
 }
 
 impl FromStr for Publish {
@@ -22,7 +24,13 @@ impl FromStr for Publish {
 
     fn from_str(text: &str) -> Result<Self, EgressError> {
         let wrong = || EgressError::Publish(text.into());
-        let (rest, guest) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let (ports, protocol) = match text.split_once('/') {
+            None => (text, Protocol::Tcp),
+            Some((ports, "tcp")) => (ports, Protocol::Tcp),
+            Some((ports, "udp")) => (ports, Protocol::Udp),
+            Some(_) => return Err(wrong()),
+        };
+        let (rest, guest) = ports.rsplit_once(':').ok_or_else(wrong)?;
         let (address, host) = match rest.rsplit_once(':') {
             None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
             Some((address, host)) => {
@@ -39,14 +47,14 @@ impl FromStr for Publish {
         if guest_port == 0 {
             return Err(EgressError::Port(guest.into()));
         }
-        Ok(Publish { address, host_port: port(host)?, guest_port })
+        Ok(Publish { address, host_port: port(host)?, guest_port, protocol })
     }
 }
 
 impl fmt::Display for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = std::net::SocketAddr::new(self.address, self.host_port);
-        write!(f, "{at}:{}", self.guest_port)
+        write!(f, "{at}:{}/{}", self.guest_port, self.protocol)
     }
 }
 
@@ -64,14 +72,18 @@ mod tests {
         );
         assert_eq!(parse("[::]:8080:80").address, "::".parse::<IpAddr>().unwrap());
         assert_eq!(parse("0.0.0.0:0:80").host_port, 0);
+        assert_eq!(plain.protocol, Protocol::Tcp);
+        let udp = parse("[::1]:5353:53/udp");
+        assert_eq!((udp.guest_port, udp.protocol), (53, Protocol::Udp));
+        assert_eq!(udp.to_string(), "[::1]:5353:53/udp");
     }
 
     #[test]
     fn what_is_no_pair_of_ports_is_refused() {
-        for text in ["80", "", "a:80:80", "::80:80", "[::1:80:80"] {
+        for text in ["80", "", "a:80:80", "::80:80", "[::1:80:80", "53:53/sctp", "53:53/"] {
             assert!(matches!(text.parse::<Publish>(), Err(EgressError::Publish(_))), "{text}");
         }
-        for text in ["8080:0", "8080:x", "8080:80/udp", "99999:80", ":80"] {
+        for text in ["8080:0", "8080:x", "99999:80", ":80"] {
             assert!(matches!(text.parse::<Publish>(), Err(EgressError::Port(_))), "{text}");
         }
     }

@@ -14,6 +14,8 @@ pub struct View {
     pub supervisor: i32,
     /// When it was started, in seconds since 1970.
     pub started: u64,
+    /// Ports that the host listens on for the sandbox.
+    pub published: Vec<PublishedView>,
     /// Processes in the order they were made; first the one that stands for Nomina itself, number 0, whose namespaces
     /// are the initial ones.
     pub processes: Vec<ProcessView>,
@@ -21,6 +23,20 @@ pub struct View {
     pub nsproxies: Vec<NsProxyView>,
     /// Namespaces that a task or one of them is in, by kind and number.
     pub namespaces: Vec<NamespaceView>,
+}
+
+/// A published port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PublishedView {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The host's address.
+    pub address: String,
+    /// The host's port.
+    pub host_port: u16,
+    /// The port inside.
+    pub guest_port: u16,
 }
 
 /// A process.

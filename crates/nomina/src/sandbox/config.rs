@@ -152,16 +152,19 @@ pub enum Net {
     /// The hosts that the rules allow, through sockets of the host's: a device `eth0` with an address of its own, a gateway and
     /// a resolver.
     User,
+    /// The same under the host's name: its devices, addresses and routes are shown, and cannot be changed.
+    Host,
 }
 
 impl FromStr for Net {
     type Err = ConfigError;
 
-    /// Reads `none` or `user`.
+    /// Reads `none`, `user` or `host`.
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         match text {
             "none" => Ok(Net::None),
             "user" => Ok(Net::User),
+            "host" => Ok(Net::Host),
             _ => Err(ConfigError::NetSyntax(text.to_owned())),
         }
     }
@@ -381,7 +384,8 @@ pub enum ConfigError {
     EnvSyntax(OsString),
     /// A network there is not.
     #[error(
-        "net {0}: not a network; write none (loopback only) or user (the hosts that --allow and --deny leave)"
+        "net {0}: not a network; write none (loopback only), user (the hosts that --allow and --deny leave) or host (the same, with \
+         this machine's addresses)"
     )]
     NetSyntax(String),
     /// A rule about a network that is not there.

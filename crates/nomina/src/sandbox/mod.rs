@@ -1,6 +1,7 @@
 //! A sandbox: how it is described ([`config`]) and started.
 
 pub mod config;
+mod host_net;
 mod network;
 mod outcome;
 pub(crate) mod passwd;

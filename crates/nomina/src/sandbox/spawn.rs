@@ -39,12 +39,13 @@ use nomina_kernel::vfs::{
 
 use rustix::fs::FlockOperation;
 
-use super::config::{DirPlan, Disposal, MountKind, OverlayPlan, Plan, Stdio};
+use super::config::{DirPlan, Disposal, MountKind, Net, OverlayPlan, Plan, Stdio};
 use super::network;
 use super::scratch::{self, remove_tree};
 use super::seed::seed;
 use super::terminal::{self, Foreground};
 use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
+use crate::egress::Publish;
 use crate::inspector::runtime_dir::Entry;
 use crate::server::cgroup::CgroupView;
 use crate::server::datagram::Datagrams;
@@ -461,6 +462,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         policy: builder.policy.clone(),
         fs: fs.clone(),
         mnt_ns: mounted.ns.clone(),
+        net_owner: (plan.network.net == Net::Host).then(UserNamespace::outside),
         cgroup_root: mounted.cgroup_root,
         now: 0,
     });
@@ -778,6 +780,11 @@ impl Running {
     /// What `nomina ps` calls it; `None` where there is no runtime directory.
     pub fn id(&self) -> Option<&str> {
         self.entry.as_ref().map(|entry| entry.id.as_str())
+    }
+
+    /// Published ports, with the ports that the host has.
+    pub fn published(&self) -> &[Publish] {
+        self.server.inet.uplink.get().map_or(&[], |attached| &attached.published)
     }
 
     /// Counts of the requests served so far.

@@ -348,12 +348,12 @@ impl Inet {
         engine.net(net, stack).wire.incoming.push_back(skb.network().to_vec());
         engine.poll(net);
         let id = engine.by_ends.get(&(net, to, from)).copied();
-        self.run(&mut engine, id.into_iter().collect());
+        self.run(server, &mut engine, id.into_iter().collect());
         let _ = rustix::io::write(&engine.wake, &1u64.to_ne_bytes());
     }
 
     /// An ICMP error about a segment from `local` to `remote` has come in: `tcp_v4_err`. It ends a connection that is being made.
-    pub fn tcp_err(&self, net: u64, local: SocketAddr, remote: SocketAddr, errno: Errno) {
+    pub fn tcp_err(&self, server: &Server, net: u64, local: SocketAddr, remote: SocketAddr, errno: Errno) {
         let mut engine = self.engine.lock().unwrap();
         let Some(&id) = engine.by_ends.get(&(net, local, remote)) else { return };
         let Some(Conn { phase: Phase::Connecting { socket, .. }, handle, .. }) = engine.conns.get(&id) else {
@@ -363,7 +363,7 @@ impl Inet {
         if let Some(tcp) = engine.nets.get_mut(&net) {
             tcp.sockets.get_mut::<tcp::Socket<'_>>(handle).abort();
         }
-        self.run(&mut engine, vec![id]);
+        self.run(server, &mut engine, vec![id]);
         let mut state = socket.state.lock().unwrap();
         if state.tcp == TcpState::Failed {
             state.error = Some(errno);
@@ -371,10 +371,10 @@ impl Inet {
     }
 
     /// Moves data of connections, and removes those that are over.
-    fn run(&self, engine: &mut Engine, ids: Vec<u64>) {
+    fn run(&self, server: &Server, engine: &mut Engine, ids: Vec<u64>) {
         for id in ids {
             let Some(mut conn) = engine.conns.remove(&id) else { continue };
-            let alive = self.pump(engine, id, &mut conn);
+            let alive = self.pump(server, engine, id, &mut conn);
             engine.poll(conn.net);
             if alive {
                 engine.conns.insert(id, conn);
@@ -389,7 +389,7 @@ impl Inet {
     }
 
     /// Moves what there is to move; false: the connection is over.
-    fn pump(&self, engine: &mut Engine, id: u64, conn: &mut Conn) -> bool {
+    fn pump(&self, server: &Server, engine: &mut Engine, id: u64, conn: &mut Conn) -> bool {
         let Some(tcp) = engine.nets.get_mut(&conn.net) else { return false };
         let socket = tcp.sockets.get_mut::<tcp::Socket<'_>>(conn.handle);
         let state = socket.state();
@@ -441,7 +441,7 @@ impl Inet {
         }
         let Some(tcp) = engine.nets.get_mut(&conn.net) else { return false };
         let socket = tcp.sockets.get_mut::<tcp::Socket<'_>>(conn.handle);
-        let Some(end) = &conn.end else { return false };
+        let Some(end) = conn.end.as_ref() else { return false };
         // To the guest.
         while socket.can_recv() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -458,6 +458,13 @@ impl Inet {
                     break;
                 }
             }
+        }
+        let reset = socket.state() == tcp::State::Closed && !conn.told_end && !conn.guest_done;
+        if reset && socket.recv_queue() == 0 {
+            if let Some(end) = conn.end.take() {
+                server.reset_connection(conn.net, conn.local, conn.remote, end);
+            }
+            return false;
         }
         if !socket.may_recv() && socket.recv_queue() == 0 && !conn.told_end {
             let _ = rustix::net::shutdown(end, Shutdown::Write);
@@ -561,9 +568,9 @@ fn watch(server: &Weak<Server>, epoll: &OwnedFd) {
                 let nets: Vec<u64> = engine.nets.keys().copied().collect();
                 nets.into_iter().for_each(|net| engine.poll(net));
                 let all = engine.conns.keys().copied().collect();
-                server.inet.run(&mut engine, all);
+                server.inet.run(&server, &mut engine, all);
             } else {
-                server.inet.run(&mut engine, ready);
+                server.inet.run(&server, &mut engine, ready);
             }
             engine.next()
         }));

@@ -20,6 +20,7 @@ mod inward;
 pub mod options;
 pub mod outward;
 pub mod proc;
+mod reset;
 pub mod tcp;
 pub mod udp;
 
@@ -152,6 +153,7 @@ pub struct Inet {
     refuser: Mutex<Option<OwnedFd>>,
     datagrams: Mutex<udp::Datagrams>,
     engine: Mutex<engine::Engine>,
+    pace: Mutex<reset::Pace>,
 }
 
 /// Sockets by what they are known by.
@@ -457,12 +459,22 @@ impl Inet {
             refuser: Mutex::default(),
             datagrams: Mutex::new(udp::Datagrams::new()?),
             engine: Mutex::new(engine::Engine::new()?),
+            pace: Mutex::default(),
         })
     }
 
     /// The tables.
     pub fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap()
+    }
+
+    /// Gives a socket, whose name the guest has not asked for yet, the name that the host has given it.
+    pub fn rename(&self, socket: &InetSocket, name: SocketAddr) {
+        let mut names = self.names();
+        let mut state = socket.state.lock().unwrap();
+        let before = state.local;
+        state.local = SocketAddr::new(name.ip().to_canonical(), name.port());
+        names.moved(socket, &state, before);
     }
 
     fn next(&self) -> u64 {

@@ -29,6 +29,19 @@ use super::{Connection, HostName, Inet, InetSocket, State, TcpState, host_socket
 const SOMAXCONN: u32 = 4096;
 const AF_UNSPEC: u16 = 0;
 
+/// Where a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// To a listener of a namespace.
+    Local(u64),
+    /// Out of the sandbox.
+    Uplink,
+    /// Out of the sandbox, to somebody who may be reached.
+    Permitted,
+    /// Out of a device, as packets.
+    Packets,
+}
+
 /// Whether the caller may use the low ports of a namespace.
 fn may_bind_low(ctx: &Ctx<'_>, net: &NetNamespace) -> bool {
     net.common().owner().is_some_and(|owner| ctx.cred().ns_capable(owner, Cap::NET_BIND_SERVICE))
@@ -184,7 +197,7 @@ impl Inet {
         if sockaddr::family(address)? == AF_UNSPEC {
             return self.disconnect(fd, socket);
         }
-        let (to, serial, source, net) = {
+        let (to, serial, source, way) = {
             let mut names = self.names();
             let mut state = socket.state.lock().unwrap();
             match state.tcp {
@@ -220,13 +233,16 @@ impl Inet {
             }
             let before = state.local;
             let flow = super::flow(socket, &state, to);
-            let way = socket.net.stack().lock().inet_route_output(socket.net_ns(), &flow)?;
-            let (net, source) = match way {
-                Destination::Local { net, source } => (Some(net), source),
-                Destination::Outside(dst) if dst.kind != RouteType::Unicast => {
-                    return Err(Errno::ENETUNREACH);
+            let (way, source) = {
+                let stack = socket.net.stack().lock();
+                match stack.inet_route_output(socket.net_ns(), &flow)? {
+                    Destination::Local { net, source } => (Way::Local(net), source),
+                    Destination::Outside(dst) if dst.kind != RouteType::Unicast => {
+                        return Err(Errno::ENETUNREACH);
+                    }
+                    Destination::Outside(dst) if stack.is_uplink(dst.dev) => (Way::Uplink, dst.prefsrc),
+                    Destination::Outside(dst) => (Way::Packets, dst.prefsrc),
                 }
-                Destination::Outside(dst) => (None, dst.prefsrc),
             };
             if before.ip().is_unspecified() {
                 state.local = SocketAddr::new(source, before.port());
@@ -243,9 +259,15 @@ impl Inet {
                 HostName::Mark(serial) => serial,
                 _ => self.next(),
             };
-            (to, serial, before, net)
+            (to, serial, before, way)
         };
-        let Some(net) = net else { return self.connect_away(ctx, fd, socket, to, nonblock, source) };
+        let Way::Local(net) = way else {
+            return self.connect_away(ctx, fd, socket, to, way, nonblock, source);
+        };
+        let listens = self.names().listener(net, to, 0).is_some();
+        if !listens && uplink::reaches_host(self, net, to, || uplink::caller(ctx)) {
+            return self.connect_away(ctx, fd, socket, to, Way::Permitted, nonblock, source);
+        }
         let result = self.join(fd, socket, net, to, serial);
         let mut names = self.names();
         let mut state = socket.state.lock().unwrap();
@@ -280,17 +302,23 @@ impl Inet {
     }
 
     /// Connects a socket, whose name was `before`, to somebody outside.
+    #[allow(clippy::too_many_arguments)]
     fn connect_away(
         &self,
         ctx: &Ctx<'_>,
         fd: &OwnedFd,
         socket: &Arc<InetSocket>,
         to: SocketAddr,
+        way: Way,
         nonblock: bool,
         before: SocketAddr,
     ) -> Result<Reply> {
         let begin = || {
-            if uplink::leads_out(socket, to) {
+            if way == Way::Permitted {
+                let attached = self.uplink.get().ok_or(Errno::ENETUNREACH)?;
+                return uplink::connect_permitted(ctx, attached, fd, socket, to);
+            }
+            if way == Way::Uplink {
                 return uplink::connect(ctx, fd, socket, to);
             }
             let end = self.pair_with(fd)?;

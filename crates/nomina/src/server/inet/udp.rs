@@ -243,6 +243,13 @@ impl Inet {
                 };
                 let many = to.ip().is_multicast() || is_broadcast(to.ip());
                 if !self.deliver(net, from, to, many, ifindex, sending, data) && !many {
+                    if uplink::is_host(self, net) {
+                        match uplink::send(self, sender, to, data) {
+                            // To the guest the port is closed.
+                            Err(Errno::EACCES) => {}
+                            sent => return sent,
+                        }
+                    }
                     // As the ICMP message that the port is unreachable.
                     self.tell_error(sender, to, Errno::ECONNREFUSED);
                 }
@@ -285,7 +292,7 @@ impl Inet {
                 self.err(net, source, destination, errno);
             }
             Out::TransportError { net, source, destination, errno, fatal: true, .. } => {
-                self.tcp_err(net, source, destination, errno);
+                self.tcp_err(server, net, source, destination, errno);
             }
             _ => {}
         }
@@ -344,6 +351,11 @@ impl Inet {
                 return true;
             }
         }
+    }
+
+    /// Brings a message that comes from outside to whoever has the port.
+    pub fn deliver_to_port(&self, net: u64, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        self.deliver(net, from, to, false, 0, &Sending::default(), data);
     }
 
     /// Brings a message that comes from outside to a socket, unless it is connected to somebody else.

@@ -18,7 +18,10 @@ use nomina_kernel::vfs::Path;
 
 use super::super::Server;
 use super::{Identity, enter};
-use crate::inspector::view::{MountView, NamespaceView, NsProxyView, ProcessView, ThreadView, View};
+use crate::egress::Publish;
+use crate::inspector::view::{
+    MountView, NamespaceView, NsProxyView, ProcessView, PublishedView, ThreadView, View,
+};
 
 /// How much of a command line is told: many guests may have very long ones.
 const COMMAND_MAX: u64 = 4096;
@@ -59,10 +62,22 @@ pub fn view(server: &Arc<Server>, identity: &Identity, mounts: bool) -> View {
         name: identity.name.clone(),
         supervisor: std::process::id() as i32,
         started: seconds_at(server, 0),
+        published: published(server),
         processes,
         nsproxies,
         namespaces: namespaces.by_inum.into_values().collect(),
     }
+}
+
+fn published(server: &Server) -> Vec<PublishedView> {
+    let ports = server.inet.uplink.get().map_or(&[][..], |attached| &attached.published);
+    let view = |publish: &Publish| PublishedView {
+        protocol: publish.protocol.to_string(),
+        address: publish.address.to_string(),
+        host_port: publish.host_port,
+        guest_port: publish.guest_port,
+    };
+    ports.iter().map(view).collect()
 }
 
 /// Seconds since 1970 at `ns` of the sandbox's clock.

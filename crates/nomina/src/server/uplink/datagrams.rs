@@ -3,7 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ const TURN: usize = 64;
 /// The host's side of a guest's datagram socket.
 pub struct Datagrams {
     deliver: Deliver,
+    /// The port that the host's sockets are to have; 0: any.
+    port: u16,
     state: Mutex<State>,
 }
 
@@ -39,8 +41,8 @@ struct State {
 }
 
 impl Datagrams {
-    pub(super) fn new(deliver: Deliver) -> Datagrams {
-        Datagrams { deliver, state: Mutex::default() }
+    pub(super) fn new(deliver: Deliver, port: u16) -> Datagrams {
+        Datagrams { deliver, port, state: Mutex::default() }
     }
 
     /// Takes what has come to the guest. True: there may be more.
@@ -89,6 +91,12 @@ pub(super) fn send(shared: &Shared, id: u64, to: SocketAddr, data: &[u8], who: &
         Entry::Occupied(known) => known.get().clone(),
         Entry::Vacant(place) => {
             let socket = Arc::new(host_socket(to.ip(), SocketType::DGRAM)?);
+            if datagrams.port != 0 {
+                // Where somebody else has the port, another one does.
+                let any: IpAddr =
+                    if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let _ = rustix::net::bind(&socket, &SocketAddr::new(any, datagrams.port));
+            }
             shared.watch(id, socket.as_fd())?;
             place.insert(socket).clone()
         }

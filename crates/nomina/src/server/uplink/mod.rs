@@ -11,6 +11,7 @@ mod datagrams;
 mod dns;
 pub mod guests;
 mod log;
+mod published;
 mod pump;
 mod resolver;
 #[cfg(test)]
@@ -38,25 +39,40 @@ use crate::egress::{EgressPolicy, NameCache, Protocol, Publish, Verdict};
 
 pub use datagrams::Deliver;
 pub use log::{Log, Who};
+pub use published::Arrive;
+pub use pump::{Ours, Reset};
 pub use resolver::host_resolvers;
 
 /// What happens when a connection has been made or has failed: gives our end of the guest's socket, which is pumped from then on.
-pub type Done = Box<dyn FnOnce(Result<()>) -> Option<OwnedFd> + Send>;
+pub type Done = Box<dyn FnOnce(Result<()>) -> Option<Ours> + Send>;
 
-/// Makes the guest's end of a connection that comes in on a published port, from the address given: our end of it.
-pub type Incoming = Box<dyn Fn(SocketAddr) -> Option<OwnedFd> + Send>;
+/// Makes the guest's end of a connection that comes in on a published port, from the first address to the second: our end of it.
+pub type Incoming = Box<dyn Fn(SocketAddr, SocketAddr) -> Option<Ours> + Send>;
 
 /// The way out.
 pub struct Uplink(Arc<Shared>);
+
+/// Under which addresses the outside and the sandbox know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The sandbox has addresses of its own, and the host is its gateway (`--net user`).
+    User,
+    /// The sandbox has the host's addresses (`--net host`).
+    Host,
+}
 
 /// A way out and the namespace whose device leads there.
 pub struct Attached {
     /// Inode number of the namespace.
     pub net: u64,
+    /// How it is seen.
+    pub mode: Mode,
     /// The sandbox.
     pub server: Weak<Server>,
     /// The way out.
     pub uplink: Uplink,
+    /// Published ports, with the ports that the host has.
+    pub published: Vec<Publish>,
 }
 
 struct Shared {
@@ -71,6 +87,8 @@ struct Shared {
     flows: Mutex<HashMap<u64, Flow>>,
     /// The host's sides of guests' datagram sockets, which are used by guests and by the thread at a time.
     datagrams: Mutex<HashMap<u64, Arc<datagrams::Datagrams>>>,
+    /// Published UDP ports, by the port inside.
+    ports: Mutex<HashMap<u16, Vec<Arc<published::Port>>>>,
     stop: AtomicBool,
 }
 
@@ -84,7 +102,9 @@ enum Flow {
     Query(dns::Query),
     /// A connection to the resolver.
     DnsStream(dns::Stream),
-    /// A published port.
+    /// A published UDP port.
+    Published(published::Receiver),
+    /// A published TCP port.
     Listener { socket: OwnedFd, incoming: Incoming },
 }
 
@@ -118,6 +138,7 @@ impl Uplink {
             serial: AtomicU64::new(WAKE + 1),
             flows: Mutex::default(),
             datagrams: Mutex::default(),
+            ports: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let thread = shared.clone();
@@ -133,9 +154,14 @@ impl Uplink {
         self.0.permit(protocol, to, who)
     }
 
-    /// Connects to `to`, which has been permitted. `done` is called when it is known what became of it: at once, or by the thread.
-    pub fn connect(&self, to: SocketAddr, done: Done) {
+    /// Connects to `to`, which has been permitted, from the address `from` of the host's if one is given. `done` is called when it is
+    /// known what became of it: at once, or by the thread. Gives the host's name of the connection.
+    pub fn connect(&self, to: SocketAddr, from: Option<SocketAddr>, done: Done) -> Option<SocketAddr> {
         let begun = host_socket(to.ip(), SocketType::STREAM).and_then(|socket| {
+            if let Some(from) = from {
+                sockopt::set_socket_reuseaddr(&socket, true).map_err(host)?;
+                rustix::net::bind(&socket, &from).map_err(host)?;
+            }
             match rustix::net::connect(&socket, &to) {
                 Ok(()) | Err(HostErrno::INPROGRESS) => Ok(socket),
                 Err(error) => Err(host(error)),
@@ -143,11 +169,21 @@ impl Uplink {
         });
         match begun {
             Ok(socket) => {
+                let name = rustix::net::getsockname(&socket).ok();
                 // Without room for it, `done` goes unasked with what it holds, and the guest's socket with that.
                 let _ = self.0.add(Flow::Connecting { socket, done });
+                name.and_then(|name| SocketAddr::try_from(name).ok())
             }
-            Err(errno) => drop(done(Err(errno))),
+            Err(errno) => {
+                drop(done(Err(errno)));
+                None
+            }
         }
+    }
+
+    /// Whether this is the address of a resolver of the host's.
+    pub fn is_resolver(&self, address: SocketAddr) -> bool {
+        self.0.resolvers.contains(&address)
     }
 
     /// Serves a stream connection of a guest to the resolver; `ours` is our end.
@@ -166,17 +202,17 @@ impl Uplink {
         dns::ask(&self.0, query, who, dns::Asker { deliver, from })
     }
 
-    /// Opens the host's side of a guest's datagram socket.
+    /// Opens the host's side of a guest's datagram socket, which gets this port if it is free; 0: any.
     ///
     /// # Errors
     /// `ENFILE`: there are too many.
-    pub fn open_datagrams(&self, deliver: Deliver) -> Result<DatagramFlow> {
+    pub fn open_datagrams(&self, deliver: Deliver, port: u16) -> Result<DatagramFlow> {
         let mut all = self.0.datagrams.lock().unwrap();
         if all.len() >= descriptor_share() {
             return Err(Errno::ENFILE);
         }
         let id = self.0.serial.fetch_add(1, Ordering::Relaxed);
-        all.insert(id, Arc::new(datagrams::Datagrams::new(deliver)));
+        all.insert(id, Arc::new(datagrams::Datagrams::new(deliver, port)));
         Ok(DatagramFlow { id, shared: self.0.clone() })
     }
 
@@ -185,17 +221,28 @@ impl Uplink {
     /// # Errors
     /// Those of `bind(2)`.
     pub fn listen(&self, publish: &Publish, incoming: Incoming) -> io::Result<u16> {
-        let socket = host_socket(publish.address, SocketType::STREAM)
-            .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        rustix::net::bind(&socket, &SocketAddr::new(publish.address, publish.host_port))?;
+        let (socket, port) = bound(publish, SocketType::STREAM)?;
         rustix::net::listen(&socket, 128)?;
-        let port = SocketAddr::try_from(rustix::net::getsockname(&socket)?)
-            .map_or(publish.host_port, |at| at.port());
-        self.0
-            .add(Flow::Listener { socket, incoming })
-            .map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        self.0.add(Flow::Listener { socket, incoming }).map_err(io_error)?;
         Ok(port)
+    }
+
+    /// Takes what is sent to a published UDP port; gives the port, which the host chose if it was 0.
+    ///
+    /// # Errors
+    /// Those of `bind(2)`.
+    pub fn receive(&self, publish: &Publish, arrive: Arrive) -> io::Result<u16> {
+        let (socket, number) = bound(publish, SocketType::DGRAM)?;
+        let port = Arc::new(published::Port::new(socket));
+        self.0.ports.lock().unwrap().entry(publish.guest_port).or_default().push(port.clone());
+        self.0.add(Flow::Published(published::Receiver { port, arrive })).map_err(io_error)?;
+        Ok(number)
+    }
+
+    /// Answers somebody outside who has sent a datagram to the published port `from` of the sandbox; `None`: nobody at `to` has.
+    pub fn answer(&self, from: u16, to: SocketAddr, data: &[u8]) -> Option<Result<()>> {
+        let ports = self.0.ports.lock().unwrap().get(&from).cloned()?;
+        ports.iter().find_map(|port| port.answer(to, data))
     }
 }
 
@@ -228,6 +275,21 @@ impl Drop for Uplink {
     }
 }
 
+fn io_error(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno.0)
+}
+
+/// The host's socket of a published port, and its number.
+fn bound(publish: &Publish, kind: SocketType) -> io::Result<(OwnedFd, u16)> {
+    let socket = host_socket(publish.address, kind).map_err(io_error)?;
+    if kind == SocketType::STREAM {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &SocketAddr::new(publish.address, publish.host_port))?;
+    let name = SocketAddr::try_from(rustix::net::getsockname(&socket)?);
+    Ok((socket, name.map_or(publish.host_port, |at| at.port())))
+}
+
 /// A socket of the host that waits for nothing.
 fn host_socket(address: IpAddr, kind: SocketType) -> Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -240,14 +302,16 @@ fn host_socket(address: IpAddr, kind: SocketType) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Whether `address` is this machine's: a socket connected there would have it as its own. Nothing is sent.
+/// Whether `address` is this machine's: a socket connected there would have it as its own.
 fn is_own(address: IpAddr) -> bool {
-    let Ok(socket) = host_socket(address, SocketType::DGRAM) else { return false };
-    if rustix::net::connect(&socket, &SocketAddr::new(address, 9)).is_err() {
-        return false;
-    }
-    let name = rustix::net::getsockname(&socket).ok().and_then(|name| SocketAddr::try_from(name).ok());
-    name.is_some_and(|name| name.ip() == address)
+    source_to(address) == Some(address)
+}
+
+/// The address that this machine sends from to `address`. Nothing is sent.
+fn source_to(address: IpAddr) -> Option<IpAddr> {
+    let socket = host_socket(address, SocketType::DGRAM).ok()?;
+    rustix::net::connect(&socket, &SocketAddr::new(address, 9)).ok()?;
+    Some(SocketAddr::try_from(rustix::net::getsockname(&socket).ok()?).ok()?.ip())
 }
 
 impl Shared {
@@ -299,6 +363,7 @@ impl Flow {
             Flow::Connecting { socket, .. } | Flow::Listener { socket, .. } => vec![socket.as_fd()],
             Flow::Pump(pump) => pump.descriptors().to_vec(),
             Flow::Query(query) => vec![query.descriptor()],
+            Flow::Published(receiver) => vec![receiver.descriptor()],
             Flow::DnsStream(stream) => stream.descriptors().to_vec(),
         }
     }
@@ -309,6 +374,7 @@ impl Flow {
             Flow::Connecting { socket, done } => connecting(shared, id, socket, done),
             Flow::Pump(pump) => pump.serve(buffer),
             Flow::Query(query) => query.serve(shared, id, buffer),
+            Flow::Published(receiver) => receiver.serve(buffer),
             Flow::DnsStream(stream) => stream.serve(shared, buffer),
             Flow::Listener { socket, incoming } => {
                 accept(shared, &socket, &incoming);
@@ -332,7 +398,7 @@ fn connecting(shared: &Arc<Shared>, id: u64, socket: OwnedFd, done: Done) -> Aft
         return After::Stays(Flow::Connecting { socket, done });
     }
     let Some(ours) = done(Ok(())) else { return After::Ends };
-    if shared.watch(id, ours.as_fd()).is_err() {
+    if shared.watch(id, ours.end.as_fd()).is_err() {
         return After::Ends;
     }
     After::Again(Flow::Pump(pump::Pump::new(ours, socket)))
@@ -345,8 +411,12 @@ fn accept(shared: &Arc<Shared>, socket: &OwnedFd, incoming: &Incoming) {
             Ok((theirs, from)) => {
                 let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) else { continue };
                 let _ = sockopt::set_tcp_nodelay(&theirs, true);
-                // Nobody listens inside: the connection is closed, as a host without the service would reset it.
-                let Some(ours) = incoming(from) else { continue };
+                let at = rustix::net::getsockname(&theirs).ok().and_then(|at| SocketAddr::try_from(at).ok());
+                let Some(ours) = at.and_then(|at| incoming(from, at)) else {
+                    // Nobody listens inside: a host without the service would reset it, too.
+                    pump::abort(theirs);
+                    continue;
+                };
                 let _ = shared.add(Flow::Pump(pump::Pump::new(ours, theirs)));
             }
             Err(HostErrno::INTR | HostErrno::CONNABORTED) => {}

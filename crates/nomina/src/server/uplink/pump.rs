@@ -1,11 +1,23 @@
 //! Copying between two stream sockets.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno as HostErrno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 
 use super::{After, Flow};
+
+/// Our end of a guest's connection.
+pub struct Ours {
+    /// The socket.
+    pub end: OwnedFd,
+    /// What resets the connection.
+    pub reset: Reset,
+}
+
+/// Closes our end so that the guest is told of a reset.
+pub type Reset = Box<dyn FnOnce(OwnedFd) + Send>;
 
 /// How much of one direction is copied before others have their turn, in bytes.
 const TURN: usize = 1 << 20;
@@ -14,7 +26,11 @@ const TURN: usize = 1 << 20;
 pub struct Pump {
     ends: [OwnedFd; 2],
     ways: [Way; 2],
+    reset: Reset,
 }
+
+/// Which of the ends is the host's socket.
+const HOST: usize = 1;
 
 /// One direction.
 #[derive(Default)]
@@ -31,13 +47,14 @@ enum Copied {
     /// Nothing more can be done now.
     Dry,
     More,
-    Broken,
+    /// This end has gone without saying goodbye.
+    Reset(usize),
 }
 
 impl Pump {
     /// Between a guest's connection and one of the host's.
-    pub fn new(ours: OwnedFd, host: OwnedFd) -> Pump {
-        Pump { ends: [ours, host], ways: Default::default() }
+    pub fn new(ours: Ours, host: OwnedFd) -> Pump {
+        Pump { ends: [ours.end, host], ways: Default::default(), reset: ours.reset }
     }
 
     /// Both ends.
@@ -52,8 +69,16 @@ impl Pump {
             match self.copy(from, buffer) {
                 Copied::Dry => {}
                 Copied::More => more = true,
-                // Both ends are closed, which resets them where something was unread.
-                Copied::Broken => return After::Ends,
+                Copied::Reset(HOST) => {
+                    let [ours, _] = self.ends;
+                    (self.reset)(ours);
+                    return After::Ends;
+                }
+                Copied::Reset(_) => {
+                    let [_, host] = self.ends;
+                    abort(host);
+                    return After::Ends;
+                }
             }
         }
         if self.ways.iter().all(|way| way.told) {
@@ -71,7 +96,7 @@ impl Pump {
                 match send(target, &way.kept) {
                     Ok(sent) => drop(way.kept.drain(..sent)),
                     Err(HostErrno::AGAIN) => return Copied::Dry,
-                    Err(_) => return Copied::Broken,
+                    Err(_) => return Copied::Reset(1 - from),
                 }
                 continue;
             }
@@ -89,17 +114,23 @@ impl Pump {
                     let sent = match send(target, &buffer[..len]) {
                         Ok(sent) => sent,
                         Err(HostErrno::AGAIN) => 0,
-                        Err(_) => return Copied::Broken,
+                        Err(_) => return Copied::Reset(1 - from),
                     };
                     way.kept.extend_from_slice(&buffer[sent..len]);
                 }
                 Err(HostErrno::INTR) => {}
                 Err(HostErrno::AGAIN) => return Copied::Dry,
-                Err(_) => return Copied::Broken,
+                Err(_) => return Copied::Reset(from),
             }
         }
         Copied::More
     }
+}
+
+/// Closes a socket of the host with a reset.
+pub fn abort(socket: OwnedFd) {
+    let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+    drop(socket);
 }
 
 fn send(target: &OwnedFd, data: &[u8]) -> rustix::io::Result<usize> {

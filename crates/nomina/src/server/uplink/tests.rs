@@ -17,6 +17,11 @@ fn uplink(allow: &[&str], resolvers: Vec<SocketAddr>) -> (Uplink, tempfile::Temp
     (Uplink::start(EgressPolicy { allow, deny: Vec::new() }, log, resolvers).unwrap(), dir)
 }
 
+/// Our end of a connection that nobody looks into when it is reset.
+fn plain(ours: UnixStream) -> Ours {
+    Ours { end: ours.into(), reset: Box::new(drop) }
+}
+
 fn who() -> Who {
     Who { comm: "curl\n".into(), pid: 12 }
 }
@@ -33,10 +38,10 @@ fn connected(uplink: &Uplink, to: SocketAddr) -> UnixStream {
     let (told, tells) = mpsc::channel();
     let done = Box::new(move |result: Result<()>| {
         told.send(result).unwrap();
-        Some(ours.into())
+        Some(plain(ours))
     });
     uplink.permit(Protocol::Tcp, to, &who()).unwrap();
-    uplink.connect(to, done);
+    uplink.connect(to, None, done);
     tells.recv_timeout(PATIENCE).unwrap().unwrap();
     guest.set_read_timeout(Some(PATIENCE)).unwrap();
     guest
@@ -93,8 +98,28 @@ fn a_connection_that_fails_says_why() {
         told.send(result).unwrap();
         None
     };
-    uplink.connect(to, Box::new(done));
+    uplink.connect(to, None, Box::new(done));
     assert_eq!(tells.recv_timeout(PATIENCE).unwrap(), Err(Errno::ECONNREFUSED));
+}
+
+#[test]
+fn who_sends_to_a_published_port_is_answered_from_it() {
+    let (uplink, dir) = uplink(&[], Vec::new());
+    let (told, tells) = mpsc::channel();
+    let arrive = Box::new(move |from, data: &[u8]| told.send((from, data.to_vec())).unwrap());
+    let port = uplink.receive(&"0:53/udp".parse().unwrap(), arrive).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.send_to(b"question", ("127.0.0.1", port)).unwrap();
+    let (from, data) = tells.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((from, &data[..]), (client.local_addr().unwrap(), &b"question"[..]));
+    assert_eq!(uplink.answer(54, from, b"x"), None, "another port answers");
+    assert_eq!(uplink.answer(53, "127.0.0.1:9".parse().unwrap(), b"x"), None, "a stranger is answered");
+    assert_eq!(uplink.answer(53, from, b"answer"), Some(Ok(())));
+    let mut buffer = [0; 16];
+    let (len, sender) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..len], sender.port()), (&b"answer"[..], port));
+    assert!(logged(&dir).is_empty());
 }
 
 #[test]
@@ -105,7 +130,7 @@ fn only_who_was_sent_a_datagram_may_answer() {
     let (uplink, dir) = uplink(&["127.0.0.1"], Vec::new());
     let (told, tells) = mpsc::channel();
     let flow = uplink
-        .open_datagrams(Arc::new(move |from, data: &[u8]| told.send((from, data.to_vec())).unwrap()))
+        .open_datagrams(Arc::new(move |from, data: &[u8]| told.send((from, data.to_vec())).unwrap()), 0)
         .unwrap();
     for _ in 0..2 {
         flow.send(to, b"ping", &who()).unwrap();
@@ -125,10 +150,10 @@ fn only_who_was_sent_a_datagram_may_answer() {
 fn a_published_port_leads_in() {
     let (uplink, _dir) = uplink(&[], Vec::new());
     let (told, tells) = mpsc::channel();
-    let incoming = Box::new(move |from: SocketAddr| {
+    let incoming = Box::new(move |from: SocketAddr, _| {
         let (guest, ours) = UnixStream::pair().unwrap();
         told.send((from, guest)).unwrap();
-        Some(ours.into())
+        Some(plain(ours))
     });
     let port = uplink.listen(&"0:80".parse().unwrap(), incoming).unwrap();
     let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
