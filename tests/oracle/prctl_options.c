@@ -1,6 +1,6 @@
 /* oracle: user
- * Every option of prctl(2), and of arch_prctl(2), with harmless arguments, each in a process of its own: what is said of those that are not known, and
- * what is checked first. */
+ * Every option of prctl(2), and of arch_prctl(2), with harmless arguments, each in a process of its own: what is said of those that
+ * are not known, and what is checked first. */
 #include "oracle.h"
 #include <sys/prctl.h>
 
