@@ -97,6 +97,7 @@ pub fn child(quick: bool) -> ExitCode {
     processes(&n);
     // A system without a network has no such rows.
     let _ = crate::sockets::measure(&n);
+    crate::networks::measure(&n);
     ExitCode::SUCCESS
 }
 
