@@ -249,7 +249,7 @@ pub mod op {
     /// be written, otherwise `EINVAL`. out: [0] its start, [1] its end.
     pub const TEXT: u32 = 0x8008;
     /// Whether a descriptor of the caller's is a signalfd. args: the descriptor. ret: 1, or 0.
-    pub const SIGNALFD: u32 = 0x800b;
+    pub const SIGNALFD: u32 = 0x800c;
     /// A native write has come back from a handle that reports its writes (the supervisor had the host send [`super::SIG_CALL`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
     /// the result the guest must see.
     pub const WRITTEN: u32 = 0x8007;
