@@ -6,6 +6,7 @@
 use nomina_kernel::Result;
 
 use super::base::TaskFile;
+use super::current;
 
 /// Device and inode number.
 type Key = (u64, u64);
@@ -18,11 +19,11 @@ const SHIM_MEMFD: &[u8] = b"/memfd:nomina";
 const DELETED: &[u8] = b" (deleted)";
 
 pub(crate) fn maps(file: &TaskFile) -> Result<Vec<u8>> {
-    Ok(translate_maps(&file.host("maps")?, |path, key| file.fs.source.mapped_file(path, key)))
+    Ok(translate_maps(&file.host("maps")?, |path, key| file.fs.source.mapped_file(path, key, current())))
 }
 
 pub(crate) fn smaps(file: &TaskFile) -> Result<Vec<u8>> {
-    Ok(translate_maps(&file.host("smaps")?, |path, key| file.fs.source.mapped_file(path, key)))
+    Ok(translate_maps(&file.host("smaps")?, |path, key| file.fs.source.mapped_file(path, key, current())))
 }
 
 pub(crate) fn smaps_rollup(file: &TaskFile) -> Result<Vec<u8>> {

@@ -24,7 +24,6 @@ use nomina_kernel::vfs::{ActiveSuper, Path};
 use super::Server;
 use super::instances::first_mount;
 use super::lock::Mutex;
-use super::places::path_in_mount;
 
 /// Device and inode number of a host file.
 type Key = (u64, u64);
@@ -102,30 +101,29 @@ impl Server {
     pub fn instances_of_open(&self, fd: &OwnedFd) -> Vec<(Arc<ActiveSuper>, Vec<u8>)> {
         let name = super::places::host_link(fd).ok().filter(|name| name.first() == Some(&b'/'));
         let (Some(name), Ok(stat)) = (name, rustix::fs::fstat(fd)) else { return Vec::new() };
-        let noted = self.opens.mounts_of((stat.st_dev, stat.st_ino));
+        self.instances_of(&name, (stat.st_dev, stat.st_ino))
+    }
+
+    /// The same for an open or mapped host file by its name and key.
+    fn instances_of(&self, name: &[u8], key: Key) -> Vec<(Arc<ActiveSuper>, Vec<u8>)> {
+        let noted = self.opens.mounts_of(key);
         let overlays = noted.iter().filter_map(|mount| {
-            Some((mount.sb().clone(), overlay_of(mount.sb())?.path_of_layer_file(&name)?))
+            Some((mount.sb().clone(), overlay_of(mount.sb())?.path_of_layer_file(name)?))
         });
         let all = self.instances.all();
-        let own = all.iter().find_map(|sb| Some((sb.clone(), sb.ops().path_of_host(&name)?)));
+        let own = all.iter().find_map(|sb| Some((sb.clone(), sb.ops().path_of_host(name)?)));
         overlays.chain(own).collect()
     }
 
-    /// A mapped host file by its name and key: the path below `root` by the mount that it was opened by, or else another one, and
-    /// the device and inode number that `stat(2)` shows of it.
+    /// A mapped host file by its name and key: the path below `root`, and the device and inode number that `stat(2)` shows of it.
     pub fn mapped_file(&self, host: &[u8], key: Key, root: &Path) -> Option<(Vec<u8>, Key)> {
-        let by_noted = self.opens.mounts_of(key).into_iter().find_map(|mount| {
-            let Some(overlay) = overlay_of(mount.sb()) else {
-                let below = mount.sb().ops().path_of_host(host)?;
-                return Some((path_in_mount(&mount, &below, root)?, key));
-            };
-            let below = overlay.path_of_layer_file(host)?;
-            // The inode keeps its number; the device is the overlay's.
-            Some((path_in_mount(&mount, &below, root)?, (mount.sb().ops().dev(), key.1)))
-        });
-        let (path, shown) = by_noted.or_else(|| Some((self.guest_path(host, root)?, key)))?;
-        let copied = self.instances.find_overlay(|_, overlay| overlay.shown(key));
-        Some((path, copied.unwrap_or(shown)))
+        let shown = self.instances_of(host, key);
+        // On an overlay the inode keeps its number; the device is the overlay's.
+        let overlay =
+            shown.first().filter(|(sb, _)| overlay_of(sb).is_some()).map(|(sb, _)| (sb.ops().dev(), key.1));
+        let copied = || self.instances.find_overlay(|_, overlay| overlay.shown(key));
+        let path = self.path_of_shown(shown, key, root)?;
+        Some((path, overlay.or_else(copied).unwrap_or(key)))
     }
 
     /// The file system that a host file was opened by, and the mount.

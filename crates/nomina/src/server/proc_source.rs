@@ -599,9 +599,13 @@ impl ProcSource for PidNsView {
         server.guest_path(path, &server.first_fs.root)
     }
 
-    fn mapped_file(&self, host: &[u8], key: (u64, u64)) -> Option<(Vec<u8>, (u64, u64))> {
-        let server = self.server()?;
-        server.mapped_file(host, key, &server.first_fs.root)
+    fn mapped_file(
+        &self,
+        host: &[u8],
+        key: (u64, u64),
+        viewer: Option<TaskKey>,
+    ) -> Option<(Vec<u8>, (u64, u64))> {
+        self.server()?.mapped_file(host, key, &self.root_of(viewer).ok()?)
     }
 
     fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>> {
