@@ -140,8 +140,8 @@ fn among_many(n: u32) {
     for _ in 0..CROWD {
         // SAFETY: the child only waits.
         match unsafe { libc::fork() } {
-            // SAFETY: takes no arguments.
             0 => loop {
+                // SAFETY: takes no arguments.
                 unsafe { libc::pause() };
             },
             -1 => break,
