@@ -68,6 +68,45 @@ def the_stack_answers_what_a_program_writes_to_a_tap_device(t):
 
 
 @case()
+def programs_in_c_rust_and_python_are_answered_through_tun_and_tap(t):
+    """ARP, ICMP echo and SYN, to a port with a listener and to one without. As root, the host answers the same."""
+    built = t.dir
+    source = HERE / "net" / "tuntap"
+    rustc = t.fixtures / "rust/bin/rustc"
+    subprocess.run(["gcc", "-Wall", "-o", built / "c", f"{source}.c"], check=True, timeout=60)
+    subprocess.run([rustc, "--edition=2024", "-o", built / "rust", f"{source}.rs"], check=True, timeout=100)
+    answers = """ICMP type 0 id 9 ping ttl 64
+write whole
+port 7000: from 7000 flags 0x12 acknowledges 101
+write whole
+port 7001: from 7001 flags 0x14 acknowledges 101""".split("\n")
+    expected = {
+        "tun": ["TUNSETIFF 0 t0", "busy Device or resource busy", "write whole", *answers],
+        "tap": ["TUNSETIFF 0 t0", "busy Device or resource busy", "write 42", "ARP 10.9.0.1 is at its sender: yes", "write whole", *answers],
+    }
+    for mode, lines in expected.items():
+        for program in (["/built/c"], ["/built/rust"], ["python3", "/net/tuntap.py"]):
+            opts = [*NET, "--bind", f"{built}:/built:ro"]
+            equal(t.run(["timeout", "20", *program, mode], opts=opts).ok().lines(), lines, f"{program} {mode}")
+        if os.geteuid() == 0:
+            for program in ([built / "c"], [built / "rust"], ["python3", f"{source}.py"]):
+                told = subprocess.run(["unshare", "-n", *program, mode], capture_output=True, text=True, timeout=20).stdout
+                equal(told.split("\n")[:-1], lines, f"natively: {program} {mode}")
+
+
+@case()
+def tinc_peers_reach_each_other(t):
+    """Two of Debian's tincd in two namespaces: ping and iperf3 through the tunnel."""
+    t.run(["bash", "/net/tinc.sh"], opts=NET).ok().has("3 packets transmitted, 3 received", "receiver")
+
+
+@case()
+def wireguard_peers_reach_each_other(t):
+    """The same with wireguard-go, configured by wg."""
+    t.run(["bash", "/net/wireguard.sh"], opts=NET).ok().has("3 packets transmitted, 3 received", "receiver")
+
+
+@case()
 def tcp_and_udp_pass_through_a_tunnel_of_two_tun_devices(t):
     """The two ends are in different namespaces, and a program carries every packet."""
     r = t.run(["python3", "/net/tunnel.py"], opts=NET).ok()
