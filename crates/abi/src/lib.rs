@@ -74,11 +74,13 @@ pub const SLOT_SIZE: usize = 16384;
 /// Size of [`Slot::data`].
 pub const SLOT_DATA: usize = SLOT_SIZE - 128 - NOTES_SIZE;
 /// Size of [`Notes`].
-pub const NOTES_SIZE: usize = 256;
+pub const NOTES_SIZE: usize = 576;
 /// Entries of [`Notes::born`].
 pub const NOTES_BORN: usize = 16;
 /// Entries of [`Notes::reaped`].
-pub const NOTES_REAPED: usize = 13;
+pub const NOTES_REAPED: usize = 29;
+/// Entries of [`Notes::promised`].
+pub const NOTES_PROMISED: usize = 8;
 /// Slots of a region, and so the limit of threads in an address space.
 pub const REGION_SLOTS: usize = 1021;
 /// Where the slots of a region begin. Before them stands what was sent [`ahead`].
@@ -145,7 +147,30 @@ pub struct Notes {
     pub waits: AtomicU32,
     /// What the thread is called for ([`called`]), set before [`SIG_CALL`] is sent: of two that come together, the host keeps one.
     pub called: AtomicU32,
+    /// Forks that may be made without a request.
+    pub promised: [Promised; NOTES_PROMISED],
 }
+
+/// A plain fork that may be made without [`op::CLONE`], which the supervisor takes note of before it serves anybody's next request. What the
+/// slot says is for the shim only: the supervisor has its own.
+#[repr(C)]
+pub struct Promised {
+    /// [`PROMISED`]: it may be made. The shim sets [`FORKED`] first, by compare and exchange; the supervisor takes a promise back with 0.
+    pub state: AtomicU32,
+    /// Number of the child.
+    pub pid: i32,
+    /// Its token.
+    pub token: u64,
+    /// Index of the slot that it has borrowed.
+    pub slot: u32,
+    /// Nothing.
+    pub pad: u32,
+}
+
+/// [`Promised::state`].
+pub const PROMISED: u32 = 1;
+/// [`Promised::state`].
+pub const FORKED: u32 = 2;
 
 const _: () = assert!(core::mem::size_of::<Notes>() == NOTES_SIZE);
 
@@ -395,6 +420,8 @@ pub struct StartInfo {
     pub init: u32,
     /// Signals that such a process ignores, a bit each (argument 3 of [`op::EXEC`]).
     pub ignored: u64,
+    /// 1: only the thread itself changes `ids`.
+    pub ids_stay: u64,
     /// For the choice of addresses.
     pub random: u64,
     /// System calls that the task's seccomp filters always allow, a bit each.

@@ -245,6 +245,33 @@ impl SlotRef {
         entries.iter().find(|&&entry| (entry >> 32) as i32 == number && entry != 0).map(|&entry| entry as i32)
     }
 
+    fn promised_state(&self, index: usize) -> &AtomicU32 {
+        // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
+        unsafe { &(*self.slot()).notes.promised[index].state }
+    }
+
+    /// Promises a fork in entry `index`.
+    pub fn promise(&self, index: usize, pid: i32, token: u64, slot: u32) {
+        // SAFETY: all fields are inside the mapping; volatile, since the guest may write at any moment.
+        unsafe {
+            let promised = &raw mut (*self.slot()).notes.promised[index];
+            ptr::write_volatile(&raw mut (*promised).pid, pid);
+            ptr::write_volatile(&raw mut (*promised).token, token);
+            ptr::write_volatile(&raw mut (*promised).slot, slot);
+        }
+        self.promised_state(index).store(abi::PROMISED, Ordering::SeqCst);
+    }
+
+    /// Whether the guest has made the fork that entry `index` promises; nothing but what was stored there says that it has not.
+    pub fn is_forked(&self, index: usize) -> bool {
+        self.promised_state(index).load(Ordering::SeqCst) != abi::PROMISED
+    }
+
+    /// Takes a promise back. False: the guest has made use of it.
+    pub fn take_back(&self, index: usize) -> bool {
+        self.promised_state(index).swap(0, Ordering::SeqCst) == abi::PROMISED
+    }
+
     fn wake_word(&self) -> &AtomicU32 {
         // SAFETY: the word is aligned, inside the mapping for the life of `self`, and only ever used atomically here.
         unsafe { &(*self.slot()).notes.wake }

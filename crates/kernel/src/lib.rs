@@ -12,6 +12,7 @@ pub mod errno;
 pub mod exec;
 pub mod exit;
 pub mod fork;
+mod fork_ahead;
 pub mod ipc;
 pub mod kernel;
 pub mod mnt_ns;

@@ -159,6 +159,13 @@ impl PidNamespace {
         Ok(())
     }
 
+    /// The numbers that come next, as far as they come in sequence.
+    pub(crate) fn next_numbers(&self, count: usize) -> Vec<i32> {
+        let state = self.lock();
+        let start = state.cursor.max(1);
+        (start..state.pid_max).filter(|nr| !state.numbers.contains_key(nr)).take(count).collect()
+    }
+
     pub(crate) fn release_nr(&self, nr: i32) {
         let mut state = self.lock();
         state.numbers.remove(&nr);

@@ -55,6 +55,16 @@ impl Ucounts {
             over
         })
     }
+
+    /// Whether `count` more processes keep every account below its limit.
+    pub(crate) fn nproc_has_room(&self, cred: &Cred, limit: u64, count: u64) -> bool {
+        let mut max = limit;
+        accounts(cred).all(|(ns, uid)| {
+            let has_room = self.nproc(ns, uid).saturating_add(count) < max;
+            max = ns.nproc_max;
+            has_room
+        })
+    }
 }
 
 #[cfg(test)]

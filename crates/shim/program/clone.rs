@@ -14,6 +14,7 @@ use crate::frame::{UContext, fpstate_size};
 use crate::marshal::Arena;
 use crate::ptrace;
 use crate::slot::{exchange, farewell, gate, out};
+use crate::sighand::SIGCHLD;
 use crate::start::adopt_orphans;
 use crate::sys::{self, err, nr, sys};
 use crate::uaccess::{copy_from_user, get_user, put_user_opt};
@@ -30,6 +31,7 @@ const CLONE_PARENT_SETTID: u64 = 0x10_0000;
 const CLONE_DETACHED: u64 = 0x40_0000;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+const CLONE_NEWUSER: u64 = 0x1000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// End of the memory a process can have.
@@ -197,21 +199,27 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
         (0, _) => SPAN_NULL,
         (at, count) => Arena::new(area).bytes(at, count * 4)?,
     };
-    let ask = [args.flags, args.exit_signal, set_tid, args.cgroup, 0, 0];
-    let (pid, _) = exchange(area, op::CLONE, &ask);
-    if pid < 0 {
-        return Err(pid);
-    }
-    let child = Child {
-        pid,
-        token: out(area, 0),
-        tid: out(area, 1) as i32,
-        tgid: out(area, 2) as i32,
-        slot: out(area, 3) as u32,
-        init: out(area, 4) != 0,
-        event: out(area, 5) as u32 & 0xff,
-        traced: out(area, 5) >> 8 != 0,
+    let child = match promised(area, args) {
+        Some(child) => child,
+        None => {
+            let ask = [args.flags, args.exit_signal, set_tid, args.cgroup, 0, 0];
+            let (pid, _) = exchange(area, op::CLONE, &ask);
+            if pid < 0 {
+                return Err(pid);
+            }
+            Child {
+                pid,
+                token: out(area, 0),
+                tid: out(area, 1) as i32,
+                tgid: out(area, 2) as i32,
+                slot: out(area, 3) as u32,
+                init: out(area, 4) != 0,
+                event: out(area, 5) as u32 & 0xff,
+                traced: out(area, 5) >> 8 != 0,
+            }
+        }
     };
+    let pid = child.pid;
     let native = if shared {
         clone_shared(area, context, args, &child)
     } else {
@@ -241,6 +249,22 @@ fn clone_process(area: &'static Area, context: &mut UContext, args: &CloneArgs) 
             Err(error)
         }
     }
+}
+
+/// What the supervisor has promised about the next child, if that is to be a plain one (`nomina_abi::Promised`).
+fn promised(area: &Area, args: &CloneArgs) -> Option<Child> {
+    const PLAIN: u64 = CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+    let is_plain = args.flags & !PLAIN == 0 && args.exit_signal == SIGCHLD as u64 && args.set_tid.0 == 0;
+    if !is_plain
+        || THREADED.load(Ordering::Relaxed)
+        || area.trace.get() != 0
+        || area.claimed.get()
+        || area.sighand().is_traced()
+    {
+        return None;
+    }
+    let (pid, token, slot) = crate::slot::take_promise(area)?;
+    Some(Child { pid: pid.into(), token, tid: pid, tgid: pid, slot, init: false, event: 0, traced: false })
 }
 
 fn native_flags(args: &CloneArgs) -> u64 {
@@ -294,6 +318,9 @@ fn clone_copied(
     // Region and socket are the parent's: this process gets its own with its first request, unless that is an exec.
     area.slot.set(core::ptr::null_mut());
     area.borrowed.set(slot_at(child.slot));
+    if args.flags & CLONE_NEWUSER != 0 {
+        area.ids.set(None);
+    }
     area.tid.set(child.tid);
     area.pid.set(child.tgid);
     area.token.set(child.token);
@@ -334,6 +361,7 @@ fn clone_shared(
     new.tid.set(child.tid);
     new.pid.set(child.tgid);
     new.token.set(child.token);
+    new.ids.set(area.ids.get().filter(|_| args.flags & CLONE_NEWUSER == 0));
     new.clear_sighand.set(args.flags & CLONE_CLEAR_SIGHAND != 0);
     if args.flags & CLONE_SIGHAND != 0 {
         new.sighand.set(area.sighand.get());

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 use nomina_abi::{
     CHANNEL_ASLEEP, CHANNEL_DONE_WATCHED, CHANNEL_REQUEST, CHANNEL_SERVING, CHANNEL_WATCHED, CLAIM, FD_SOCK, GATE_ATTACH, GATE_CALL, GATE_MAGIC, GATE_NR, Given,
     NOTES_BORN, NOTES_REAPED, SLOT_SIZE, SLOTS_OFFSET, Slot,
-    op, reply,
+    op, reply, FORKED, NOTES_PROMISED, PROMISED,
 };
 
 use crate::area::{Area, FilesGuard, REGION, THREADED};
@@ -64,6 +64,12 @@ fn never_receives(number: u32) -> bool {
         | op::SECCOMP_JUDGE)
 }
 
+/// Whether a call may give the thread other ids, or other numbers for them.
+fn changes_ids(number: u32) -> bool {
+    // set*uid, set*gid, unshare, setns
+    matches!(number, 105 | 106 | 113 | 114 | 117 | 119 | 122 | 123 | 272 | 308)
+}
+
 fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {
     (THREADED.load(Ordering::Relaxed) && !never_receives(number)).then(|| area.files().lock())
 }
@@ -110,6 +116,29 @@ pub fn note_born(area: &Area, guest: i32, host: i32) {
         write_volatile(&raw mut (*notes).born[next as usize % NOTES_BORN], entry);
         write_volatile(&raw mut (*notes).born_next, next.wrapping_add(1));
     }
+}
+
+/// Takes a fork that was promised: number, token and borrowed slot of the child.
+pub fn take_promise(area: &Area) -> Option<(i32, u64, u32)> {
+    let slot = area.slot.get();
+    if slot.is_null() {
+        return None;
+    }
+    for index in 0..NOTES_PROMISED {
+        // SAFETY: as in `post`.
+        unsafe {
+            let promised = &raw mut (*slot).notes.promised[index];
+            let state = AtomicU32::from_ptr((&raw mut (*promised).state).cast());
+            if state.compare_exchange(PROMISED, FORKED, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                return Some((
+                    read_volatile(&raw const (*promised).pid),
+                    read_volatile(&raw const (*promised).token),
+                    read_volatile(&raw const (*promised).slot),
+                ));
+            }
+        }
+    }
+    None
 }
 
 /// Notes that a child's zombie is gone, for the supervisor to read with the next request. False: there is no room.
@@ -228,6 +257,9 @@ fn give(slot: *mut Slot, fd: i32) -> i64 {
 
 /// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
 fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
+    if changes_ids(number) {
+        area.ids.set(None);
+    }
     ready(area);
     let slot = area.slot.get();
     let _guard = socket_lock(area, number);

@@ -44,6 +44,15 @@ impl Cgroup {
         self.parent().is_some_and(|parent| parent.lock().subtree_control.contains(Controllers::PIDS))
     }
 
+    /// Whether no limit here or above is near.
+    pub(crate) fn pids_have_room(self: &Arc<Cgroup>, count: u64) -> bool {
+        self.and_ancestors().all(|cgrp| {
+            let limits = cgrp.limits_pids();
+            let pids = &cgrp.lock().pids;
+            !limits || pids.limit.is_none_or(|limit| pids.counter + count < limit)
+        })
+    }
+
     /// `pids_can_fork`: counts one more task here.
     ///
     /// # Errors

@@ -526,6 +526,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         spares: spares::Spares::default(),
         tracees: Default::default(),
         ahead: Arc::default(),
+        promises: Default::default(),
         programs: Default::default(),
         stats: stats::Stats::default(),
         first_pgrp: OnceLock::new(),
@@ -586,6 +587,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         pace: Default::default(),
         observed: Mutex::default(),
         reports: std::sync::atomic::AtomicBool::new(false),
+        forks: std::sync::atomic::AtomicU32::new(0),
     });
     server.guests.expect(thread.clone());
     Ok(Prepared { server, thread, socket: theirs, scratch: scratch_lock })

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use nomina_gate::listener::Listener;
@@ -206,6 +206,8 @@ pub struct GuestThread {
     pub pace: super::watcher::Pace,
     /// What its image asks first.
     pub observed: Mutex<Option<super::ahead::Observed>>,
+    /// How often it has asked for a plain fork, as far as promises were of use.
+    pub forks: AtomicU32,
     /// It has, or had, handles that report writes ([`nomina_abi::called::REPORTS`]).
     pub reports: AtomicBool,
 }

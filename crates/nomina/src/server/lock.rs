@@ -2,7 +2,9 @@
 //! on (rule 8 of SECURITY.md): with the standard library's locks every later request would panic at the first of them.
 
 use std::convert::Infallible;
-use std::sync::{self, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{self, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+
+pub use std::sync::MutexGuard;
 
 /// A mutex that ignores poisoning.
 #[derive(Default)]

@@ -41,6 +41,7 @@ pub mod pids;
 pub mod places;
 pub mod privs;
 pub mod proc_source;
+pub mod promises;
 pub mod ptrace;
 pub mod reaper;
 pub mod remembered;
@@ -163,6 +164,8 @@ pub struct Server {
     pub spares: spares::Spares,
     /// What new images are answered before they ask.
     pub ahead: Arc<ahead::Ahead>,
+    /// Forks promised ahead.
+    pub promises: promises::Promises,
     /// Programs that were executed lately.
     pub programs: sys::binfmt::Programs,
     /// Counts of requests.

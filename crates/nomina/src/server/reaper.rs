@@ -78,6 +78,9 @@ impl Reaper {
         let mut events: [epoll::Event; 64] =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
         let Ok(count) = epoll::wait(&self.epoll, &mut events[..], timeout) else { return };
+        if count > 0 {
+            server.settle();
+        }
         for event in &events[..count] {
             if event.data.u64() == TIMER {
                 server.robust.expired();
@@ -105,6 +108,7 @@ impl Reaper {
     /// Looks after processes that have not introduced themselves for a while: nothing else would tell of their end when
     /// nobody waits for them.
     fn look_after_the_silent(&self, server: &Arc<Server>) {
+        server.settle();
         let now = server.now();
         for thread in server.guests.waiting() {
             let old = now.saturating_sub(thread.made_ns) > SILENCE.as_nanos() as u64;

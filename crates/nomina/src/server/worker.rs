@@ -63,6 +63,8 @@ fn answer(server: &Arc<Server>, call: &Call) -> Answer {
         return failure(Errno::ENOSYS);
     }
     let tid = call.tid as i32;
+    // Who calls may have been forked unasked.
+    server.settle();
     let thread = match call.args[0] {
         abi::GATE_CALL | abi::GATE_ATTACH => {
             match server.guests.by_tid(tid).filter(|thread| thread.token == call.args[1]) {
@@ -107,6 +109,7 @@ fn served(ctx: Ctx<'_>) -> Answer {
 /// Serves the request in a thread's slot; false if it has none. `call` is the notification, if it asked by one.
 pub fn serve(server: &Arc<Server>, thread: &Arc<GuestThread>, call: Option<u64>) -> bool {
     let Some(image) = thread.image() else { return false };
+    server.settle();
     for (number, host_pid) in image.slot.take_reaped() {
         sys::process::note_reaped(server, thread, number, host_pid);
     }
@@ -131,8 +134,10 @@ fn announce<'a>(ctx: &Ctx<'a>) -> Option<Changing<'a>> {
 /// Serves a request and writes the reply.
 fn run(mut ctx: Ctx<'_>) {
     let (server, thread) = (ctx.server, ctx.thread);
+    server.settle_for(thread, ctx.nr, &ctx.args);
     if server.controls.any() || server.privs.any() {
         let _changing = server.ahead.change();
+        drop(server.settle_all());
         server.controls.apply();
         server.privs.apply(server);
     }

@@ -148,7 +148,9 @@ fn start(
         set(&mut env, OsStr::from_bytes(key.as_slice()), OsStr::from_bytes(value.as_slice()));
     }
 
+    let settled = server.settle_all();
     let entered = server.kernel.lock().unwrap().enter(target, cred.clone(), server.now());
+    drop(settled);
     let task = entered.map_err(|errno| match errno {
         Errno::EAGAIN => Refusal::new("exec: the sandbox has as many processes as it may have (--pids)"),
         errno => Refusal::new(format!("exec: entering the namespaces: {}", errno.message())),
@@ -262,6 +264,7 @@ fn newcomer(server: &Arc<Server>, task: TaskId) -> std::io::Result<(Arc<GuestThr
         image: Mutex::new(Some(Image::first(AddressSpace::new()?))),
         observed: Mutex::default(),
         reports: std::sync::atomic::AtomicBool::new(false),
+        forks: std::sync::atomic::AtomicU32::new(0),
         borrowed: Mutex::default(),
         maker: None,
         hint: AtomicI32::new(0),

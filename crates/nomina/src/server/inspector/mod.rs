@@ -90,6 +90,7 @@ fn serve(server: &Arc<Server>, identity: &Identity, stream: &UnixStream) -> io::
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let Some(((id, request), fds)) = recv::<(String, Request)>(stream, REQUEST_MAX)? else { return Ok(()) };
+    drop(server.settle_all());
     let answer = match request {
         _ if id != identity.id => {
             Err(Refusal::new(format!("sandbox {id}: its entry leads to another sandbox")))

@@ -3,13 +3,14 @@
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use nomina_fs::cgroup2::cgroup_of;
 use nomina_gate::sock;
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::fork::{CloneFlags, KernelCloneArgs};
+use nomina_kernel::fork::{CloneFlags, CloneOutcome, KernelCloneArgs};
 use nomina_kernel::ptrace::PtraceEvents;
+use nomina_kernel::task::TaskId;
 
 use super::super::Server;
 use super::super::guest::{GuestFiles, GuestProcess, GuestThread, Image};
@@ -77,6 +78,7 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let borrowed = if image.is_none() { own_image.lend() } else { None };
     let files =
         if flags.contains(CloneFlags::FILES) { ctx.thread.files() } else { Arc::new(GuestFiles::default()) };
+    let mut settled = server.settle_all();
     let mut kernel = server.kernel.lock().unwrap();
     let mut outcome = kernel.kernel_clone(ctx.task(), &args);
     if outcome == Err(Errno::EAGAIN) {
@@ -94,21 +96,61 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let index = image.as_ref().or(borrowed.as_ref()).map_or(nomina_abi::NO_SLOT, |image| image.index());
     let traced = u64::from(traced) << 8 | event_number(outcome.ptrace_event);
     ctx.out = [token, outcome.child_tid as u64, tgid as u64, index.into(), u64::from(is_init), traced, 0];
-    ctx.thread.harvest();
+    let is_plain = image.is_none()
+        && !is_init
+        && args.exit_signal == libc::SIGCHLD
+        && args.set_tid.is_empty()
+        && (flags - (CloneFlags::PARENT_SETTID | CloneFlags::CHILD_SETTID | CloneFlags::CHILD_CLEARTID))
+            .is_empty()
+        && !ctx.thread.process.threaded.load(Ordering::Acquire);
+    let child = NewChild { task: outcome.child, pid: outcome.pid, token, new_thread, files, image, borrowed };
+    expect(server, ctx.thread, child);
+    if is_plain && traced == 0 {
+        server.promise(&mut settled, ctx.thread);
+    }
+    Ok(outcome.pid.into())
+}
+
+/// A task that the model has made, before its host thread introduces itself.
+pub struct NewChild {
+    task: TaskId,
+    /// Its number as its maker sees it.
+    pid: i32,
+    token: u64,
+    new_thread: bool,
+    files: Arc<GuestFiles>,
+    image: Option<Image>,
+    borrowed: Option<Image>,
+}
+
+impl NewChild {
+    /// Made by a plain fork.
+    pub fn forked(outcome: &CloneOutcome, token: u64, borrowed: Image) -> NewChild {
+        NewChild {
+            task: outcome.child,
+            pid: outcome.pid,
+            token,
+            new_thread: false,
+            files: Arc::default(),
+            image: None,
+            borrowed: Some(borrowed),
+        }
+    }
+}
+
+/// Expects the host thread of a new task of `maker`'s.
+pub fn expect(server: &Server, maker: &Arc<GuestThread>, new: NewChild) {
+    maker.harvest();
     let child = Arc::new(GuestThread {
-        task: outcome.child,
+        task: new.task,
         host_tid: AtomicI32::new(0),
-        gate: ctx.thread.gate.clone(),
-        token,
-        process: if new_thread {
-            ctx.thread.process.clone()
-        } else {
-            GuestProcess::child(&ctx.thread.process)
-        },
-        files: Mutex::new(files),
-        image: Mutex::new(image),
-        borrowed: Mutex::new(borrowed),
-        maker: Some((Arc::downgrade(ctx.thread), outcome.pid)),
+        gate: maker.gate.clone(),
+        token: new.token,
+        process: if new.new_thread { maker.process.clone() } else { GuestProcess::child(&maker.process) },
+        files: Mutex::new(new.files),
+        image: Mutex::new(new.image),
+        borrowed: Mutex::new(new.borrowed),
+        maker: Some((Arc::downgrade(maker), new.pid)),
         hint: AtomicI32::new(0),
         made_ns: server.now(),
         made: Mutex::default(),
@@ -116,12 +158,12 @@ pub fn clone(ctx: &mut Ctx<'_>) -> Result<Reply> {
         pace: Default::default(),
         observed: Mutex::default(),
         reports: std::sync::atomic::AtomicBool::new(false),
+        forks: AtomicU32::new(0),
     });
-    if !new_thread {
-        ctx.thread.made.lock().unwrap().push((outcome.pid, Arc::downgrade(&child)));
+    if !new.new_thread {
+        maker.made.lock().unwrap().push((new.pid, Arc::downgrade(&child)));
     }
     server.guests.expect(child);
-    Ok(outcome.pid.into())
 }
 
 /// `PTRACE_EVENT_*`.
