@@ -11,6 +11,7 @@
 
 mod calls;
 mod facts;
+mod ipc;
 mod networks;
 mod programs;
 mod report;
