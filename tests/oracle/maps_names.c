@@ -73,7 +73,7 @@ int main(void)
 	void *y = mapped("bound/e", O_RDONLY, &b);
 	show("by a bind mount", y, b);
 	M(rename("plain/f", "plain/g h"));
-	M(rename("bound/e", "plain/i"));
+	M(rename("bound/e", "bound/i"));
 	show("renamed", x, a);
 	show("renamed, bound", y, b);
 	M(unlink("bound/g h"));
