@@ -25,6 +25,8 @@ mod lock;
 mod marshal;
 mod masked;
 mod message;
+mod own_filter;
+mod packet_ring;
 mod patch;
 mod poll;
 mod process;

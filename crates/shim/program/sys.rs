@@ -113,9 +113,14 @@ pub mod nr {
     pub const TGKILL: u64 = 234;
     pub const WAITID: u64 = 247;
     pub const PSELECT6: u64 = 270;
+    pub const EPOLL_WAIT: u64 = 232;
     pub const EPOLL_CTL: u64 = 233;
     pub const PPOLL: u64 = 271;
     pub const UNSHARE: u64 = 272;
+    pub const GETUID: u64 = 102;
+    pub const GETGID: u64 = 104;
+    pub const GETEUID: u64 = 107;
+    pub const GETEGID: u64 = 108;
     pub const SET_ROBUST_LIST: u64 = 273;
     pub const GET_ROBUST_LIST: u64 = 274;
     pub const EPOLL_PWAIT: u64 = 281;
@@ -151,6 +156,7 @@ pub mod err {
     pub const EINTR: i64 = -4;
     pub const EISDIR: i64 = -21;
     pub const EIO: i64 = -5;
+    pub const ENODEV: i64 = -19;
     pub const E2BIG: i64 = -7;
     pub const ENOSPC: i64 = -28;
     pub const EBADF: i64 = -9;

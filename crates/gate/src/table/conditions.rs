@@ -316,21 +316,27 @@ pub(super) const PRCTL: &[Case] = &[
 ];
 
 /// `arch_prctl(2)`. Not in the list: `ARCH_SHSTK_*`, because the signal frames the shim builds are unknown to a shadow
-/// stack, and `ARCH_MAP_VDSO_*`.
-pub(super) const ARCH_PRCTL: &[Test] = &[Test::In(
-    0,
-    named![
-        ARCH_SET_FS = 0x1002,
-        ARCH_GET_FS = 0x1003,
-        ARCH_SET_GS = 0x1001,
-        ARCH_GET_GS = 0x1004,
-        ARCH_GET_CPUID = 0x1011,
-        ARCH_SET_CPUID = 0x1012,
-        ARCH_GET_XCOMP_SUPP = 0x1021,
-        ARCH_GET_XCOMP_PERM = 0x1022,
-        ARCH_REQ_XCOMP_PERM = 0x1023,
-        ARCH_GET_UNTAG_MASK = 0x4001,
-        ARCH_ENABLE_TAGGED_ADDR = 0x4002,
-        ARCH_GET_MAX_TAG_BITS = 0x4003,
-    ],
-)];
+/// stack, and `ARCH_MAP_VDSO_*`: they fail as on a kernel without them.
+pub(super) const ARCH_PRCTL: &[Case] = &[
+    Case {
+        when: &[Test::In(
+            0,
+            named![
+                ARCH_SET_FS = 0x1002,
+                ARCH_GET_FS = 0x1003,
+                ARCH_SET_GS = 0x1001,
+                ARCH_GET_GS = 0x1004,
+                ARCH_GET_CPUID = 0x1011,
+                ARCH_SET_CPUID = 0x1012,
+                ARCH_GET_XCOMP_SUPP = 0x1021,
+                ARCH_GET_XCOMP_PERM = 0x1022,
+                ARCH_REQ_XCOMP_PERM = 0x1023,
+                ARCH_GET_UNTAG_MASK = 0x4001,
+                ARCH_ENABLE_TAGGED_ADDR = 0x4002,
+                ARCH_GET_MAX_TAG_BITS = 0x4003,
+            ],
+        )],
+        then: Native,
+    },
+    Case { when: &[], then: Refuse(Errno::EINVAL) },
+];

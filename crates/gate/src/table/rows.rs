@@ -181,7 +181,7 @@ rows! {
     155 pivot_root: Trap, "mounts are those of the caller's mount namespace";
     156 _sysctl: Refused(Errno::ENOSYS), GONE;
     157 prctl: Cases(c::PRCTL), "the caller's own name, timers and speculation; what the sandbox has of its own is served";
-    158 arch_prctl: NativeIf(c::ARCH_PRCTL), "own segment bases and CPU features; shadow stacks do not know the shim's signal frames";
+    158 arch_prctl: Cases(c::ARCH_PRCTL), "own segment bases and CPU features; shadow stacks do not know the shim's signal frames";
     159 adjtimex: Trap, "reading is harmless, but whether it sets the clock is in guest memory";
     160 setrlimit: Cases(c::RLIMIT), "own limits, never above the hard one; open files and processes are counted by the sandbox";
     161 chroot: Trap, PATH;

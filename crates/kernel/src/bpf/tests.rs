@@ -119,7 +119,7 @@ fn random_programs_end() {
     let mut accepted = 0;
     for _ in 0..200_000 {
         let len = 1 + next() as usize % 6;
-        let mut insns: Vec<Insn> = (0..len)
+        let insns: Vec<Insn> = (0..len)
             .map(|_| {
                 let word = next();
                 let code = codes[word as usize % codes.len()];
@@ -136,8 +136,8 @@ fn random_programs_end() {
                     imm,
                 )
             })
+            .chain([EXIT])
             .collect();
-        insns.push(EXIT);
         if let Ok(program) = Program::load(1, ProgType::CgroupDevice, insns) {
             accepted += 1;
             let result = program.interpret(&access(DEV_CHAR, ACC_READ, 1, 3));

@@ -278,9 +278,11 @@ pub fn changes_nothing(nr: u32, args: &[u64; 6]) -> bool {
         | op::XLATE
         | op::REAP
         | op::TEXT
+        | op::SIGNALFD
         | op::SENDER
         | op::SECCOMP_JUDGE
-        | op::MOUNTS_CHANGED => true,
+        | op::MOUNTS_CHANGED
+        | op::PACKET_RING => true,
         _ => false,
     }
 }

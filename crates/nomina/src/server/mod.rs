@@ -274,6 +274,15 @@ impl Server {
         Some((cred.euid, cred.egid))
     }
 
+    /// Whether the host has let go of the zombie of `task` already, and only the model still has it: its parent has not told yet that it
+    /// has waited, or ignores `SIGCHLD`.
+    pub fn is_reaped(&self, task: TaskId) -> bool {
+        self.guests.by_task(task).is_some_and(|thread| {
+            thread.process.exited.load(Ordering::Acquire)
+                && thread.process.pidfd.get().is_some_and(|pidfd| !reaper::is_zombie_or_alive(pidfd))
+        })
+    }
+
     /// Host pid of the process a task belongs to; `None` while it has not introduced itself.
     pub fn host_pid_of(self: &Arc<Self>, task: TaskId) -> Option<i32> {
         let thread = self.guests.by_task(task)?;

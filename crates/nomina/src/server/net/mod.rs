@@ -9,6 +9,7 @@
 
 pub mod engine;
 pub mod options;
+pub mod ring;
 pub mod socket;
 pub mod tun;
 
@@ -97,7 +98,8 @@ impl Network {
         let _ = self.0.transport.set(transport);
     }
 
-    fn stack(&self) -> Option<&Arc<NetStack>> {
+    /// The stack, once it is known.
+    pub fn stack(&self) -> Option<&Arc<NetStack>> {
         self.0.stack.get()
     }
 

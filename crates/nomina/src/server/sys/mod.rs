@@ -43,6 +43,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+use super::net::ring as packet_ring;
 use super::request::{Ctx, Reply};
 
 /// Serves one request. What has no service is `ENOSYS`.
@@ -52,6 +53,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         2 => open::open(ctx),
         4 | 6 => stat::stat(ctx),
         5 => stat::fstat(ctx),
+        9 => packet_ring::mmap(ctx),
         16 => misc::ioctl(ctx),
         21 | 269 | 439 => stat::access(ctx),
         29 => ipc::shm::shmget(ctx),
@@ -174,7 +176,9 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::XLATE => process::translate(ctx),
         op::REAP => process::reap(ctx),
         op::TEXT => text::text(ctx),
+        op::SIGNALFD => misc::is_signalfd(ctx),
         op::WRITTEN => written::written(ctx),
+        op::PACKET_RING => packet_ring::settle(ctx),
         op::MOUNTS_CHANGED => poll::mounts_changed(ctx),
         op::PTRACE_STOP => ptrace::stopped(ctx),
         op::PTRACE_POLL => ptrace::poll(ctx),
