@@ -1,12 +1,8 @@
 /* oracle: root
  *
  * Random sequences of mount operations by three processes, which share a mount namespace until they unshare it. For every
- * sequence: the result of each operation and a digest of what mountinfo shows of every process after each. Without arguments a
- * fixed set of sequences; tests/nightly/mounts.py runs others:
- *
- *   mounts_random FIRST COUNT   one line for each of these seeds
- *   mounts_random -g SEED       prints the sequence of a seed as a script
- *   mounts_random -             runs the script on standard input and shows everything
+ * sequence: the result of each operation and a digest of what mountinfo shows of every process after each. How it is called:
+ * random.h; tests/nightly/mounts.py runs others than the fixed set.
  *
  * Seeds from 1,000,000 on also make detached trees, which open_tree(2) makes and move_mount(2) attaches; the even ones of these
  * user namespaces, in which mounts are locked, and the odd ones call mount_setattr(2).
@@ -16,31 +12,19 @@
  */
 #include "oracle.h"
 #include "mounts.h"
+#include "random.h"
 
 #define ACTORS 3
 #define OPS 28
 /* Seeds from here on have user namespaces and detached trees. */
 #define WIDER 1000000
 #define TREES 3
-#define TEXT (1 << 18)
 
 static const char *const paths[] = { "/",     "/a",   "/a/x", "/a/y", "/a/x/x", "/b",
 				     "/b/x",  "/b/y", "/c",   "/c/x", "/f",     "/a/x/y" };
 #define NPATHS (sizeof paths / sizeof *paths)
 
 static pid_t pids[ACTORS];
-
-/* The generator: xorshift64* */
-
-static uint64_t state;
-
-static unsigned below(unsigned n)
-{
-	state ^= state >> 12;
-	state ^= state << 25;
-	state ^= state >> 27;
-	return ((state * 0x2545f4914f6cdd1dULL) >> 33) % n;
-}
 
 static const char *path(void)
 {
@@ -52,7 +36,7 @@ static const char *const flag_sets[] = { "ro", "nosuid", "nodev,noexec", "noatim
 
 static void generate(uint64_t seed, char *script)
 {
-	state = (seed + 1) * 0x9e3779b97f4a7c15ULL | 1;
+	seed_generator(seed);
 	unsigned n = 6 + below(OPS - 6), tmp = 0;
 	char *s = script;
 	*s = 0;
@@ -305,21 +289,6 @@ struct line {
 static struct line lines[1024];
 static int nlines;
 static int groups[4096], ngroups;
-static uint64_t digest;
-static int verbose;
-
-static void out(const char *format, ...)
-{
-	char text[1024];
-	va_list args;
-	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	if (verbose)
-		fputs(text, stdout);
-	for (char *c = text; *c; c++)
-		digest = (digest ^ (unsigned char)*c) * 0x100000001b3ULL;
-}
 
 static int group(int id)
 {
@@ -448,7 +417,6 @@ static void run(char *script)
 	for (int i = 0; i < ACTORS; i++)
 		if (write(gate[1], pids, sizeof pids) != sizeof pids)
 			world_failed("write");
-	digest = 0xcbf29ce484222325ULL;
 	char *save = NULL;
 	for (char *line = strtok_r(script, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		int who = *line - '0', r = -1;
@@ -505,29 +473,5 @@ static void sequence(char *script)
 
 int main(int argc, char **argv)
 {
-	static char script[TEXT];
-	unsigned long first = 0, count = 60;
-	if (argc == 3 && !strcmp(argv[1], "-g")) {
-		generate(strtoul(argv[2], NULL, 0), script);
-		fputs(script, stdout);
-		return 0;
-	}
-	if (argc == 2 && !strcmp(argv[1], "-")) {
-		verbose = 1;
-		script[fread(script, 1, TEXT - 1, stdin)] = 0;
-		sequence(script);
-		return 0;
-	}
-	if (argc == 3) {
-		first = strtoul(argv[1], NULL, 0);
-		count = strtoul(argv[2], NULL, 0);
-	}
-	for (unsigned long n = 0; n < count; n++) {
-		/* By default, half of each sort. */
-		unsigned long seed = first + n + (argc < 3 && n >= count / 2 ? WIDER : 0);
-		generate(seed, script);
-		printf("%lu:", seed);
-		sequence(script);
-	}
-	return 0;
+	return random_main(argc, argv, 60, WIDER, generate, sequence);
 }

@@ -19,7 +19,7 @@ pub mod ahead;
 mod args;
 pub mod ptrace;
 
-pub use args::{ARGS, ArgSpec, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
+pub use args::{ARGS, ArgSpec, BPF_ATTR, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
 
 use core::sync::atomic::AtomicU32;
 
@@ -248,6 +248,8 @@ pub mod op {
     /// Asks about the mapping at an address of the caller's. ret 0 if it is a private, executable mapping of a file that cannot
     /// be written, otherwise `EINVAL`. out: [0] its start, [1] its end.
     pub const TEXT: u32 = 0x8008;
+    /// Whether a descriptor of the caller's is a signalfd. args: the descriptor. ret: 1, or 0.
+    pub const SIGNALFD: u32 = 0x800c;
     /// A native write has come back from a handle that reports its writes (the supervisor had the host send [`super::SIG_CALL`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
     /// the result the guest must see.
     pub const WRITTEN: u32 = 0x8007;
@@ -423,6 +425,8 @@ pub struct StartInfo {
     pub init: u32,
     /// Signals that such a process ignores, a bit each (argument 3 of [`op::EXEC`]).
     pub ignored: u64,
+    /// 1: only the thread itself changes `ids`.
+    pub ids_stay: u64,
     /// For the choice of addresses.
     pub random: u64,
     /// System calls that the task's seccomp filters always allow, a bit each.

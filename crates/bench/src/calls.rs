@@ -59,7 +59,8 @@ pub fn measure(systems: &[System], work: &WorkDir, quick: bool, report: &mut Rep
     Ok(())
 }
 
-fn check(r: c_int, what: &str) -> c_int {
+/// Ends the program with what has failed when a call has.
+pub fn check(r: c_int, what: &str) -> c_int {
     if r < 0 {
         eprintln!("nomina-bench: {what}: {}", io::Error::last_os_error());
         std::process::exit(1);
@@ -95,8 +96,10 @@ pub fn child(quick: bool) -> ExitCode {
     handles(&n);
     names(&n);
     processes(&n);
+    crate::ipc::measure(&n);
     // A system without a network has no such rows.
     let _ = crate::sockets::measure(&n);
+    crate::networks::measure(&n);
     ExitCode::SUCCESS
 }
 
@@ -146,7 +149,7 @@ fn handles(n: &dyn Fn(u32) -> u32) {
 }
 
 /// Binds this thread and those it starts to the processor it runs on; the former set is the result.
-fn pin_to_one() -> libc::cpu_set_t {
+pub fn pin_to_one() -> libc::cpu_set_t {
     // SAFETY: an all-zero set is valid, and both calls get its true size.
     unsafe {
         let (mut before, mut one): (libc::cpu_set_t, libc::cpu_set_t) = std::mem::zeroed();
@@ -157,7 +160,8 @@ fn pin_to_one() -> libc::cpu_set_t {
     }
 }
 
-fn unpin(before: &libc::cpu_set_t) {
+/// Undoes [`pin_to_one`].
+pub fn unpin(before: &libc::cpu_set_t) {
     // SAFETY: the set is valid and its true size is given.
     unsafe { libc::sched_setaffinity(0, size_of_val(before), before) };
 }
@@ -169,7 +173,8 @@ fn pipe() -> [c_int; 2] {
     fds
 }
 
-fn wait(pid: c_int) {
+/// Waits for the end of a child.
+pub fn wait(pid: c_int) {
     let mut status = 0;
     // SAFETY: status is a valid place for the result.
     check(unsafe { libc::waitpid(pid, &mut status, 0) }, "waitpid");

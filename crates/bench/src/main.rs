@@ -11,6 +11,8 @@
 
 mod calls;
 mod facts;
+mod ipc;
+mod networks;
 mod programs;
 mod report;
 mod sockets;

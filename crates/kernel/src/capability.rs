@@ -1,8 +1,10 @@
 //! Capabilities (`capabilities(7)`): the units root's power is divided into, and sets of them (`kernel_cap_t`).
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
+use crate::user_namespace::UserNamespace;
 
 /// One capability, such as [`Cap::SYS_ADMIN`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -206,6 +208,60 @@ impl VfsCaps {
             rootid,
         })
     }
+}
+
+/// A value of `security.capability` as a reader in `user_ns` sees it (`cap_inode_getsecurity`): of revision 3 where its root has a
+/// number there other than 0, of revision 2 where it is root there or around. Anything malformed is shown as it is.
+///
+/// # Errors
+/// `EOVERFLOW` for capabilities of a user namespace the reader is not in.
+pub fn shown_capability(value: Vec<u8>, user_ns: &Arc<UserNamespace>) -> Result<Vec<u8>> {
+    let Ok(caps) = VfsCaps::parse(&value) else { return Ok(value) };
+    if value.len() < 20 {
+        return Ok(value);
+    }
+    let mut value = value[..20].to_vec();
+    match user_ns.from_kuid(caps.rootid) {
+        Some(root) if root != 0 => {
+            value[3] = 3;
+            value.extend(root.to_le_bytes());
+        }
+        _ if owns(user_ns, caps.rootid) => value[3] = 2,
+        _ => return Err(Errno::EOVERFLOW),
+    }
+    Ok(value)
+}
+
+/// A value of `security.capability` as it is kept when somebody in `user_ns` writes it (`cap_convert_nscap`): what who has no
+/// CAP_SETFCAP where the file system belongs (`privileged`) gives away counts below that user namespace's root only.
+///
+/// # Errors
+/// `EINVAL` for a root without a number.
+pub fn kept_capability(value: Vec<u8>, user_ns: &UserNamespace, privileged: bool) -> Result<Vec<u8>> {
+    let root = match (value.len(), value.get(3)) {
+        (20, Some(2)) if privileged => return Ok(value),
+        (20, Some(2)) => 0,
+        (24, Some(3)) => u32::from_le_bytes([value[20], value[21], value[22], value[23]]),
+        // Refused later.
+        _ => return Ok(value),
+    };
+    let root = user_ns.make_kuid(root).ok_or(Errno::EINVAL)?;
+    let mut kept = value[..20].to_vec();
+    kept[3] = 3;
+    kept.extend(root.to_le_bytes());
+    Ok(kept)
+}
+
+/// `rootid_owns_currentns`: whether the id is root of the user namespace or of one around it.
+pub(crate) fn owns(user_ns: &Arc<UserNamespace>, rootid: u32) -> bool {
+    let mut ns = Some(user_ns);
+    while let Some(at) = ns {
+        if at.from_kuid(rootid) == Some(0) {
+            return true;
+        }
+        ns = at.parent();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -237,6 +237,14 @@ impl Cred {
     }
 }
 
+impl Cred {
+    /// Whether a task that goes from these credentials to `new` becomes undumpable: its effective ids change, or it gains capabilities.
+    pub(crate) fn is_changed_by(&self, new: &Cred) -> bool {
+        let ids = |cred: &Cred| (cred.euid, cred.egid, cred.fsuid, cred.fsgid);
+        ids(self) != ids(new) || !self.covers_caps_of(new)
+    }
+}
+
 impl Kernel {
     /// Whether the task has `cap` in the initial user namespace. `false` for a task that is gone.
     pub fn capable(&self, task: TaskId, cap: Cap) -> bool {
@@ -253,9 +261,7 @@ impl Kernel {
     pub(crate) fn commit_creds(&mut self, task: TaskId, new: Cred) {
         let Some(t) = self.tasks.get_mut(&task) else { return };
         let old = t.cred.clone();
-        let ids_changed =
-            (old.euid, old.egid, old.fsuid, old.fsgid) != (new.euid, new.egid, new.fsuid, new.fsgid);
-        if (ids_changed || !old.covers_caps_of(&new))
+        if old.is_changed_by(&new)
             && let Some(mm) = &t.mm
         {
             mm.set_dumpable(self.suid_dumpable);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::capability::{Cap, CapSet, VfsCaps};
+use crate::capability::{Cap, CapSet, VfsCaps, owns};
 use crate::cred::{Cred, Securebits};
 use crate::errno::{Errno, Result};
 use crate::kernel::{Kernel, SIGCHLD};
@@ -86,7 +86,7 @@ pub fn prepare_exec_cred(old: &Cred, file: &ExecFile, limits: ExecUnsafe) -> Res
     }
     let has_fcap;
     let mut effective = false;
-    (new.cap_permitted, has_fcap) = match file.caps.filter(|c| !file.nosuid && rootid_counts(old, c.rootid)) {
+    (new.cap_permitted, has_fcap) = match file.caps.filter(|c| !file.nosuid && owns(&old.user_ns, c.rootid)) {
         Some(caps) => {
             let permitted = new.cap_bset.and(caps.permitted).or(new.cap_inheritable.and(caps.inheritable));
             // A program that cannot ask for its capabilities must have them all.
@@ -132,18 +132,6 @@ pub fn prepare_exec_cred(old: &Cred, file: &ExecFile, limits: ExecUnsafe) -> Res
     let secure =
         id_changed || new.euid != old.uid || new.egid != old.gid || !is_root(new.uid) && (effective || grew);
     Ok(ExecCred { cred: new, secure })
-}
-
-/// `rootid_owns_currentns`: whether the id is root of the task's user namespace or of one around it.
-fn rootid_counts(cred: &Cred, rootid: Kuid) -> bool {
-    let mut ns = Some(&cred.user_ns);
-    while let Some(at) = ns {
-        if at.from_kuid(rootid) == Some(0) {
-            return true;
-        }
-        ns = at.parent();
-    }
-    false
 }
 
 impl Kernel {
@@ -194,8 +182,11 @@ impl Kernel {
             new.enter_time_for_children();
             self.switch_task_namespaces(id, Some(Arc::new(new)));
         }
-        let ids_differ = cred.cred.euid != cred.cred.uid || cred.cred.egid != cred.cred.gid;
-        let dumpable = if cred.secure || ids_differ { self.suid_dumpable } else { Dumpable::User };
+        // What begin_new_exec and then commit_creds, of the new address space, look at.
+        let old = self.task(id).ok_or(Errno::ESRCH)?.cred.clone();
+        let ids_differ = old.euid != old.uid || old.egid != old.gid;
+        let undumpable = ids_differ || old.is_changed_by(&cred.cred);
+        let dumpable = if undumpable { self.suid_dumpable } else { Dumpable::User };
         let user_ns = cred.cred.user_ns.clone();
         self.commit_creds(id, cred.cred);
         if let Some(task) = self.tasks.get_mut(&id) {

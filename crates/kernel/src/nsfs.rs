@@ -132,8 +132,12 @@ impl Kernel {
             NsLink::TimeForChildren => NsRef::Time(nsproxy.time_for_children.clone()),
             NsLink::Uts => NsRef::Uts(nsproxy.uts.clone()),
             NsLink::PidForChildren => {
-                nsproxy.pid_for_children.child_reaper().ok_or(Errno::ENOENT)?;
-                NsRef::Pid(nsproxy.pid_for_children.clone())
+                // Only before the first process is born there: one whose init has died is shown.
+                let ns = &nsproxy.pid_for_children;
+                if ns.is_alive() && ns.child_reaper().is_none() {
+                    return Err(Errno::ENOENT);
+                }
+                NsRef::Pid(ns.clone())
             }
             NsLink::User | NsLink::Pid => return Err(Errno::EINVAL),
         })

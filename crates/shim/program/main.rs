@@ -32,6 +32,7 @@ mod poll;
 mod process;
 mod ptrace;
 mod remembered;
+mod bpf;
 mod seccomp;
 mod sighand;
 mod signal;

@@ -60,8 +60,14 @@ fn never_receives(number: u32) -> bool {
         4..=6 | 21 | 29 | 64 | 65 | 67..=69 | 101 | 310 | 311 | 39 | 49 | 51 | 52 | 54 | 55 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
         | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN | op::TEXT
-        | op::PTRACE_STOP | op::PTRACE_POLL | op::PTRACE_WAIT | op::PTRACE_EXIT | op::MARKED
+        | op::PTRACE_STOP | op::PTRACE_POLL | op::PTRACE_WAIT | op::PTRACE_EXIT | op::MARKED | op::SIGNALFD
         | op::SECCOMP_JUDGE)
+}
+
+/// Whether a call may give the thread other ids, or other numbers for them.
+fn changes_ids(number: u32) -> bool {
+    // set*uid, set*gid, unshare, setns
+    matches!(number, 105 | 106 | 113 | 114 | 117 | 119 | 122 | 123 | 272 | 308)
 }
 
 fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {
@@ -251,6 +257,9 @@ fn give(slot: *mut Slot, fd: i32) -> i64 {
 
 /// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
 fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
+    if changes_ids(number) {
+        area.ids.set(None);
+    }
     ready(area);
     let slot = area.slot.get();
     let _guard = socket_lock(area, number);

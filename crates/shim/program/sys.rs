@@ -13,10 +13,12 @@ pub mod nr {
     pub const CLOSE: u64 = 3;
     pub const STAT: u64 = 4;
     pub const FSTAT: u64 = 5;
+    pub const LSEEK: u64 = 8;
     pub const LSTAT: u64 = 6;
     pub const ACCESS: u64 = 21;
     pub const READLINK: u64 = 89;
     pub const OPENAT: u64 = 257;
+    pub const GETDENTS64: u64 = 217;
     pub const NEWFSTATAT: u64 = 262;
     pub const READLINKAT: u64 = 267;
     pub const FACCESSAT: u64 = 269;
@@ -115,6 +117,10 @@ pub mod nr {
     pub const EPOLL_CTL: u64 = 233;
     pub const PPOLL: u64 = 271;
     pub const UNSHARE: u64 = 272;
+    pub const GETUID: u64 = 102;
+    pub const GETGID: u64 = 104;
+    pub const GETEUID: u64 = 107;
+    pub const GETEGID: u64 = 108;
     pub const SET_ROBUST_LIST: u64 = 273;
     pub const GET_ROBUST_LIST: u64 = 274;
     pub const EPOLL_PWAIT: u64 = 281;
@@ -127,6 +133,7 @@ pub mod nr {
     pub const SENDMMSG: u64 = 307;
     pub const PROCESS_VM_READV: u64 = 310;
     pub const PROCESS_VM_WRITEV: u64 = 311;
+    pub const BPF: u64 = 321;
     pub const SECCOMP: u64 = 317;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
@@ -151,6 +158,7 @@ pub mod err {
     pub const EIO: i64 = -5;
     pub const ENODEV: i64 = -19;
     pub const E2BIG: i64 = -7;
+    pub const ENOSPC: i64 = -28;
     pub const EBADF: i64 = -9;
     pub const ECHILD: i64 = -10;
     pub const EAGAIN: i64 = -11;

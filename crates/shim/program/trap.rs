@@ -7,7 +7,8 @@ use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, ipc, marshal, masked, message, packet_ring, patch, poll, process, ptrace, seccomp, signal, signalfd, slot, socket,
+    bpf, clone, exec, fd, futex, ipc, marshal, masked, message, packet_ring, patch, poll, process, ptrace, seccomp, signal, signalfd, slot,
+    socket,
     tracer, wait, written,
 };
 
@@ -233,6 +234,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::IOCTL => process::ioctl(area, args),
         nr::PRCTL => process::prctl(area, args),
         nr::SECCOMP => seccomp::seccomp(area, a, b, c),
+        nr::BPF => bpf::bpf(area, a, b, c),
         nr::TIMER_CREATE => process::timer_create(area, args),
         // The supervisor knows what the shim does not.
         _ => Ok(slot::request(area, number as u32, args)),

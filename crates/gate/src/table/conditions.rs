@@ -36,7 +36,6 @@ const UNCOUNTED_LIMITS: &[Named] = named![
     RLIMIT_STACK = 3,
     RLIMIT_CORE = 4,
     RLIMIT_RSS = 5,
-    RLIMIT_MEMLOCK = 8,
     RLIMIT_AS = 9,
     RLIMIT_LOCKS = 10,
     RLIMIT_SIGPENDING = 11,
@@ -46,8 +45,8 @@ const UNCOUNTED_LIMITS: &[Named] = named![
     RLIMIT_RTTIME = 15,
 ];
 
-/// Own limits other than `RLIMIT_NOFILE` (the host's is higher by the hidden descriptors) and `RLIMIT_NPROC` (counted per
-/// user of the sandbox). From shim text those too: a limit cannot be raised past the hard one.
+/// Own limits other than `RLIMIT_NOFILE` (the host's is higher by the hidden descriptors), `RLIMIT_NPROC` (counted per
+/// user of the sandbox) and `RLIMIT_MEMLOCK` (which root of the sandbox may raise beyond the host's). From shim text those too: a limit cannot be raised past the hard one.
 pub(super) const RLIMIT: &[Case] =
     &[Case { when: &[Test::In(0, UNCOUNTED_LIMITS)], then: Native }, Case { when: &[], then: ShimOnly }];
 
@@ -317,21 +316,27 @@ pub(super) const PRCTL: &[Case] = &[
 ];
 
 /// `arch_prctl(2)`. Not in the list: `ARCH_SHSTK_*`, because the signal frames the shim builds are unknown to a shadow
-/// stack, and `ARCH_MAP_VDSO_*`.
-pub(super) const ARCH_PRCTL: &[Test] = &[Test::In(
-    0,
-    named![
-        ARCH_SET_FS = 0x1002,
-        ARCH_GET_FS = 0x1003,
-        ARCH_SET_GS = 0x1001,
-        ARCH_GET_GS = 0x1004,
-        ARCH_GET_CPUID = 0x1011,
-        ARCH_SET_CPUID = 0x1012,
-        ARCH_GET_XCOMP_SUPP = 0x1021,
-        ARCH_GET_XCOMP_PERM = 0x1022,
-        ARCH_REQ_XCOMP_PERM = 0x1023,
-        ARCH_GET_UNTAG_MASK = 0x4001,
-        ARCH_ENABLE_TAGGED_ADDR = 0x4002,
-        ARCH_GET_MAX_TAG_BITS = 0x4003,
-    ],
-)];
+/// stack, and `ARCH_MAP_VDSO_*`: they fail as on a kernel without them.
+pub(super) const ARCH_PRCTL: &[Case] = &[
+    Case {
+        when: &[Test::In(
+            0,
+            named![
+                ARCH_SET_FS = 0x1002,
+                ARCH_GET_FS = 0x1003,
+                ARCH_SET_GS = 0x1001,
+                ARCH_GET_GS = 0x1004,
+                ARCH_GET_CPUID = 0x1011,
+                ARCH_SET_CPUID = 0x1012,
+                ARCH_GET_XCOMP_SUPP = 0x1021,
+                ARCH_GET_XCOMP_PERM = 0x1022,
+                ARCH_REQ_XCOMP_PERM = 0x1023,
+                ARCH_GET_UNTAG_MASK = 0x4001,
+                ARCH_ENABLE_TAGGED_ADDR = 0x4002,
+                ARCH_GET_MAX_TAG_BITS = 0x4003,
+            ],
+        )],
+        then: Native,
+    },
+    Case { when: &[], then: Refuse(Errno::EINVAL) },
+];

@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn conditions_read_as_sentences() {
         assert_eq!(row(0).unwrap().conditions(), "");
-        assert_eq!(by_name("bpf").conditions(), "EPERM");
+        assert_eq!(by_name("perf_event_open").conditions(), "EPERM");
         assert_eq!(by_name("accept").conditions(), "arg1 = NULL");
         assert!(by_name("ioctl").conditions().contains("EPERM if arg1 in {TIOCSTI, TIOCLINUX}"));
         assert!(by_name("close").conditions().ends_with("otherwise shim-only"));

@@ -349,7 +349,11 @@ impl IpcNamespace {
             }
             if flags & MSG_COPY != 0 {
                 let msg = &queue.messages[at];
-                let text = msg.text[..msg.text.len().min(max)].to_vec();
+                // copy_msg cuts nothing off, whatever MSG_NOERROR says.
+                if msg.text.len() > max {
+                    return Err(Errno::EINVAL);
+                }
+                let text = msg.text.clone();
                 let charge = self.memory.charge(MSG_SIZE + text.len())?;
                 return Ok(Ok(Msg { mtype: msg.mtype, text, _charge: charge }));
             }

@@ -17,6 +17,9 @@ use crate::task::TaskId;
 
 /// `shmget(2)`: of huge pages.
 pub const SHM_HUGETLB: i32 = 0o4000;
+/// Where the binary logarithm of the page size stands in the flags, and how wide.
+const SHM_HUGE_SHIFT: i32 = 26;
+const SHM_HUGE_MASK: i32 = 0x3f;
 /// `shmat(2)`: for reading only.
 pub const SHM_RDONLY: i32 = 0o10000;
 /// `shmat(2)`: executable.
@@ -188,6 +191,10 @@ impl IpcNamespace {
             return Err(Errno::ENOSPC);
         }
         if flags & SHM_HUGETLB != 0 {
+            // hstate_sizelog: the default size, or one that x86-64 has.
+            if !matches!(flags >> SHM_HUGE_SHIFT & SHM_HUGE_MASK, 0 | 21 | 30) {
+                return Err(Errno::EINVAL);
+            }
             let may = caller.cred.ns_capable(&caller.cred.user_ns, Cap::IPC_LOCK);
             return Err(if may { Errno::ENOMEM } else { Errno::EPERM });
         }

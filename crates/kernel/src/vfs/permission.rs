@@ -118,11 +118,6 @@ impl<'a> WalkCred<'a> {
         self.in_group(gid) || self.capable_wrt(self.fsetid, uid, gid)
     }
 
-    /// `fsuidgid_has_mapping`: whether objects may be created as this user.
-    fn has_mapping(&self) -> bool {
-        self.mapped.is_none_or(|mapped| mapped(self.fsuid, self.fsgid))
-    }
-
     /// Whether no mode of a directory can refuse the caller anything in `mask`.
     fn passes_directories(&self, mask: u32) -> bool {
         self.mapped.is_none() && (self.dac_override || (self.dac_read_search && mask & MAY_WRITE == 0))
@@ -244,13 +239,15 @@ pub(crate) fn dir_perm(path: &Path) -> Result<DirPerm> {
 
 /// Whether a name may be created in `dir`: `may_create`.
 ///
-/// `ENOENT`: the directory has been removed. `EOVERFLOW`: the caller's ids have no mapping. `EROFS`, `EACCES`: as
+/// `ENOENT`: the directory has been removed. `EOVERFLOW`: the file system cannot store the caller's ids. `EROFS`, `EACCES`: as
 /// [`path_permission`].
 pub(crate) fn may_create(dir: &Path, cred: &WalkCred<'_>) -> Result<()> {
     if dir.dentry.is_deleted() {
         return Err(Errno::ENOENT);
     }
-    if !cred.has_mapping() {
+    // fsuidgid_has_mapping asks the user namespace that owns the file system, not the caller's.
+    let sb_ns = dir.mnt.sb().user_ns();
+    if sb_ns.is_some_and(|ns| ns.from_kuid(cred.fsuid).is_none() || ns.from_kgid(cred.fsgid).is_none()) {
         return Err(Errno::EOVERFLOW);
     }
     path_permission(dir, cred, MAY_WRITE | MAY_EXEC)

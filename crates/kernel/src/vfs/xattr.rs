@@ -121,6 +121,12 @@ pub fn vfs_setxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8], value: &[u8],
     path.inode().setxattr(name, value, flags)
 }
 
+/// Whether the caller may set an attribute, whatever its value. Errors as [`vfs_setxattr`].
+pub fn may_setxattr(path: &Path, cred: &WalkCred<'_>, name: &[u8]) -> Result<()> {
+    path.mnt.want_write()?;
+    xattr_permission(path, cred, name, MAY_WRITE)
+}
+
 /// `removexattr(2)`. Errors as [`vfs_setxattr`]; `ENODATA`: absent.
 pub fn vfs_removexattr(path: &Path, cred: &WalkCred<'_>, name: &[u8]) -> Result<()> {
     check_name(name)?;

@@ -120,6 +120,8 @@ pub struct Server {
     pub filesystems: FileSystems,
     /// The hierarchy of control groups, mounted.
     pub cgroup_sb: Arc<ActiveSuper>,
+    /// Programs that decide about devices.
+    pub bpf: sys::bpf::Programs,
     /// Where namespaces are files.
     pub ns_mnt: Arc<Mount>,
     /// Threads whose name was written to their `comm`.
@@ -270,6 +272,15 @@ impl Server {
         let kernel = self.kernel.lock().unwrap();
         let cred = kernel.task(thread.task)?.cred();
         Some((cred.euid, cred.egid))
+    }
+
+    /// Whether the host has let go of the zombie of `task` already, and only the model still has it: its parent has not told yet that it
+    /// has waited, or ignores `SIGCHLD`.
+    pub fn is_reaped(&self, task: TaskId) -> bool {
+        self.guests.by_task(task).is_some_and(|thread| {
+            thread.process.exited.load(Ordering::Acquire)
+                && thread.process.pidfd.get().is_some_and(|pidfd| !reaper::is_zombie_or_alive(pidfd))
+        })
     }
 
     /// Host pid of the process a task belongs to; `None` while it has not introduced itself.

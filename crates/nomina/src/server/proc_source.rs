@@ -136,6 +136,13 @@ impl PidNsView {
         self.server.get()?.upgrade()
     }
 
+    /// Nobody shall see a process live whose end the host has told somebody of.
+    fn note_exits(&self) {
+        if let Some(server) = self.server() {
+            server.reaper.drain(&server);
+        }
+    }
+
     fn with<T>(&self, with: impl FnOnce(&Arc<Server>, &Kernel, &PidNamespace) -> Option<T>) -> Option<T> {
         let (server, ns) = (self.server()?, self.ns.get()?);
         let kernel = server.kernel.lock().unwrap();
@@ -210,18 +217,28 @@ impl PidNsView {
     }
 }
 
-fn numbers(pid: &Pid, ns: &PidNamespace) -> Vec<i32> {
-    pid.numbers().iter().skip(ns.level()).map(|upid| upid.nr).collect()
+/// The numbers of `pid`, which `of` has as group, session or itself, in the namespaces that `of` is in, from `ns` inwards; 0 where it
+/// is not visible.
+fn numbers(pid: &Pid, of: &Pid, ns: &PidNamespace) -> Vec<i32> {
+    of.numbers().iter().skip(ns.level()).map(|upid| pid.nr_ns(&upid.ns)).collect()
 }
 
 impl ProcSource for PidNsView {
     fn thread_groups(&self) -> Vec<i32> {
-        self.with(|_, kernel, ns| Some(kernel.tasks_in_ns(ns).into_iter().map(|(nr, _)| nr).collect()))
-            .unwrap_or_default()
+        self.note_exits();
+        self.with(|server, kernel, ns| {
+            let tasks = kernel.tasks_in_ns(ns).into_iter();
+            Some(tasks.filter(|&(_, task)| !server.is_reaped(task)).map(|(nr, _)| nr).collect())
+        })
+        .unwrap_or_default()
     }
 
     fn find(&self, nr: i32) -> Option<TaskKey> {
-        self.with(|_, _, ns| ns.find(nr)?.task(PidType::Pid).map(|task| TaskKey(task.0)))
+        self.note_exits();
+        self.with(|server, _, ns| {
+            let task = ns.find(nr)?.task(PidType::Pid)?;
+            (!server.is_reaped(task)).then_some(TaskKey(task.0))
+        })
     }
 
     fn self_nr(&self, viewer: TaskKey) -> Option<(i32, i32)> {
@@ -315,10 +332,10 @@ impl ProcSource for PidNsView {
             ],
             no_new_privs: task.no_new_privs(),
             seccomp: (kernel.seccomp(id).mode(), kernel.seccomp(id).filter_count()),
-            nstgid: numbers(leader.pid(), ns),
-            nspid: numbers(task.pid(), ns),
-            nspgid: numbers(signal.pid(PidType::Pgid), ns),
-            nssid: numbers(signal.pid(PidType::Sid), ns),
+            nstgid: numbers(leader.pid(), task.pid(), ns),
+            nspid: numbers(task.pid(), task.pid(), ns),
+            nspgid: numbers(signal.pid(PidType::Pgid), task.pid(), ns),
+            nssid: numbers(signal.pid(PidType::Sid), task.pid(), ns),
             threads: signal.threads().len(),
             exit_signal: task.exit_signal().unwrap_or(-1),
             umask: task.fs().and_then(|fs| fs.try_lock().ok().map(|fs| fs.umask)),
@@ -365,7 +382,7 @@ impl ProcSource for PidNsView {
             .and_then(|thread| {
                 self.with(|_, kernel, ns| {
                     let pid = kernel.task(thread.task)?.pid();
-                    (pid.nr_ns(ns) != 0).then(|| numbers(pid, ns))
+                    (pid.nr_ns(ns) != 0).then(|| numbers(pid, pid, ns))
                 })
             })
             .unwrap_or_default()
@@ -582,6 +599,15 @@ impl ProcSource for PidNsView {
         server.guest_path(path, &server.first_fs.root)
     }
 
+    fn mapped_file(
+        &self,
+        host: &[u8],
+        key: (u64, u64),
+        viewer: Option<TaskKey>,
+    ) -> Option<(Vec<u8>, (u64, u64))> {
+        self.server()?.mapped_file(host, key, &self.root_of(viewer).ok()?)
+    }
+
     fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>> {
         Ok(self.proc_mounts(task, table)?.text())
     }
@@ -617,7 +643,7 @@ impl ProcSource for PidNsView {
             *limit = (native.rlim_cur, native.rlim_max);
         }
         // What the host counts otherwise than guests see it.
-        for resource in [Resource::Nproc, Resource::Nofile] {
+        for resource in [Resource::Nproc, Resource::Nofile, Resource::Memlock] {
             let limit = self.need(|_, kernel, _| kernel.rlimit(TaskId(task.0), resource).ok())?;
             limits[resource as usize] = (limit.cur, limit.max);
         }

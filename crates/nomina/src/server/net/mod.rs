@@ -132,7 +132,7 @@ impl Network {
 ///
 /// # Errors
 /// `EINVAL`: not one that can be run.
-fn parse_filter(bytes: &[u8]) -> Result<Filter> {
+pub fn parse_filter(bytes: &[u8]) -> Result<Filter> {
     let instructions = bytes.chunks_exact(Instruction::SIZE);
     let parse = |bytes: &[u8]| Instruction::from_bytes(bytes.try_into().unwrap_or_default());
     Filter::new(&instructions.map(parse).collect::<Vec<_>>())

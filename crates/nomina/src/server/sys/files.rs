@@ -4,6 +4,7 @@ use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use nomina_kernel::capability::{self, Cap};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::mount::Mount;
 use nomina_kernel::user_namespace::UserNamespace;
@@ -385,6 +386,9 @@ fn put_value(ctx: &Ctx<'_>, out: usize, size: usize, value: &[u8]) -> Result<Rep
     Ok(value.len().into())
 }
 
+/// The attribute with a program's capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// Translates the ids in an access control list between the caller's user namespace and the initial one
 /// (`posix_acl_fix_xattr_userns`). An id without a mapping becomes the invalid one, which is refused.
 fn acl_ids(
@@ -409,7 +413,19 @@ pub fn setxattr(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (name, value) = (ctx.path(1)?, ctx.bytes_opt(2)?.unwrap_or_default());
     let flags = ctx.uint(4);
     let value = acl_ids(ctx, &name, value, UserNamespace::make_kuid, UserNamespace::make_kgid);
-    with_xattr_target(ctx, 188, |path, cred| xattr::vfs_setxattr(path, cred, &name, &value, flags))?;
+    let caller = ctx.cred();
+    with_xattr_target(ctx, 188, |path, cred| {
+        if name != CAPABILITY {
+            return xattr::vfs_setxattr(path, cred, &name, &value, flags);
+        }
+        let privileged = match path.mnt.sb().user_ns() {
+            Some(ns) => caller.ns_capable(ns, Cap::SETFCAP),
+            None => caller.capable(Cap::SETFCAP),
+        };
+        let kept = capability::kept_capability(value.clone(), &caller.user_ns, privileged)
+            .or_else(|errno| xattr::may_setxattr(path, cred, &name).and(Err(errno)))?;
+        xattr::vfs_setxattr(path, cred, &name, &kept, flags)
+    })?;
     Ok(().into())
 }
 
@@ -419,7 +435,10 @@ pub fn getxattr(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let value = with_xattr_target(ctx, 191, |path, cred| xattr::vfs_getxattr(path, cred, &name))?;
     let from_kuid = |ns: &UserNamespace, id| Some(ns.from_kuid_munged(id));
     let from_kgid = |ns: &UserNamespace, id| Some(ns.from_kgid_munged(id));
-    let value = acl_ids(ctx, &name, value, from_kuid, from_kgid);
+    let mut value = acl_ids(ctx, &name, value, from_kuid, from_kgid);
+    if name == CAPABILITY {
+        value = capability::shown_capability(value, &ctx.cred().user_ns)?;
+    }
     put_value(ctx, 2, 3, &value)
 }
 

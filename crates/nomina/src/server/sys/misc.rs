@@ -28,6 +28,7 @@ pub fn umask(ctx: &mut Ctx<'_>) -> Result<Reply> {
 const NS_GET_USERNS: u32 = 0xb701;
 const NS_GET_PARENT: u32 = 0xb702;
 const NS_GET_NSTYPE: u32 = 0xb703;
+const NS_GET_OWNER_UID: u32 = 0xb704;
 
 /// `ioctl(2)`: what the filter does not allow natively.
 pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
@@ -59,6 +60,15 @@ pub fn ioctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let ns = match command {
         NS_GET_USERNS => NsRef::User(kernel.ns_get_userns(ctx.task(), &inode.ns)?),
         NS_GET_PARENT => kernel.ns_get_parent(ctx.task(), &inode.ns)?,
+        NS_GET_OWNER_UID => {
+            let uid = kernel.ns_get_owner_uid(ctx.task(), &inode.ns)?;
+            drop(kernel);
+            // What the shim could not read at the pointer it cannot write there either.
+            ctx.bytes_opt(3)?.ok_or(Errno::EFAULT)?;
+            ctx.write_data(&uid.to_ne_bytes())?;
+            ctx.out[0] = 4;
+            return Ok(().into());
+        }
         NS_GET_NSTYPE => return Ok(Reply::Value(inode.ns.common().kind().clone_flag().bits() as i64)),
         _ => return Err(Errno::ENOTTY),
     };
@@ -131,6 +141,15 @@ fn open_peer(ctx: &mut Ctx<'_>) -> Result<Reply> {
         return Ok(Reply::Terminal { fd, cloexec });
     }
     Ok(Reply::Fd { fd, cloexec })
+}
+
+/// [`nomina_abi::op::SIGNALFD`]: only the name that the host shows of a descriptor tells what it is.
+pub fn is_signalfd(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    use std::os::fd::AsRawFd;
+    let fd = ctx.getfd(ctx.int(0))?;
+    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let name = rustix::fs::readlink(link, Vec::new()).map_err(host)?;
+    Ok(i32::from(name.as_bytes() == b"anon_inode:[signalfd]").into())
 }
 
 /// `fcntl(2)`: what the filter does not allow natively.

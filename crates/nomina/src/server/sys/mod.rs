@@ -1,6 +1,7 @@
 //! The services, by subject, and the table from system call number to service.
 
 pub mod binfmt;
+pub mod bpf;
 pub mod clone;
 pub mod cred;
 pub mod datagram;
@@ -149,6 +150,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         312 => pidfd::kcmp(ctx),
         314 | 315 => sched::attributes(ctx),
         317 => seccomp::get_action_avail(ctx),
+        321 => bpf::bpf(ctx),
         332 => stat::statx(ctx),
         424 => pidfd::pidfd_send_signal(ctx),
         428 => mount_tree::open_tree(ctx),
@@ -174,6 +176,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::XLATE => process::translate(ctx),
         op::REAP => process::reap(ctx),
         op::TEXT => text::text(ctx),
+        op::SIGNALFD => misc::is_signalfd(ctx),
         op::WRITTEN => written::written(ctx),
         op::PACKET_RING => packet_ring::settle(ctx),
         op::MOUNTS_CHANGED => poll::mounts_changed(ctx),

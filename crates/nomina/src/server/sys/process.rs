@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nomina_abi::{HIDDEN_FD_BASE, HIDDEN_FDS, xlate};
+use nomina_kernel::capability::Cap;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::exit::status_exited;
 use nomina_kernel::kernel::Kernel;
+use nomina_kernel::pid::PidType;
 use nomina_kernel::ptrace::PtraceCreds;
 use nomina_kernel::rlimit::{Resource, Rlimit};
 use nomina_kernel::sys::ambient_request;
@@ -101,14 +103,21 @@ pub fn rlimit(ctx: &mut Ctx<'_>) -> Result<Reply> {
             _ => limit,
         };
         let least = if resource == Resource::Nofile { u64::from(HIDDEN_FD_BASE + HIDDEN_FDS) } else { 0 };
-        let wanted =
+        let mut wanted =
             new.map(|new| libc::rlimit { rlim_cur: beyond(new.cur), rlim_max: beyond(new.max).max(least) });
+        if let Some(wanted) = wanted.as_mut().filter(|_| resource == Resource::Memlock) {
+            // As the shim does for itself: what the host allows remains.
+            // SAFETY: as below.
+            unsafe { libc::prlimit(pid, libc::RLIMIT_MEMLOCK, std::ptr::null(), &raw mut native) };
+            wanted.rlim_max = native.rlim_max;
+            wanted.rlim_cur = wanted.rlim_cur.min(native.rlim_max);
+        }
         let new_ptr = wanted.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: valid structures; the process is a guest of ours, whose pid its pidfd keeps from being reused.
         if unsafe { libc::prlimit(pid, ctx.uint(1) as _, new_ptr, &raw mut native) } != 0 {
             return Err(host(std::io::Error::last_os_error()));
         }
-        if resource != Resource::Nofile {
+        if !matches!(resource, Resource::Nofile | Resource::Memlock) {
             answer = (native.rlim_cur, native.rlim_max);
         }
     }
@@ -128,6 +137,11 @@ pub fn native_rlimit(ctx: &Ctx<'_>, resource: libc::__rlimit_resource_t) -> Resu
     }
     Ok(native.rlim_cur)
 }
+
+const PR_SET_MM_AUXV: u64 = 12;
+const PR_SET_IO_FLUSHER: i32 = 57;
+const PR_GET_IO_FLUSHER: i32 = 58;
+const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
 
 /// The parts of `prctl(2)` that are about the model. out[0] = 1: out[1] is to be stored at argument 2; 2: the call is to be made
 /// natively; 3: a name in out[1] and out[2] is to be stored.
@@ -171,6 +185,16 @@ pub fn prctl(ctx: &mut Ctx<'_>) -> Result<Reply> {
             0
         }
         libc::PR_GET_SECCOMP => kernel.seccomp(task).mode() as i32,
+        // What is another program's to see (PR_SET_MM) or the host's to give: refused as to who has no right to it, and to others as by a
+        // kernel without it.
+        libc::PR_SET_MM if rest[3] == 0 && (rest[2] == 0 || rest[0] == PR_SET_MM_AUXV) => {
+            return Err(if kernel.capable(task, Cap::SYS_RESOURCE) { Errno::EINVAL } else { Errno::EPERM });
+        }
+        PR_SET_IO_FLUSHER | PR_GET_IO_FLUSHER if !kernel.capable(task, Cap::SYS_RESOURCE) => {
+            return Err(Errno::EPERM);
+        }
+        // Off it is.
+        PR_SET_SYSCALL_USER_DISPATCH if rest == [0; 4] => 0,
         _ => return Err(Errno::EINVAL),
     };
     Ok(value.into())
@@ -234,7 +258,12 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
         xlate::CHILD_TO_HOST => {
             let kernel = server.kernel.lock().unwrap();
             let child = kernel.find_task_by_vpid(caller, nr).ok_or(Errno::ECHILD)?;
+            // A thread is nobody's child.
+            let leads = kernel.leader_of(child) == Some(child);
             drop(kernel);
+            if !leads {
+                return Err(Errno::ECHILD);
+            }
             match server.host_pid_of(child) {
                 Some(pid) => Ok(pid.into()),
                 None => Ok(Reply::Retry),
@@ -267,6 +296,9 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             let kernel = server.kernel.lock().unwrap();
             let pid = kernel.find_vpid(caller, nr).ok_or(Errno::ESRCH)?;
             drop(kernel);
+            if pid.members(PidType::Pgid).is_empty() {
+                return Err(Errno::ESRCH);
+            }
             if let (Some(&first), Some(1)) =
                 (server.first_pgrp.get(), pid.numbers().get(1).map(|upid| upid.nr))
             {

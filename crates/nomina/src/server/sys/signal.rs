@@ -181,7 +181,15 @@ pub fn send_mesgq(server: &Arc<Server>, sender: &IpcCaller, owner: &Pid, signal:
 /// `kill(2)`.
 pub fn kill(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (pid, signal) = (ctx.int(0), ctx.int(1));
-    let targets = ctx.server.kernel.lock().unwrap().kill_targets(ctx.task(), pid, signal)?;
+    let server = ctx.server;
+    server.reaper.drain(server);
+    let mut targets = server.kernel.lock().unwrap().kill_targets(ctx.task(), pid, signal)?;
+    // kill(-1) by who may signal nobody has no targets, and is no failure.
+    let some = !targets.is_empty();
+    targets.retain(|target| !server.is_reaped(target.task));
+    if some && targets.is_empty() {
+        return Err(Errno::ESRCH);
+    }
     send_all(ctx, &targets, signal, false, |target| {
         info(signal, abi::SI_NOMINA, target.si_pid, target.si_uid, abi::SI_USER)
     })
