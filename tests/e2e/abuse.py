@@ -128,6 +128,7 @@ case(timeout=60, name="abuse.control_files_written_from_everywhere")(abuse("cont
 case(timeout=60, name="abuse.overlays_of_what_is_not_the_mounters")(abuse("overlay_layers"))
 case(timeout=90, name="abuse.ipc_objects_that_are_not_theirs")(abuse("ipc", []))
 case(timeout=120, name="abuse.floods_of_ipc_objects")(abuse("ipc", ["flood"]))
+case(timeout=60, name="abuse.packets_rings_and_netlink_messages")(abuse("packets", []))
 case(timeout=60, name="abuse.host_processes_sockets_terminals")(abuse("reach_host"))
 
 

@@ -365,7 +365,7 @@ def who_enters_shares_the_network_and_nothing_else_if_he_likes(t):
     with Server() as server:
         r.start("net", ["python3", "-m", "http.server", "8000"], USER + ["-p", "0:8000", "--allow", f"127.0.0.1:{server.port}"])
         enter = ["exec", "net", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc", "sh", "-c"]
-        ask = f"curl -sS -o /dev/null --retry 20 --retry-connrefused --retry-delay 1 -w '%{{http_code}} ' http://127.0.0.1:8000/ http://10.0.2.2:{server.port}/"
+        ask = f"curl -sS --retry 20 --retry-connrefused --retry-delay 1 -w '%{{http_code}} ' -o /dev/null http://127.0.0.1:8000/ -o /dev/null http://10.0.2.2:{server.port}/"
         got = r.nomina(*enter, f"{ask}; ls -d /proc/[0-9]* | wc -l | tr -d '\\n'", timeout=30).ok().out
         equal(got.split()[:2], ["200", "200"], "inside and outside")
         check(int(got.split()[2]) < 6, f"processes of others are seen: {got}")

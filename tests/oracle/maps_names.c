@@ -62,6 +62,7 @@ int main(void)
 	for (unsigned i = 0; i < sizeof dirs / sizeof *dirs; i++)
 		M(mkdir(dirs[i], 0755));
 	put("plain/f");
+	put("plain/e");
 	put("lower/f");
 	put("lower/d/deep");
 	M(mount("plain", "bound", NULL, MS_BIND, NULL));
@@ -69,9 +70,10 @@ int main(void)
 
 	void *x = mapped("plain/f", O_RDONLY, &a);
 	show("on a tmpfs", x, a);
-	void *y = mapped("bound/f", O_RDONLY, &b);
+	void *y = mapped("bound/e", O_RDONLY, &b);
 	show("by a bind mount", y, b);
 	M(rename("plain/f", "plain/g h"));
+	M(rename("bound/e", "bound/i"));
 	show("renamed", x, a);
 	show("renamed, bound", y, b);
 	M(unlink("bound/g h"));

@@ -118,12 +118,9 @@ impl Server {
     /// A mapped host file by its name and key: the path below `root`, and the device and inode number that `stat(2)` shows of it.
     pub fn mapped_file(&self, host: &[u8], key: Key, root: &Path) -> Option<(Vec<u8>, Key)> {
         let shown = self.instances_of(host, key);
-        // On an overlay the inode keeps its number; the device is the overlay's.
-        let overlay =
-            shown.first().filter(|(sb, _)| overlay_of(sb).is_some()).map(|(sb, _)| (sb.ops().dev(), key.1));
-        let copied = || self.instances.find_overlay(|_, overlay| overlay.shown(key));
+        let copied = self.instances.find_overlay(|_, overlay| overlay.shown(key));
         let path = self.path_of_shown(shown, key, root)?;
-        Some((path, overlay.or_else(copied).unwrap_or(key)))
+        Some((path, copied.unwrap_or(key)))
     }
 
     /// The file system that a host file was opened by, and the mount.
