@@ -420,6 +420,8 @@ pub struct StartInfo {
     pub init: u32,
     /// Signals that such a process ignores, a bit each (argument 3 of [`op::EXEC`]).
     pub ignored: u64,
+    /// 1: only the thread itself changes `ids`.
+    pub ids_stay: u64,
     /// For the choice of addresses.
     pub random: u64,
     /// System calls that the task's seccomp filters always allow, a bit each.

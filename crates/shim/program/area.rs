@@ -52,6 +52,8 @@ pub struct Area {
     pub tid: Cell<i32>,
     /// Own process id in the own pid namespace.
     pub pid: Cell<i32>,
+    /// Real and effective user, real and effective group, until the thread asks for something that may change them.
+    pub ids: Cell<Option<[u32; 4]>>,
     /// Token of `op::CLONE`, by which the supervisor tells the thread from one that had its host tid before; 0 after exec.
     pub token: Cell<u64>,
     /// Signal handlers, shared as `CLONE_SIGHAND` says.
@@ -288,6 +290,19 @@ impl Area {
             core::arch::asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags));
             &*(((sp & !(AREA_SIZE - 1)) + STATE_OFFSET) as *const Area)
         }
+    }
+
+    /// The answer to a call that asks for one of the thread's own ids, if it is known.
+    #[inline]
+    pub fn own_id(&self, number: u64) -> Option<i64> {
+        let index = match number {
+            nr::GETUID => 0,
+            nr::GETEUID => 1,
+            nr::GETGID => 2,
+            nr::GETEGID => 3,
+            _ => return None,
+        };
+        self.ids.get().map(|ids| i64::from(ids[index]))
     }
 
     /// Address of the area's state.

@@ -31,6 +31,7 @@ const CLONE_PARENT_SETTID: u64 = 0x10_0000;
 const CLONE_DETACHED: u64 = 0x40_0000;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+const CLONE_NEWUSER: u64 = 0x1000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// End of the memory a process can have.
@@ -317,6 +318,9 @@ fn clone_copied(
     // Region and socket are the parent's: this process gets its own with its first request, unless that is an exec.
     area.slot.set(core::ptr::null_mut());
     area.borrowed.set(slot_at(child.slot));
+    if args.flags & CLONE_NEWUSER != 0 {
+        area.ids.set(None);
+    }
     area.tid.set(child.tid);
     area.pid.set(child.tgid);
     area.token.set(child.token);
@@ -357,6 +361,7 @@ fn clone_shared(
     new.tid.set(child.tid);
     new.pid.set(child.tgid);
     new.token.set(child.token);
+    new.ids.set(area.ids.get().filter(|_| args.flags & CLONE_NEWUSER == 0));
     new.clear_sighand.set(args.flags & CLONE_CLEAR_SIGHAND != 0);
     if args.flags & CLONE_SIGHAND != 0 {
         new.sighand.set(area.sighand.get());

@@ -64,6 +64,12 @@ fn never_receives(number: u32) -> bool {
         | op::SECCOMP_JUDGE)
 }
 
+/// Whether a call may give the thread other ids, or other numbers for them.
+fn changes_ids(number: u32) -> bool {
+    // set*uid, set*gid, unshare, setns
+    matches!(number, 105 | 106 | 113 | 114 | 117 | 119 | 122 | 123 | 272 | 308)
+}
+
 fn socket_lock(area: &Area, number: u32) -> Option<FilesGuard> {
     (THREADED.load(Ordering::Relaxed) && !never_receives(number)).then(|| area.files().lock())
 }
@@ -251,6 +257,9 @@ fn give(slot: *mut Slot, fd: i32) -> i64 {
 
 /// Asks, and gives back the result with the descriptors that came. `WAIT` and `RETRY` are not followed.
 fn ask_once(area: &Area, number: u32, args: &[u64; 6]) -> (i64, u32, Received) {
+    if changes_ids(number) {
+        area.ids.set(None);
+    }
     ready(area);
     let slot = area.slot.get();
     let _guard = socket_lock(area, number);

@@ -54,6 +54,7 @@ static START: StartCell = StartCell(UnsafeCell::new(StartInfo {
     ahead: 0,
     init: init::NONE,
     ignored: 0,
+    ids_stay: 0,
     random: 0,
     always: [0; 8],
     comm: [0; 16],
@@ -92,6 +93,7 @@ fn start_with(stack: *mut u64, fds: &[i32; crate::slot::MAX_FDS]) -> ! {
     area.set_slot(info.slot);
     area.tid.set(info.tid);
     area.pid.set(info.pid);
+    area.ids.set((info.ids_stay != 0).then_some(info.ids));
     let stack_of_handlers = area.native_stack();
     // SAFETY: the stack of the area is the shim's alone.
     unsafe { sys!(nr::SIGALTSTACK, &raw const stack_of_handlers, 0) };

@@ -114,6 +114,10 @@ pub mod nr {
     pub const EPOLL_CTL: u64 = 233;
     pub const PPOLL: u64 = 271;
     pub const UNSHARE: u64 = 272;
+    pub const GETUID: u64 = 102;
+    pub const GETGID: u64 = 104;
+    pub const GETEUID: u64 = 107;
+    pub const GETEGID: u64 = 108;
     pub const SET_ROBUST_LIST: u64 = 273;
     pub const GET_ROBUST_LIST: u64 = 274;
     pub const EPOLL_PWAIT: u64 = 281;

@@ -321,7 +321,7 @@ fn begin(server: &Arc<Server>, prepared: &PreparedExec, cred: ExecCred, tid: i32
 impl PreparedExec {
     /// What the new image is told: a [`StartInfo`], cut behind the NUL of its last string.
     fn start_info(&self, server: &Server, ahead: u32) -> Result<Vec<u8>> {
-        let (pid, tid, ids, always, traced, init) = {
+        let (pid, tid, ids, ids_stay, always, traced, init) = {
             let kernel = server.kernel.lock().unwrap();
             let task = self.thread.task;
             let cred = kernel.task(task).ok_or(Errno::ESRCH)?.cred().clone();
@@ -329,6 +329,7 @@ impl PreparedExec {
                 kernel.task_tgid_vnr(task, task),
                 kernel.task_pid_vnr(task, task),
                 ids(&cred),
+                cred.user_ns.parent().is_none(),
                 kernel.seccomp(task).always(),
                 kernel.tracee(task).map_or(0, super::super::ptrace::mode_of),
                 match kernel.signal_of(task) {
@@ -352,6 +353,7 @@ impl PreparedExec {
             ahead,
             init,
             ignored: self.ignored,
+            ids_stay: ids_stay.into(),
             random: server.tokens.next(),
             always,
             comm: [0; 16],
