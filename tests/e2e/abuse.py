@@ -105,6 +105,7 @@ case(timeout=240, name="abuse.every_syscall_with_hostile_arguments")(abuse("ever
 case(timeout=240, name="abuse.every_syscall_as_an_ordinary_user")(abuse("every_syscall", [0, 24], 1, ["--user", "1000:1000"], timeout=220))
 case(timeout=60, name="abuse.forged_file_handles")(abuse("handles"))
 case(timeout=60, name="abuse.control_groups_without_end")(abuse("cgroup_storm"))
+case(timeout=60, name="abuse.programs_for_the_hosts_kernel")(abuse("bpf_calls"))
 case(timeout=60, name="abuse.writers_that_never_stop_hold_up_nobody")(abuse("control_flood"))
 case(timeout=60, name="abuse.calls_that_never_stop")(abuse("call_flood", []))
 case(timeout=60, name="abuse.files_of_proc_that_are_the_hosts")(abuse("live_proc", []))

@@ -111,6 +111,33 @@ def crun_runs_a_bundle_with_the_default_seccomp_profile(t):
 
 
 @case(timeout=60)
+def containers_have_the_devices_that_their_programs_allow(t):
+    """As root, with a control group of their own: the engines attach a program of the bundle's rules to it."""
+    script = "set -e; exec 2>&1; runtime=%s\n" + BUNDLE + r"""
+/usr/bin/python3 - <<'END'
+import json
+spec = json.load(open("config.json"))
+# Besides those that every container has. 10:229 is /dev/fuse, 10:200 the one of tunnels.
+rules = [("c", 10, 229, "r")] if ALLOWED else []
+spec["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}] + [{"allow": True, "type": k, "major": a, "minor": b, "access": w} for k, a, b, w in rules]}
+spec["process"]["capabilities"] = {kind: ["CAP_MKNOD", "CAP_KILL"] for kind in ("bounding", "effective", "permitted")}
+spec["process"]["args"] = ["sh", "-c", '''
+try() { "$@" 2>/dev/null && echo "$1 ok" || echo "$1 no"; }
+put() { (: > $1); }; get() { (: < $1); }; mknod /dev/f c 10 229
+try get /dev/null; try put /dev/null; try get /dev/zero; try get /dev/f; try put /dev/f''']
+json.dump(spec, open("config.json", "w"))
+END
+ln -s busybox rootfs/bin/mknod
+$runtime run devices </dev/null; ls -d /sys/fs/cgroup/*devices* 2>/dev/null || echo removed
+"""
+    for runtime in ("crun", "runc"):
+        for allowed in (True, False):
+            r = t.sh("rm -rf bundle;" + script.replace("ALLOWED", str(allowed)) % runtime, ["--tmpfs", "/run"]).ok()
+            want = ["get ok", "put ok", "get ok", "get ok" if allowed else "get no", "put no", "removed"]
+            equal(r.lines()[-len(want):], want, f"{runtime}: {r.describe()}")
+
+
+@case(timeout=60)
 def runc_runs_a_bundle_with_the_default_seccomp_profile(t):
     r = t.sh("set -e; exec 2>&1; runtime='runc --rootless=true'\n" + BUNDLE + "$runtime run test </dev/null; $runtime list | wc -l").ok()
     r.has("0\ninside\nCapEff:\t0000000020000420\nNoNewPrivs:\t1\nSeccomp:\t2\nbin\n", "can't create directory '/x': Read-only file system", "\ny\n", "mount: permission denied", "\n7\n", "\n1\n")

@@ -5,7 +5,9 @@ import socket
 import struct
 import threading
 
-from harness import case, check, wait_until
+from harness import case, check, equal, wait_until
+
+from inspector import Runtime
 
 USER = ["--net", "user"]
 
@@ -354,3 +356,22 @@ with concurrent.futures.ThreadPoolExecutor(20) as pool:
     print(sum(pool.map(one, range(20))))
 """
         t.run(["python3", "-c", script], opts=USER + ["--allow", "127.0.0.1"], timeout=40).ok().has("8000000")
+
+
+@case()
+def who_enters_shares_the_network_and_nothing_else_if_he_likes(t):
+    """A program in namespaces of its own but for the network: the server's ports, the way out and its rules are there."""
+    r = Runtime(t)
+    with Server() as server:
+        r.start("net", ["python3", "-m", "http.server", "8000"], USER + ["-p", "0:8000", "--allow", f"127.0.0.1:{server.port}"])
+        enter = ["exec", "net", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc", "sh", "-c"]
+        ask = f"curl -sS -o /dev/null --retry 20 --retry-connrefused --retry-delay 1 -w '%{{http_code}} ' http://127.0.0.1:8000/ http://10.0.2.2:{server.port}/"
+        got = r.nomina(*enter, f"{ask}; ls -d /proc/[0-9]* | wc -l | tr -d '\\n'", timeout=30).ok().out
+        equal(got.split()[:2], ["200", "200"], "inside and outside")
+        check(int(got.split()[2]) < 6, f"processes of others are seen: {got}")
+        equal(server.asked, 1, "the host's service")
+        published = r.json("ps", "net")[0]["published"][0]
+        with socket.create_connection(("127.0.0.1", published["host_port"]), timeout=10) as s:
+            s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            check(s.recv(20).startswith(b"HTTP/1.0 200"), "the port that ps tells")
+        equal((published["protocol"], published["guest_port"]), ("tcp", 8000), "published")

@@ -337,3 +337,19 @@ def sshd_gives_a_terminal(t):
 @case(timeout=60)
 def dropbear_gives_a_terminal(t):
     a_terminal_by_ssh(t, "dropbear")
+
+
+@case(timeout=60)
+@in_tmux
+def a_terminal_from_outside_cannot_be_watched(t, tm):
+    """When somebody types is not the sandbox's to know, unless the terminal was made inside."""
+    t.write("watch.py", """
+import ctypes, os, pty
+libc = ctypes.CDLL(None, use_errno=True)
+notify = libc.inotify_init()
+for fd in (0, pty.openpty()[1]):
+    watch = libc.inotify_add_watch(notify, os.ttyname(fd).encode(), 0xfff)
+    print("watched" if watch > 0 else os.strerror(ctypes.get_errno()))
+""")
+    tm.line("/usr/bin/python3 watch.py")
+    tm.expect("Operation not supported\nwatched")

@@ -33,6 +33,36 @@ static void *other_thread(void *arg)
 	return NULL;
 }
 
+/* A process that gets the descriptor by a message, and has not inherited it. */
+static void by_message(int from)
+{
+	char c, control[CMSG_SPACE(3 * sizeof(int))];
+	struct iovec iov = { &c, 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	M(recvmsg(from, &m, 0));
+	int fds[3];
+	memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fds);
+	raise(SIGUSR1);
+	take("by message", fds[1]);
+	sigqueue(getppid(), SIGRTMIN, (union sigval){ .sival_int = 5 });
+	kill(getpid(), SIGUSR2);
+	take("its copy", dup(fds[1]));
+	close(fds[2]);
+	M(write(fds[0], "x", 1));
+	_exit(0);
+}
+
+static void send_fds(int to, int a, int b, int c)
+{
+	char byte = 'm', control[CMSG_SPACE(3 * sizeof(int))] = { 0 };
+	int fds[3] = { a, b, c };
+	struct iovec iov = { &byte, 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	*CMSG_FIRSTHDR(&m) = (struct cmsghdr){ CMSG_LEN(sizeof fds), SOL_SOCKET, SCM_RIGHTS };
+	memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), fds, sizeof fds);
+	M(sendmsg(to, &m, 0));
+}
+
 int main(int argc, char **argv)
 {
 	sigset_t m;
@@ -48,6 +78,13 @@ int main(int argc, char **argv)
 		take("after exec", fd);
 		take("nothing more", fd);
 		return 0;
+	}
+	int sv[2][2];
+	pid_t getters[2];
+	for (int i = 0; i < 2; i++) {
+		M(socketpair(AF_UNIX, i ? SOCK_DGRAM : SOCK_STREAM, 0, sv[i]));
+		getters[i] = fork();
+		if (getters[i] == 0) by_message(sv[i][1]);
 	}
 	int fd = T(signalfd(-1, &m, SFD_NONBLOCK | SFD_CLOEXEC));
 	take("nothing", fd);
@@ -85,6 +122,29 @@ int main(int argc, char **argv)
 	got = T(readv(fd, iov, 2));
 	show("first", sizeof *many, &many[2]);
 	show("second", sizeof *many, &many[0]);
+
+	kill(getpid(), SIGUSR1);
+	kill(getpid(), SIGUSR2);
+	char *bytes = (char *)many;
+	struct iovec pieces[5] = { { bytes, 3 }, { bytes + 3, 13 }, { NULL, 0 }, { bytes + 16, 130 }, { bytes + 146, 400 } };
+	got = T(readv(fd, pieces, 5));
+	show("first in pieces", sizeof *many, &many[0]);
+	show("second in pieces", sizeof *many, &many[1]);
+
+	/* By a message, to a process that has blocked the signals, too. */
+	for (int i = 0; i < 2; i++) {
+		int pipes[2];
+		char c;
+		M(pipe(pipes));
+		send_fds(sv[i][0], pipes[1], fd, pipes[0]);
+		M(read(pipes[0], &c, 1));
+		child = getters[i];
+		reap("child", child);
+		take("its end", fd);
+		take("queued by a child", fd);
+		close(pipes[0]);
+		close(pipes[1]);
+	}
 
 	/* Copies, and the number used for something else. */
 	int copy = dup(fd), high = fcntl(fd, F_DUPFD, 40), two = dup2(fd, 50);

@@ -52,7 +52,10 @@ pub fn hash(op: u32, flags: u32, path: &[u8]) -> u32 {
     ((hash ^ hash >> 29) >> 16) as u32
 }
 
-/// The sixth argument of a request for what [`ACCESS`], [`STAT`] and [`READLINK`] stand for: the caller has asked this before, and would
+/// Where the reply to a `getdents64(2)` that was asked with [`REMEMBER`] and holds says at which position of which placeholder (device, inode,
+/// [`Identity::generation`]) the directory ends: from there on in the words of its `out`.
+pub const END: usize = 0;
+/// The sixth argument of a request for what [`ACCESS`], [`STAT`] and [`READLINK`] stand for, and of `getdents64(2)`: the caller has asked this before, and would
 /// remember the answer. Otherwise it is 0.
 pub const REMEMBER: u64 = 0x5245_4d45_4d42_4552;
 /// Longest path, and most bytes of an answer, that are remembered.
@@ -83,7 +86,7 @@ pub struct Entry {
 }
 
 /// What goes with the descriptor of an open, so that the `fstat(2)` which mostly follows can be answered: the object on the
-/// host, and its attributes. Sizes and times are what the host says then.
+/// host, and its attributes. Sizes and times of files are what the host says then.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
@@ -91,10 +94,13 @@ pub struct Identity {
     pub dev: u64,
     /// Inode on the host.
     pub ino: u64,
+    /// Of a directory: when the host says that the placeholder was last modified (`st_mtime`), which is another number each time that it
+    /// stands for another one. 0 for a file.
+    pub generation: u64,
     /// `struct stat` as the guest sees it.
     pub stat: [u64; STAT_SIZE / 8],
 }
 
 const _: () = assert!(core::mem::size_of::<Head>() == 64 + 2 * BUCKETS);
 const _: () = assert!(core::mem::size_of::<Entry>() == 32);
-const _: () = assert!(core::mem::size_of::<Identity>() == 160);
+const _: () = assert!(core::mem::size_of::<Identity>() == 168);

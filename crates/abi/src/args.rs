@@ -49,6 +49,8 @@ pub enum Kind {
 
 /// Most bytes of a file handle.
 pub const MAX_HANDLE_SZ: u32 = 128;
+/// Bytes of a `union bpf_attr` that matter to `bpf(2)` here.
+pub const BPF_ATTR: usize = 144;
 /// The command of `fsconfig(2)` whose value is no string.
 pub const FSCONFIG_SET_BINARY: u32 = 2;
 

@@ -19,7 +19,7 @@ pub mod ahead;
 mod args;
 pub mod ptrace;
 
-pub use args::{ARGS, ArgSpec, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
+pub use args::{ARGS, ArgSpec, BPF_ATTR, FSCONFIG_SET_BINARY, Kind, MAX_HANDLE_SZ, arg_spec};
 
 use core::sync::atomic::AtomicU32;
 
@@ -248,6 +248,8 @@ pub mod op {
     /// Asks about the mapping at an address of the caller's. ret 0 if it is a private, executable mapping of a file that cannot
     /// be written, otherwise `EINVAL`. out: [0] its start, [1] its end.
     pub const TEXT: u32 = 0x8008;
+    /// Whether a descriptor of the caller's is a signalfd. args: the descriptor. ret: 1, or 0.
+    pub const SIGNALFD: u32 = 0x800c;
     /// A native write has come back from a handle that reports its writes (the supervisor had the host send [`super::SIG_CALL`]). args: the call's first and third argument, one of which is the handle, and its result. ret:
     /// the result the guest must see.
     pub const WRITTEN: u32 = 0x8007;
@@ -260,6 +262,9 @@ pub mod op {
     /// Whether the view of the mount table `args[0]` (a descriptor) has changed since somebody was told; the caller is. ret: 0
     /// or 1; fails for other descriptors.
     pub const MOUNTS_CHANGED: u32 = 0x800a;
+    /// Before a wait for the packet socket `args[0]`, which has a ring: makes it readable exactly if there is something in the ring.
+    /// Fails for other descriptors.
+    pub const PACKET_RING: u32 = 0x800b;
     /// Brings a program that is to become a seccomp filter. args: flags, number of instructions ([`super::UNREADABLE`]: not
     /// known), index of the first that is brought, span ([`super::SPAN_NULL`]: none yet). ret: how many have been brought. With the
     /// last: 0 when the filter can be installed, or the number of a thread that cannot be synchronised. out: [0] how many

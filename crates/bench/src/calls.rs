@@ -99,6 +99,7 @@ pub fn child(quick: bool) -> ExitCode {
     crate::ipc::measure(&n);
     // A system without a network has no such rows.
     let _ = crate::sockets::measure(&n);
+    crate::networks::measure(&n);
     ExitCode::SUCCESS
 }
 

@@ -12,6 +12,7 @@
 mod calls;
 mod facts;
 mod ipc;
+mod networks;
 mod programs;
 mod report;
 mod sockets;

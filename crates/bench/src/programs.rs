@@ -13,6 +13,9 @@ use crate::{
     systems::{System, WorkDir},
 };
 
+/// Idle connections whose memory is measured.
+const CONNECTIONS: usize = 1000;
+
 /// A program: its name in the table, how often it is run, and the shell command (`None`: plain `true`).
 struct Program {
     name: &'static str,
@@ -179,8 +182,16 @@ fn descendants(root: u32) -> Vec<u32> {
 }
 
 fn high_water_kib(pid: u32) -> f64 {
+    status_kib(pid, "VmHWM:")
+}
+
+fn resident_kib(pid: u32) -> f64 {
+    status_kib(pid, "VmRSS:")
+}
+
+fn status_kib(pid: u32, field: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|l| l.strip_prefix(field));
     line.and_then(|v| v.trim().strip_suffix("kB")?.trim().parse().ok()).unwrap_or_default()
 }
 
@@ -213,6 +224,48 @@ pub fn memory(systems: &[System], work: &WorkDir, report: &mut Report) -> io::Re
             report.add("peak memory of the sandbox's own processes, a shell", "KiB", s.name, vec![kib]);
         } else {
             report.note(format!("{}: its processes' memory could not be read", s.name));
+        }
+    }
+    idle_connections(systems, work, report)
+}
+
+/// How much the sandbox's own processes grow by connections over loopback at which nothing happens. The memory of the host's kernel is not
+/// counted, natively nor inside.
+fn idle_connections(systems: &[System], work: &WorkDir, report: &mut Report) -> io::Result<()> {
+    let script = format!(
+        "exec python3 -c 'import resource, socket, sys\nm = resource.getrlimit(7)[1]; resource.setrlimit(7, (m, m))\nl = socket.create_server((\"127.0.0.1\", 0), backlog=1100)\nprint(1, flush=True)\n\
+         sys.stdin.readline()\nk = [(socket.create_connection(l.getsockname()), l.accept()[0]) for _ in range({CONNECTIONS})]\n\
+         print(2, flush=True)\nsys.stdin.readline()'"
+    );
+    for s in systems.iter().filter(|s| s.name != "native") {
+        let mut command = s.command(work, &shell(&script));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let exe = |p: u32| fs::read_link(format!("/proc/{p}/exe")).ok();
+        let own = exe(child.id());
+        let kib = |child: u32| -> f64 {
+            let all = descendants(child).into_iter();
+            all.filter(|p| own.is_some() && exe(*p) == own).map(resident_kib).sum()
+        };
+        let (mut input, output) = (child.stdin.take(), child.stdout.take());
+        let mut lines = io::BufRead::lines(io::BufReader::new(output.ok_or(io::ErrorKind::BrokenPipe)?));
+        let mut sizes = Vec::new();
+        while let Some(Ok(_)) = lines.next() {
+            sizes.push(kib(child.id()));
+            if let Some(input) = &mut input {
+                let _ = input.write_all(b"\n");
+            }
+        }
+        child.wait()?;
+        match sizes[..] {
+            [before, after] if before > 0.0 => {
+                report.add(
+                    "memory of 1,000 idle tcp connections",
+                    "KiB",
+                    s.name,
+                    vec![(after - before).max(0.0)],
+                );
+            }
+            _ => report.note(format!("{}: 1,000 connections were not made", s.name)),
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! module, under its name in Linux; where ours differs, the module's documentation says so.
 #![forbid(unsafe_code)]
 
+pub mod bpf;
 pub mod capability;
 pub mod cgroup;
 pub mod cred;

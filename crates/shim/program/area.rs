@@ -74,6 +74,8 @@ pub struct Area {
     pub kicked: Cell<bool>,
     /// The supervisor has called for the thread as a tracer, since the system call began.
     pub woken: Cell<bool>,
+    /// A handler of the shim's has run that the guest must not notice, since the wait began that looks at this.
+    pub unnoticed: Cell<bool>,
     /// How the thread is traced (`nomina_abi::ptrace::mode`); 0: it is not.
     pub trace: Cell<u32>,
     /// The call in which a traced thread is, or -1.

@@ -75,6 +75,7 @@ pub extern "C" fn called(_: i32, info: *const SigInfo, context: *mut UContext) {
         return about_to_end(info.value(), context);
     }
     let area = Area::current();
+    area.unnoticed.set(true);
     let call = Call::take(area, info);
     if call.what & called::TRACER != 0 {
         TRACER.store(true, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use crate::uaccess::{get_user, put_user_opt};
 use crate::window::window;
 
 const RLIMIT_NOFILE: u64 = 7;
+const RLIMIT_MEMLOCK: u64 = 8;
 const RLIM_INFINITY: u64 = u64::MAX;
 const BASE: u64 = HIDDEN_FD_BASE as u64;
 const HIDDEN: u64 = HIDDEN_FDS as u64;
@@ -86,6 +87,13 @@ pub fn prlimit(area: &Area, pid: u64, resource: u64, new: u64, old: u64) -> Resu
     let ask = |new: u64, old: u64| generic(area, nr::PRLIMIT64, kinds, &[pid, resource, new, old, 0, 0]);
     let limit = match wanted {
         Some(limit) if own && resource as u32 as u64 == RLIMIT_NOFILE => limit,
+        Some(limit) if own && resource as u32 as u64 == RLIMIT_MEMLOCK => {
+            let ret = ask(new, old)?;
+            if ret == 0 {
+                limit_locked_memory(limit);
+            }
+            return Ok(ret);
+        }
         _ => return ask(new, old),
     };
     let mut before = Limit { soft: 0, hard: 0 };
@@ -104,6 +112,17 @@ pub fn prlimit(area: &Area, pid: u64, resource: u64, new: u64, old: u64) -> Resu
     }
     put_user_opt(old, before)?;
     Ok(0)
+}
+
+/// `RLIMIT_MEMLOCK` may be raised beyond what the host allows, and is then what the host allows: the hard limit stays as it is.
+fn limit_locked_memory(wanted: Limit) {
+    let mut native = Limit { soft: 0, hard: 0 };
+    // SAFETY: the kernel reads and writes structures of ours.
+    unsafe {
+        sys!(nr::PRLIMIT64, 0, RLIMIT_MEMLOCK, 0, &raw mut native);
+        native.soft = wanted.soft.min(native.hard);
+        sys!(nr::PRLIMIT64, 0, RLIMIT_MEMLOCK, &raw const native, 0);
+    }
 }
 
 /// `close_range(2)`, around the hidden numbers.

@@ -2,6 +2,8 @@
 //!
 //! The objects are the supervisor's. Memory of segments is mapped here, natively. A call that sleeps does so here, too, on a word of
 //! the slot, and then asks again ([`sleeping`]). Payloads that are too long for the slot travel in a memfd.
+//!
+//! Where ours differs: a stop and `SIGCONT` do not end `semop(2)` with `EINTR` (`signal(7)`).
 
 use core::sync::atomic::AtomicU32;
 

@@ -89,6 +89,18 @@ impl Arena {
         Ok(span(at as u32, len as u32))
     }
 
+    /// Copies a structure in, and zeros up to the size that a newer one has.
+    pub fn padded(&mut self, from: u64, len: u64, size: usize) -> Result<u64, i64> {
+        let (at, to) = self.take(size)?;
+        let len = (len as usize).min(size);
+        // SAFETY: `take` gave `size` bytes.
+        unsafe {
+            copy_from_user(to, from, len)?;
+            core::ptr::write_bytes(to.add(len), 0, size - len);
+        }
+        Ok(span(at as u32, size as u32))
+    }
+
     /// Copies what an array of `struct iovec` describes in, in one piece; `None` if that is more than `most` bytes. Gives its length,
     /// too.
     pub fn gather(&mut self, iov: u64, count: u64, most: usize) -> Result<(Option<u64>, u64), i64> {

@@ -2,6 +2,7 @@
 
 use crate::area::Area;
 use crate::frame::{ALWAYS_OPEN, SigInfo, UContext, UNBLOCKABLE};
+use crate::packet_ring;
 use crate::poll;
 use crate::signal::{take_held, translate_info};
 use crate::slot::{data, out};
@@ -40,7 +41,9 @@ pub fn with_mask(
     args: &[u64; 6],
     index: usize,
 ) -> Result<i64, i64> {
+    packet_ring::settle(area);
     let mut call = *args;
+    area.unnoticed.set(false);
     if args[index] == 0 {
         let ret = poll::finish(area, number, args, window(area, context.sigmask, number, call));
         return Ok(unless_only_called(area, ret));
@@ -57,15 +60,17 @@ pub fn with_mask(
 }
 
 /// The result of a wait that nothing of the guest's has interrupted: the wait begins again, for what is left of its time where the host
-/// tells that.
+/// tells that. A stop ends some waits for good, without a handler.
 fn unless_only_called(area: &Area, ret: i64) -> i64 {
-    if ret == err::EINTR && !area.pending.get() { err::ERESTARTNOHAND } else { ret }
+    if ret == err::EINTR && area.unnoticed.get() && !area.pending.get() { err::ERESTARTNOHAND } else { ret }
 }
 
 /// `pselect6(2)`: the mask stands in a structure with its size.
 pub fn pselect6(area: &Area, context: &mut UContext, args: &[u64; 6]) -> Result<i64, i64> {
     let [mask_at, size] = if args[5] == 0 { [0, 0] } else { get_user::<[u64; 2]>(args[5])? };
+    packet_ring::settle(area);
     let mut call = *args;
+    area.unnoticed.set(false);
     if mask_at == 0 {
         call[5] = 0;
         let ret = window(area, context.sigmask, nr::PSELECT6, call);
@@ -91,6 +96,7 @@ pub fn rt_sigtimedwait(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     }
     let set = get_user(set)?;
     let mut info = SigInfo::ZERO;
+    area.unnoticed.set(false);
     let ret = match take_held(area, set) {
         Some(held) => {
             info = held;
@@ -102,7 +108,8 @@ pub fn rt_sigtimedwait(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
             window(area, area.guest_mask(), nr::RT_SIGTIMEDWAIT, call)
         }
     };
-    if ret == err::ERESTARTSYS || (ret == err::EINTR && !area.pending.get()) {
+    let ret = unless_only_called(area, ret);
+    if ret == err::ERESTARTSYS {
         return Err(err::ERESTARTNOHAND);
     }
     if ret > 0 && info_at != 0 {

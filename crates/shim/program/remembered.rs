@@ -2,7 +2,7 @@
 //!
 //! Who asks something for the second time says so, and the supervisor lets the answer hold if only requests can change it: as long as
 //! the stamp that came with it stands in the region. The same goes for the attributes of a file, which come with its open in programs that
-//! ask for them afterwards. Answers belong to the thread that got them, since credentials, root and
+//! ask for them afterwards, and where a directory ends comes with its last entries. Answers belong to the thread that got them, since credentials, root and
 //! working directory are a thread's.
 
 use core::cell::UnsafeCell;
@@ -10,7 +10,7 @@ use core::ptr::read_volatile;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nomina_abi::ahead::{
-    ACCESS, Head, Identity, OPEN, READLINK, REMEMBER, REMEMBERED_DATA, REMEMBERED_PATH, STAT_SIZE,
+    ACCESS, END, Head, Identity, OPEN, READLINK, REMEMBER, REMEMBERED_DATA, REMEMBERED_PATH, STAT_SIZE,
 };
 use nomina_abi::reply;
 
@@ -34,12 +34,17 @@ const STAMP: usize = 6;
 const O_ACCMODE: u32 = 3;
 const O_CREAT: u32 = 0o100;
 const O_TRUNC: u32 = 0o1000;
-const O_DIRECTORY: u32 = 0o200000;
 const O_PATH: u32 = 0o10000000;
 /// Where the mode is in a `struct stat`.
 const ST_MODE: usize = 24;
 const S_IFMT: u32 = 0o170000;
 const S_IFREG: u32 = 0o100000;
+const S_IFDIR: u32 = 0o040000;
+/// Where `st_mtime` is in a `struct stat`, in words.
+const ST_MTIME: usize = 11;
+/// Directories of which the end is remembered.
+const DIRECTORIES: usize = 4;
+const SEEK_CUR: u64 = 1;
 
 /// The latest questions of a thread, as hashes: whichever comes last has an entry. One with [`REFUSED`] set is not to be remembered.
 pub struct Asked(UnsafeCell<[u32; ASKED]>);
@@ -88,7 +93,19 @@ struct File {
 }
 
 const NO_FILE: File =
-    File { stamp: 0, owner: 0, identity: Identity { dev: 0, ino: 0, stat: [0; STAT_SIZE / 8] } };
+    File { stamp: 0, owner: 0, identity: Identity { dev: 0, ino: 0, generation: 0, stat: [0; STAT_SIZE / 8] } };
+
+/// Where a directory ends: device, inode, generation of its placeholder, and the position.
+#[derive(Clone, Copy)]
+struct End {
+    stamp: u64,
+    of: [u64; 4],
+}
+
+struct Ends(UnsafeCell<[End; DIRECTORIES]>);
+
+// SAFETY: only used with the lock held.
+unsafe impl Sync for Ends {}
 
 struct Files(UnsafeCell<[File; FILES]>);
 
@@ -102,6 +119,10 @@ unsafe impl Sync for Table {}
 
 #[unsafe(link_section = ".bss.y")]
 static TABLE: Table = Table(UnsafeCell::new([NONE; ANSWERS]));
+#[unsafe(link_section = ".bss.A0")]
+static ENDS: Ends = Ends(UnsafeCell::new([End { stamp: 0, of: [0; 4] }; DIRECTORIES]));
+/// How many ends have been remembered; the low bits are where the next one goes.
+static ENDED: AtomicU32 = AtomicU32::new(0);
 static OPENED: Files = Files(UnsafeCell::new([NO_FILE; FILES]));
 /// Whether opens ask for attributes: programs mostly ask for those of a file that they have opened, or never do.
 static WANTED: AtomicBool = AtomicBool::new(false);
@@ -140,6 +161,9 @@ pub fn ask(area: &Area, number: u64, args: &mut [u64; 6], arena: &mut Arena) -> 
     if matches!(number, nr::OPEN | nr::OPENAT) {
         return open(area, number, args, arena);
     }
+    if number == nr::GETDENTS64 {
+        return getdents(area, args);
+    }
     match question(number, args) {
         Some(question) if question.op != OPEN => ask_question(area, number, args, &question),
         _ => request(area, number as u32, args),
@@ -151,7 +175,7 @@ fn open(area: &Area, number: u64, args: &mut [u64; 6], arena: &mut Arena) -> i64
     args[5] = 0;
     let flags = if number == nr::OPEN { args[1] } else { args[2] } as u32;
     if !WANTED.load(Ordering::Relaxed)
-        || flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_DIRECTORY | O_PATH) != 0
+        || flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_PATH) != 0
         || area.claimed.get()
     {
         return request(area, number as u32, args);
@@ -193,7 +217,7 @@ fn fstat(area: &Area, number: u64, args: &mut [u64; 6], fd: u64, to: u64) -> i64
                 if stamp != 0
                     && (file.stamp, file.owner) == (stamp, area.token.get())
                     && (file.identity.dev, file.identity.ino) == (native[0], native[1])
-                    && put_fstat(area, &file.identity, &native, to)
+                    && put_known(area, &file.identity, &native, to)
                 {
                     OPENS.store(0, Ordering::Relaxed);
                     return 0;
@@ -207,10 +231,74 @@ fn fstat(area: &Area, number: u64, args: &mut [u64; 6], fd: u64, to: u64) -> i64
         let mode = unsafe {
             data(area).add(to as u32 as usize + ST_MODE).cast::<u32>().read_unaligned()
         };
-        if mode & S_IFMT == S_IFREG && !WANTED.load(Ordering::Relaxed) {
+        if matches!(mode & S_IFMT, S_IFREG | S_IFDIR) && !WANTED.load(Ordering::Relaxed) {
             OPENS.store(0, Ordering::Relaxed);
             WANTED.store(true, Ordering::Relaxed);
         }
+    }
+    ret
+}
+
+/// Writes the attributes of an open file or directory. False: they are not known.
+fn put_known(area: &Area, known: &Identity, native: &[u64; STAT_SIZE / 8], to: u64) -> bool {
+    if known.generation == 0 {
+        return put_fstat(area, known, native, to);
+    }
+    if known.generation != native[ST_MTIME] || (to >> 32) as usize != STAT_SIZE {
+        return false;
+    }
+    // SAFETY: into the slot's data, where `Arena` has left room.
+    unsafe {
+        let to = data(area).add(to as u32 as usize);
+        core::ptr::copy_nonoverlapping(known.stat.as_ptr().cast(), to, STAT_SIZE);
+    }
+    true
+}
+
+/// `getdents64(2)`, which does not use the last three of `args`. The position of a placeholder is the host's to say, however many have it
+/// open: at the end that was told, and as long as nothing has changed, there is nothing more.
+fn getdents(area: &Area, args: &mut [u64; 6]) -> i64 {
+    args[5] = 0;
+    if area.claimed.get() {
+        return request(area, nr::GETDENTS64 as u32, args);
+    }
+    let fd = args[0] as u32;
+    let now = stamp();
+    let mut candidates = false;
+    if now != 0
+        && let Some(_guard) = BUSY.try_lock()
+    {
+        // SAFETY: the lock is held.
+        candidates = unsafe { (*ENDS.0.get()).iter().any(|end| end.stamp == now) };
+    }
+    if candidates {
+        let mut native = [0u64; STAT_SIZE / 8];
+        // SAFETY: the kernel writes the structure.
+        let found = unsafe { sys!(nr::FSTAT, fd, native.as_mut_ptr()) } == 0;
+        // SAFETY: no memory.
+        let position = unsafe { sys!(nr::LSEEK, fd, 0u64, SEEK_CUR) };
+        if found
+            && position >= 0
+            && let Some(_guard) = BUSY.try_lock()
+        {
+            let of = [native[0], native[1], native[ST_MTIME], position as u64];
+            let now = stamp();
+            // SAFETY: the lock is held.
+            if now != 0 && unsafe { (*ENDS.0.get()).iter().any(|end| end.stamp == now && end.of == of) } {
+                return 0;
+            }
+        }
+    }
+    args[5] = REMEMBER;
+    let (ret, flags) = request_with_flags(area, nr::GETDENTS64 as u32, args);
+    if ret > 0
+        && flags & reply::HOLDS != 0
+        && let Some(_guard) = BUSY.try_lock()
+    {
+        let of = core::array::from_fn(|word| out(area, END + word));
+        let index = ENDED.fetch_add(1, Ordering::Relaxed) as usize % DIRECTORIES;
+        // SAFETY: the lock is held.
+        unsafe { (*ENDS.0.get())[index] = End { stamp: out(area, STAMP), of } };
     }
     ret
 }

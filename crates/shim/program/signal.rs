@@ -49,6 +49,7 @@ pub extern "C" fn arrived(signal: i32, info: *const SigInfo, context: *mut UCont
         return hold(area, info);
     }
     if !is_fault && area.sighand().discards(info) {
+        area.unnoticed.set(true);
         if in_guest {
             call::unnoticed(area, context);
         }
@@ -110,6 +111,7 @@ fn held_index(bit: u64) -> usize {
 /// Keeps a signal that the guest blocks, but the host kernel does not (the faults, while the shim runs). As there, one of a
 /// number.
 fn hold(area: &Area, info: &SigInfo) {
+    area.unnoticed.set(true);
     let bit = 1u64 << (info.signo() - 1);
     if area.held.get() & bit == 0 {
         area.held.set(area.held.get() | bit);

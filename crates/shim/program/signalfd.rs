@@ -3,22 +3,25 @@
 //! The host's records tell host pids, and for what the supervisor sends the supervisor's codes. So a descriptor is *watched* from its
 //! making on: a seccomp filter of the process's traps reading from that number, and copying it to another, which is then watched
 //! as well. Other numbers are read natively; a `read(2)` in such a process takes some tens of nanoseconds more, as the filters have to
-//! look at its argument. Filters are inherited by fork and exec, so all that have the descriptor from their makers watch it too.
+//! look at its argument. Filters are inherited by fork and exec, so all that have the descriptor from their makers watch it too; who gets
+//! it by a message watches it from then on.
 //!
-//! Where ours differs: who gets the descriptor by a message does not watch it; of records in a scattered `readv(2)` those that
-//! stand in one piece are translated; nothing is watched beyond [`MOST`] numbers.
+//! Where ours differs: nothing is watched beyond [`MOST`] numbers, nor what a process has by `pidfd_getfd(2)`.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use nomina_abi::{SHIM_BASE, TRAP_DATA};
+use nomina_abi::{SHIM_BASE, op};
 
 use crate::arch::shim_end;
 use crate::area::Area;
 use crate::frame::SigInfo;
 use crate::masked::native_mask;
+use crate::own_filter::{self, ARGS, Instruction, NR, RET_ALLOW, RET_ERRNO, TRAP, at_least, equal, load, ret};
+use crate::seccomp;
 use crate::signal::translate_info;
+use crate::slot::request;
 use crate::sys::{err, nr, sys};
-use crate::uaccess::{get_user, put_user};
+use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
 use crate::window::window;
 
 /// Most numbers that are watched.
@@ -30,11 +33,10 @@ const PROBE: u32 = 0x7369_6766;
 const WATCHED: i64 = -117;
 /// Size of a `struct signalfd_siginfo`.
 const RECORD: u64 = 128;
-const SECCOMP_SET_MODE_FILTER: u64 = 1;
-const FILTER_FLAG_TSYNC: u64 = 1;
-const RET_ALLOW: u32 = 0x7fff_0000;
-const RET_TRAP: u32 = 0x0003_0000;
-const RET_ERRNO: u32 = 0x0005_0000;
+/// Of `struct stat`: its size, and where the mode is.
+const STAT_SIZE: usize = 144;
+const ST_MODE: usize = 24;
+const S_IFMT: u32 = 0o170_000;
 
 /// How many numbers have been watched.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -69,40 +71,89 @@ pub fn read(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
 
 /// `readv(2)` from a watched number.
 pub fn readv(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
+    let [fd, iov, count, ..] = *args;
     let ret = restartable(window(area, area.guest_mask(), nr::READV, *args));
-    let mut left = ret;
-    for index in 0..args[2] {
-        if left <= 0 {
-            break;
+    if may_be_records(fd, ret) {
+        for offset in (0..ret as u64).step_by(RECORD as usize) {
+            let mut bytes = [0u8; RECORD as usize];
+            scattered(iov, count, offset, |at, here| {
+                // SAFETY: `here` is a range of the bytes of one record.
+                unsafe { copy_from_user(bytes[here.clone()].as_mut_ptr(), at, here.len()) }
+            })?;
+            // SAFETY: as many bytes, of which all are valid.
+            let record: Record = unsafe { core::mem::transmute(bytes) };
+            let Some(translated) = record.translated(area) else { continue };
+            // SAFETY: as above.
+            bytes = unsafe { core::mem::transmute::<Record, [u8; RECORD as usize]>(translated) };
+            scattered(iov, count, offset, |at, here| {
+                // SAFETY: as above.
+                unsafe { copy_to_user(at, bytes[here.clone()].as_ptr(), here.len()) }
+            })?;
         }
-        let [base, len]: [u64; 2] = get_user(args[1] + index * 16)?;
-        let here = left.min(len as i64);
-        translate(area, args[0], base, here);
-        left -= here;
     }
     Ok(ret)
+}
+
+/// Calls `with` for each piece of the record at `offset` of what was scattered: where it is, and which part of the record.
+fn scattered(
+    iov: u64,
+    count: u64,
+    offset: u64,
+    mut with: impl FnMut(u64, core::ops::Range<usize>) -> Result<(), i64>,
+) -> Result<(), i64> {
+    let end = offset + RECORD;
+    let mut from = 0;
+    for index in 0..count {
+        let [base, len]: [u64; 2] = get_user(iov + index * 16)?;
+        let (start, stop) = (from.max(offset), from.saturating_add(len).min(end));
+        if start < stop {
+            with(base + (start - from), (start - offset) as usize..(stop - offset) as usize)?;
+        }
+        from = from.saturating_add(len);
+        if from >= end {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn restartable(ret: i64) -> i64 {
     if ret == err::EINTR { err::ERESTARTSYS } else { ret }
 }
 
+/// Whether what has been read from a watched number may be records: a signalfd does not seek.
+fn may_be_records(fd: u64, read: i64) -> bool {
+    // SAFETY: nothing is read.
+    read >= RECORD as i64 && read as u64 % RECORD == 0 && unsafe { sys!(nr::PREAD64, fd, 0, 0, 0) } == err::ESPIPE
+}
+
 /// Translates the records that have been read to `at`, if they are any.
 fn translate(area: &Area, fd: u64, at: u64, read: i64) {
-    if read < RECORD as i64 || read as u64 % RECORD != 0 {
-        return;
-    }
-    // A signalfd does not seek.
-    // SAFETY: nothing is read.
-    if unsafe { sys!(nr::PREAD64, fd, 0, 0, 0) } != err::ESPIPE {
+    if !may_be_records(fd, read) {
         return;
     }
     for at in (at..at + read as u64).step_by(RECORD as usize) {
         let Ok(record) = get_user::<Record>(at) else { return };
-        let (true, Some(translated)) = (record.is_plausible(), record.translated(area)) else { continue };
+        let Some(translated) = record.translated(area) else { continue };
         if put_user(at, translated).is_err() {
             return;
         }
+    }
+}
+
+/// A descriptor has come by a message.
+pub fn received(area: &Area, fd: i32) {
+    // Files without a name have no type. What the host says of the others is enough, if it may be asked.
+    if seccomp::always_allows(nr::FSTAT) {
+        let mut stat = [0u64; STAT_SIZE / 8];
+        // SAFETY: the kernel writes the structure.
+        let known = unsafe { sys!(nr::FSTAT, fd, stat.as_mut_ptr()) } == 0;
+        if known && stat[ST_MODE / 8] as u32 & S_IFMT != 0 {
+            return;
+        }
+    }
+    if request(area, op::SIGNALFD, &[fd as u64, 0, 0, 0, 0, 0]) == 1 {
+        watch(fd as u32);
     }
 }
 
@@ -138,6 +189,9 @@ impl Record {
 
     /// As the guest must see it; `None` if as it is.
     fn translated(mut self, area: &Area) -> Option<Record> {
+        if !self.is_plausible() {
+            return None;
+        }
         let mut info = SigInfo::ZERO;
         info.set_signo(self.signo as i32);
         info.set_code(self.code);
@@ -163,38 +217,9 @@ impl Record {
     }
 }
 
-/// `struct sock_filter`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Instruction {
-    code: u16,
-    jt: u8,
-    jf: u8,
-    k: u32,
-}
-
-/// Loads a word of `struct seccomp_data`.
-const fn load(offset: u32) -> Instruction {
-    Instruction { code: 0x20, jt: 0, jf: 0, k: offset }
-}
-
-const fn equal(k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code: 0x15, jt, jf, k }
-}
-
-const fn at_least(k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code: 0x35, jt, jf, k }
-}
-
-const fn ret(k: u32) -> Instruction {
-    Instruction { code: 0x06, jt: 0, jf: 0, k }
-}
-
 /// The filter for a number: traps what reads from it or copies it, except from the shim's text, and answers the probe.
 fn program(fd: u32) -> [Instruction; 26] {
-    const NR: u32 = 0;
-    const IP: u32 = 8;
-    const ARGS: u32 = 16;
+    use own_filter::IP;
     [
         load(NR),
         equal(nr::READ as u32, 9, 0),
@@ -223,7 +248,7 @@ fn program(fd: u32) -> [Instruction; 26] {
         equal(0, 2, 0),
         // 23
         ret(RET_ALLOW),
-        ret(RET_TRAP | TRAP_DATA as u32),
+        ret(TRAP),
         ret(RET_ERRNO | WATCHED.unsigned_abs() as u32),
     ]
 }
@@ -236,20 +261,7 @@ fn is_watched(fd: u32) -> bool {
 
 /// Has reading from a number trap, in all threads if they have the same filters.
 fn watch(fd: u32) {
-    #[repr(C)]
-    struct Program {
-        len: u16,
-        filter: *const Instruction,
-    }
-    if is_watched(fd) || COUNT.fetch_add(1, Ordering::Relaxed) >= MOST {
-        return;
-    }
-    let instructions = program(fd);
-    let program = Program { len: instructions.len() as u16, filter: instructions.as_ptr() };
-    for flags in [FILTER_FLAG_TSYNC, 0] {
-        // SAFETY: the kernel reads the program.
-        if unsafe { sys!(nr::SECCOMP, SECCOMP_SET_MODE_FILTER, flags, &raw const program) } == 0 {
-            return;
-        }
+    if !is_watched(fd) && COUNT.fetch_add(1, Ordering::Relaxed) < MOST {
+        own_filter::install(&program(fd));
     }
 }

@@ -60,7 +60,7 @@ fn never_receives(number: u32) -> bool {
         4..=6 | 21 | 29 | 64 | 65 | 67..=69 | 101 | 310 | 311 | 39 | 49 | 51 | 52 | 54 | 55 | 62 | 63 | 79..=84 | 86..=95 | 102..=126 | 140 | 141 | 188..=200 | 217 | 234 | 235
         | 258..=269 | 280 | 302 | 316 | 332 | 439 | 452
         | op::CLONE_FAILED | op::EXEC | op::EXEC_FAILED | op::XLATE | op::REAP | op::WRITTEN | op::TEXT
-        | op::PTRACE_STOP | op::PTRACE_POLL | op::PTRACE_WAIT | op::PTRACE_EXIT | op::MARKED
+        | op::PTRACE_STOP | op::PTRACE_POLL | op::PTRACE_WAIT | op::PTRACE_EXIT | op::MARKED | op::SIGNALFD
         | op::SECCOMP_JUDGE)
 }
 

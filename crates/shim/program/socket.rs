@@ -4,6 +4,7 @@ use nomina_abi::SPAN_NULL;
 
 use crate::area::Area;
 use crate::marshal::{Arena, copy_out, generic, kinds};
+use crate::packet_ring;
 use crate::slot::{exchange, out, request};
 use crate::sys::{self, err, nr};
 use crate::uaccess::{copy_to_user, get_user, put_user};
@@ -15,6 +16,9 @@ const SOL_SOCKET: u32 = 1;
 const SO_TYPE: u32 = 3;
 const SO_PEERPIDFD: u32 = 77;
 const SOCK_SEQPACKET: i32 = 5;
+const SOL_PACKET: u32 = 263;
+const PACKET_RX_RING: u32 = 5;
+const PACKET_HDRLEN: u32 = 11;
 
 /// The result of a call that may be restarted.
 pub fn restartable(ret: i64) -> i64 {
@@ -137,6 +141,10 @@ pub fn getsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
     let mut ask = *args;
     ask[3] = if value == 0 { SPAN_NULL } else { Arena::new(area).room_for(len.min(OPTION_MAX) as u64)? };
     ask[4] = len as u64;
+    if (level as u32, option as u32) == (SOL_PACKET, PACKET_HDRLEN) && len >= 4 {
+        // The version that is asked about stands where the answer goes.
+        ask[5] = get_user::<u32>(value)?.into();
+    }
     let ret = request(area, nr::GETSOCKOPT as u32, &ask);
     if ret >= 0 {
         let full = out(area, 0);
@@ -164,5 +172,9 @@ pub fn setsockopt(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
         _ => Arena::new(area).bytes(value, len as u64)?,
     };
     ask[4] = len as u64;
-    Ok(request(area, nr::SETSOCKOPT as u32, &ask))
+    let ret = request(area, nr::SETSOCKOPT as u32, &ask);
+    if ret == 0 && (level as u32, option as u32) == (SOL_PACKET, PACKET_RX_RING) {
+        packet_ring::made(args[0]);
+    }
+    Ok(ret)
 }

@@ -13,10 +13,12 @@ pub mod nr {
     pub const CLOSE: u64 = 3;
     pub const STAT: u64 = 4;
     pub const FSTAT: u64 = 5;
+    pub const LSEEK: u64 = 8;
     pub const LSTAT: u64 = 6;
     pub const ACCESS: u64 = 21;
     pub const READLINK: u64 = 89;
     pub const OPENAT: u64 = 257;
+    pub const GETDENTS64: u64 = 217;
     pub const NEWFSTATAT: u64 = 262;
     pub const READLINKAT: u64 = 267;
     pub const FACCESSAT: u64 = 269;
@@ -111,6 +113,7 @@ pub mod nr {
     pub const TGKILL: u64 = 234;
     pub const WAITID: u64 = 247;
     pub const PSELECT6: u64 = 270;
+    pub const EPOLL_WAIT: u64 = 232;
     pub const EPOLL_CTL: u64 = 233;
     pub const PPOLL: u64 = 271;
     pub const UNSHARE: u64 = 272;
@@ -130,6 +133,7 @@ pub mod nr {
     pub const SENDMMSG: u64 = 307;
     pub const PROCESS_VM_READV: u64 = 310;
     pub const PROCESS_VM_WRITEV: u64 = 311;
+    pub const BPF: u64 = 321;
     pub const SECCOMP: u64 = 317;
     pub const GETRANDOM: u64 = 318;
     pub const EXECVEAT: u64 = 322;
@@ -152,7 +156,9 @@ pub mod err {
     pub const EINTR: i64 = -4;
     pub const EISDIR: i64 = -21;
     pub const EIO: i64 = -5;
+    pub const ENODEV: i64 = -19;
     pub const E2BIG: i64 = -7;
+    pub const ENOSPC: i64 = -28;
     pub const EBADF: i64 = -9;
     pub const ECHILD: i64 = -10;
     pub const EAGAIN: i64 = -11;

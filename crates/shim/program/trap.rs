@@ -7,7 +7,8 @@ use crate::area::Area;
 use crate::frame::{SigInfo, UContext};
 use crate::sys::{err, nr};
 use crate::{
-    clone, exec, fd, futex, ipc, marshal, masked, message, patch, poll, process, ptrace, seccomp, signal, signalfd, slot, socket,
+    bpf, clone, exec, fd, futex, ipc, marshal, masked, message, packet_ring, patch, poll, process, ptrace, seccomp, signal, signalfd, slot,
+    socket,
     tracer, wait, written,
 };
 
@@ -154,6 +155,8 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::RT_SIGPENDING => masked::rt_sigpending(area, context, a, b),
         nr::SIGNALFD => signalfd::signalfd(number, a, b, c, 0),
         nr::SIGNALFD4 => signalfd::signalfd(number, a, b, c, d),
+        nr::MMAP => packet_ring::mmap(area, args),
+        nr::POLL | nr::SELECT | nr::EPOLL_WAIT => packet_ring::wait(area, number, args),
         nr::PPOLL => masked::with_mask(area, context, number, args, 3),
         nr::EPOLL_CTL => poll::epoll_ctl(area, args),
         nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => masked::with_mask(area, context, number, args, 4),
@@ -231,6 +234,7 @@ fn special(area: &'static Area, context: &mut UContext, number: u64, args: &[u64
         nr::IOCTL => process::ioctl(area, args),
         nr::PRCTL => process::prctl(area, args),
         nr::SECCOMP => seccomp::seccomp(area, a, b, c),
+        nr::BPF => bpf::bpf(area, a, b, c),
         nr::TIMER_CREATE => process::timer_create(area, args),
         // The supervisor knows what the shim does not.
         _ => Ok(slot::request(area, number as u32, args)),

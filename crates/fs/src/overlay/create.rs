@@ -128,7 +128,7 @@ impl Node {
             upper_fd: Arc::default(),
             state: Mutex::new(State { names: Some(Names::new()), ..State::default() }),
         });
-        let place = Place { parent: Some(self.arc()?), name: name.into(), upper: true, gone: None };
+        let place = Place { parent: Some(self.arc()?), name: name.into(), upper: true, depth: 0, gone: None };
         let node = Node::new(fs, kind, place, dir);
         self.with_state(|s| s.add_child(name, &node))?;
         let attr = attr_of(&stat, None, &fs.map);

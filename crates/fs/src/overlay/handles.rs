@@ -50,8 +50,9 @@ impl Node {
         if let Some(rest) = below(host, &link_of(&self.fs.work).ok()?) {
             return Some(Tree::Work(rest.to_vec()));
         }
-        let lower = self.fs.lower.as_ref()?.slot.get()?;
-        below(host, &link_of(&*lower).ok()?).map(|rest| Tree::Lower(rest.to_vec()))
+        self.fs.lower.as_ref()?.layers().find_map(|layer| {
+            below(host, &link_of(&*layer.slot.get()?).ok()?).map(|rest| Tree::Lower(rest.to_vec()))
+        })
     }
 
     /// Whether a handle is of an object of the upper or work directory, deleted or not.
@@ -133,6 +134,11 @@ impl OverlaySb {
     /// `None` for files without a name (deleted, `O_TMPFILE`) and for what is not of this overlay.
     pub fn inode_of_handle(&self, fd: BorrowedFd<'_>) -> Option<Arc<dyn Inode>> {
         Some(self.root.node_of_handle(fd)?)
+    }
+
+    /// The device and inode number that a host file of the layer shows, where these are not its own.
+    pub fn shown(&self, key: (u64, u64)) -> Option<(u64, u64)> {
+        lock(&self.fs.copied).shown(key)
     }
 
     /// What `fstat(2)` shows on a guest's handle of a file of this overlay that has been copied up, given what the host says of

@@ -41,6 +41,7 @@ impl Node {
         let mut tree = self.fs.read();
         if !self.is_upper() {
             let (spot, _) = self.spot()?;
+            self.fs.check_lower_data(spot.at())?;
             match open_lower(spot.at(), asked) {
                 // There is nothing to hide in an empty file: the guest may read a copy of it.
                 Err(Errno::EACCES) if spot.at().statx()?.stx_size == 0 => {}

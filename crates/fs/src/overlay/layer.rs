@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use crate::at::{ALWAYS, At, errno, id_of};
 use crate::fifo::Fifos;
 use crate::overlay::node::Node;
+use crate::overlay::stack::Stacked;
 use crate::override_stat::IdMap;
 use crate::store::Store;
 use crate::tmpfs::Space;
@@ -136,15 +137,24 @@ pub(crate) struct LowerDir {
     parent: Option<Arc<LowerDir>>,
     name: Box<[u8]>,
     pub slot: Arc<FdSlot>,
+    pub(super) stacked: Option<Box<Stacked>>,
 }
 
 impl LowerDir {
-    pub fn root(fd: Arc<OwnedFd>) -> Arc<LowerDir> {
-        Arc::new(LowerDir { parent: None, name: Box::default(), slot: FdSlot::pinned(fd) })
+    pub fn root(fd: Arc<OwnedFd>, stacked: Option<Stacked>) -> Arc<LowerDir> {
+        let (slot, stacked) = (FdSlot::pinned(fd), stacked.map(Box::new));
+        Arc::new(LowerDir { parent: None, name: Box::default(), slot, stacked })
     }
 
+    /// The directory `name` of a lower tree of one layer.
     pub fn child(self: &Arc<LowerDir>, name: &[u8]) -> Arc<LowerDir> {
-        Arc::new(LowerDir { parent: Some(self.clone()), name: name.into(), slot: Arc::default() })
+        self.child_over(name, None)
+    }
+
+    /// The directory `name` of this layer, with what it is merged with.
+    pub(super) fn child_over(self: &Arc<LowerDir>, name: &[u8], stacked: Option<Stacked>) -> Arc<LowerDir> {
+        let (parent, stacked) = (Some(self.clone()), stacked.map(Box::new));
+        Arc::new(LowerDir { parent, name: name.into(), slot: Arc::default(), stacked })
     }
 
     /// Its `O_PATH` handle, opened one name at a time and never through a symbolic link.
@@ -173,6 +183,9 @@ impl LowerDir {
 
     /// Path from the lower root, `/` for the root itself.
     pub fn path(&self) -> Vec<u8> {
+        if let Some(stacked) = &self.stacked {
+            return stacked.path.clone();
+        }
         let chain = std::iter::successors(Some(self), |dir| dir.parent.as_deref());
         let mut names: Vec<&[u8]> =
             chain.filter(|dir| dir.parent.is_some()).map(|dir| &dir.name[..]).collect();
@@ -200,6 +213,7 @@ pub(crate) struct Fs {
     pub map: IdMap,
     pub store: Store,
     pub work: OwnedFd,
+    /// Root of the lower tree.
     pub lower: Option<Arc<LowerDir>>,
     pub upper_id: (u64, u64),
     /// Files of the lower tree may carry overrides without marks.

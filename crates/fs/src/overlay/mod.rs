@@ -25,7 +25,7 @@
 //!   second sandbox with the same upper directory sees other numbers for files than the first did.) A lower file with
 //!   several names loses its link to the others when copied up.
 //! - Set-ID bits are cleared when a file is opened for writing, not when it is written: guests write natively.
-//! - There is one lower directory.
+//! - Of the lower directories, where there are several ([`stack`]), none is ever written to.
 
 mod copy_up;
 mod create;
@@ -35,6 +35,7 @@ mod inode;
 mod layer;
 mod node;
 mod remove;
+mod stack;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -51,7 +52,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use self::copy_up::{accessed, modified};
 pub(crate) use self::copy_up::{copy_data, write_all};
-use self::layer::{FdSlot, Fs, FsParts, LowerDir, UPPER_ROOT, lock};
+use self::layer::{FdSlot, Fs, FsParts, UPPER_ROOT, lock};
 use self::node::{Dir, Entry, Place};
 use crate::at::{At, check_name, dtype, errno, id_of};
 use crate::override_stat::{IdMap, Override, XATTR};
@@ -60,12 +61,15 @@ use crate::tmpfs::Space;
 
 pub(crate) use self::create::bind_in;
 pub use self::node::Node;
+pub use self::stack::MAX_LAYERS;
 
 /// What an overlay is made of.
 #[derive(Clone, Debug)]
 pub struct OverlayOptions {
-    /// The lower directory; none makes an empty file system.
+    /// The lower directory, or the upper-most of them; none makes an empty file system.
     pub lower: Option<PathBuf>,
+    /// More lower directories, each below the one before; at most [`MAX_LAYERS`] in all.
+    pub below: Vec<PathBuf>,
     /// The upper directory, which must exist and be ours alone. One filled earlier shows what it holds.
     pub upper: PathBuf,
     /// The work directory: ours alone, on the file system of `upper`.
@@ -92,6 +96,7 @@ impl OverlayOptions {
     pub fn new(lower: Option<PathBuf>, upper: PathBuf, work: PathBuf, map: IdMap) -> Self {
         OverlayOptions {
             lower,
+            below: Vec::new(),
             upper,
             work,
             map,
@@ -117,7 +122,7 @@ impl OverlaySb {
     /// Mounts an overlay.
     ///
     /// # Errors
-    /// What the host answers for a directory that is missing or closed to us; `EXDEV` where work and upper directory
+    /// What the host answers for a directory that is missing or closed to us; `EINVAL` for too many; `EXDEV` where work and upper directory
     /// are on different file systems.
     pub fn new(options: &OverlayOptions) -> Result<Arc<OverlaySb>> {
         let open = |path: &Path| {
@@ -136,17 +141,17 @@ impl OverlaySb {
         let filled = !at.read_dir()?.is_empty();
         let store = choose_store(at, options.memory_xattrs)?;
         let marked = store.get(at, upper_id, UPPER_ROOT)?.is_some();
-        let lower = match &options.lower {
-            Some(path) => Some(LowerDir::root(Arc::new(open(path)?))),
-            None => None,
-        };
-        let mut lower_id = None;
-        let mut lower_always = false;
-        if let Some(fd) = lower.as_ref().and_then(|l| l.slot.get()) {
-            let root = At::new(&*fd, b"");
-            lower_id = Some(id_of(&root.statx()?));
-            lower_always = root.getxattr(XATTR).is_ok();
+        let layers: Vec<&PathBuf> = options.lower.iter().chain(&options.below).collect();
+        if layers.len() > MAX_LAYERS {
+            return Err(Errno::EINVAL);
         }
+        let layers = layers.into_iter().map(|path| Ok(Arc::new(open(path)?))).collect::<Result<Vec<_>>>()?;
+        let mut lower_id = None;
+        if let Some(top) = layers.first() {
+            lower_id = Some(id_of(&At::new(&**top, b"").statx()?));
+        }
+        let lower_always = layers.iter().any(|fd| At::new(&**fd, b"").getxattr(XATTR).is_ok());
+        let lower = stack::root_of(layers);
         let fs = Arc::new(Fs::new(FsParts {
             map: options.map,
             store,
@@ -160,7 +165,7 @@ impl OverlaySb {
             max_fds: options.max_fds.unwrap_or_else(default_max_fds),
             space: options.space.clone(),
         }));
-        let place = Place { parent: None, name: Box::default(), upper: true, gone: None };
+        let place = Place { parent: None, name: Box::default(), upper: true, depth: 0, gone: None };
         let upper_fd = FdSlot::pinned(upper.clone());
         let root =
             Node::new(&fs, S_IFDIR, place, Some(Dir { lower, lower_id, upper_fd, state: Mutex::default() }));

@@ -38,12 +38,11 @@ pub(crate) struct Place {
     pub name: Box<[u8]>,
     /// Whether it exists in the upper tree.
     pub upper: bool,
+    /// How many layers of the parent's lower directory are above the one that has it, where it is not in the upper tree.
+    pub depth: u16,
     /// Its `O_PATH` handle once the name is gone.
     pub gone: Option<Arc<OwnedFd>>,
 }
-
-/// The lower directory that shows through, with its device and inode number.
-type Below = (Option<Arc<LowerDir>>, Option<(u64, u64)>);
 
 /// What a directory has besides.
 pub(crate) struct Dir {
@@ -69,6 +68,12 @@ pub(crate) struct State {
     /// The list that what is created here gets; `None` where it is not known yet.
     #[allow(clippy::option_option, reason = "not known, known to be none, known")]
     pub default_acl: Option<Option<Arc<[u8]>>>,
+}
+
+impl Dir {
+    pub fn new(lower: Option<Arc<LowerDir>>, lower_id: Option<(u64, u64)>) -> Self {
+        Dir { lower, lower_id, upper_fd: Arc::default(), state: Mutex::default() }
+    }
 }
 
 impl State {
@@ -199,7 +204,8 @@ impl Node {
         let fd = if place.upper {
             parent.upper_fd()?
         } else {
-            parent.dir()?.lower.as_ref().ok_or(Errno::ESTALE)?.fd(&self.fs)?
+            let lower = parent.dir()?.lower.as_ref().ok_or(Errno::ESTALE)?;
+            lower.layers().nth(place.depth.into()).ok_or(Errno::ESTALE)?.fd(&self.fs)?
         };
         Ok((Spot { fd, name: place.name.clone() }, place.upper))
     }
@@ -314,9 +320,8 @@ impl Node {
     /// Whether the lower directory has `name`.
     pub(crate) fn lower_has(&self, name: &[u8]) -> Result<bool> {
         let Some(lower) = &self.dir()?.lower else { return Ok(false) };
-        let found = lower.fd(&self.fs).and_then(|fd| At::new(&*fd, name).statx());
-        match found {
-            Ok(stat) => Ok(id_of(&stat) != self.fs.upper_id),
+        match self.fs.lower_find(lower, name) {
+            Ok(found) => Ok(id_of(&found.stat) != self.fs.upper_id),
             Err(Errno::ENOENT | Errno::EACCES | Errno::ENOTDIR | Errno::ENAMETOOLONG) => Ok(false),
             Err(error) => Err(error),
         }
@@ -347,22 +352,32 @@ impl Node {
             return Ok(node);
         }
         let upper = entry.is_some();
-        let fd = if upper {
-            self.upper_fd()?
+        let (fd, stat, found) = if upper {
+            let fd = self.upper_fd()?;
+            let stat = At::new(&*fd, name).statx()?;
+            (fd, stat, None)
         } else {
             let lower = dir.lower.as_ref().ok_or(Errno::ENOENT)?;
-            lower.fd(&self.fs).map_err(hidden)?
+            let found = self.fs.lower_find(lower, name).map_err(hidden)?;
+            (found.fd, found.stat, Some((found.dir, found.depth)))
         };
         let at = At::new(&*fd, name);
-        let stat = at.statx().map_err(|error| if upper { error } else { hidden(error) })?;
         if !upper && id_of(&stat) == self.fs.upper_id {
             // Our own upper directory, seen through the lower tree.
             return Err(Errno::ENOENT);
         }
         let (mut attr, _) = self.fs.attr(at, &stat, upper)?;
         let kind = attr.mode & S_IFMT;
-        let child = if kind == S_IFDIR { Some(self.child_dir(at, name, &stat, upper)?) } else { None };
-        let place = Place { parent: Some(self.arc()?), name: name.into(), upper, gone: None };
+        let depth = found.as_ref().map_or(0, |(_, depth)| *depth);
+        let child = match (kind, found) {
+            (S_IFDIR, None) => Some(self.child_of_upper(at, name, &stat)?),
+            (S_IFDIR, Some((layer, depth))) => {
+                let lower = self.fs.lower_child(layer, depth, at, dir.lower.as_ref())?;
+                Some(Dir::new(Some(lower), Some(id_of(&stat))))
+            }
+            _ => None,
+        };
+        let place = Place { parent: Some(self.arc()?), name: name.into(), upper, depth, gone: None };
         let node = Node::new(&self.fs, kind, place, child);
         node.adjust(&mut attr, upper);
         let redirected = node.dir.as_ref().and_then(|d| d.lower.as_ref()).filter(|_| upper).map(|l| l.path());
@@ -379,7 +394,7 @@ impl Node {
             }
         })?;
         if let Some(path) = redirected
-            && dir.lower.as_ref().is_none_or(|here| here.child(name).path() != path)
+            && dir.lower.as_ref().is_none_or(|here| here.path_of(name) != path)
         {
             self.fs.note_moved(path, &node);
         }
@@ -387,45 +402,24 @@ impl Node {
         Ok(node)
     }
 
-    /// The directory part of a child found at `at`.
-    fn child_dir(&self, at: At<'_>, name: &[u8], stat: &Statx, upper: bool) -> Result<Dir> {
+    /// The directory part of a child found at `at`, in the upper directory.
+    fn child_of_upper(&self, at: At<'_>, name: &[u8], stat: &Statx) -> Result<Dir> {
         let here = &self.dir()?.lower;
-        let (lower, lower_id) = if !upper {
-            (here.as_ref().map(|l| l.child(name)), Some(id_of(stat)))
-        } else if let Some(path) = self.fs.store.get(at, id_of(stat), REDIRECT)? {
+        let (lower, lower_id) = if let Some(path) = self.fs.store.get(at, id_of(stat), REDIRECT)? {
             self.fs.lower_dir(&path)?
         } else if self.fs.store.get(at, id_of(stat), OPAQUE)?.as_deref() == Some(b"y") {
             (None, None)
         } else if let Some(lower) = here {
-            match lower.fd(&self.fs).and_then(|fd| At::new(&*fd, name).statx()) {
-                Ok(stat) if u32::from(stat.stx_mode) & S_IFMT == S_IFDIR => {
-                    (Some(lower.child(name)), Some(id_of(&stat)))
-                }
-                _ => (None, None),
-            }
+            self.fs.lower_dir_in(lower, name).unwrap_or_default()
         } else {
             (None, None)
         };
-        Ok(Dir { lower, lower_id, upper_fd: Arc::default(), state: Mutex::default() })
+        Ok(Dir::new(lower, lower_id))
     }
 
     /// Entries of the lower directory; an unreadable one counts as empty.
     fn lower_entries(&self) -> Result<Vec<DirEntry>> {
-        let Some(lower) = &self.dir()?.lower else { return Ok(Vec::new()) };
-        let read = lower.fd(&self.fs).and_then(|fd| {
-            let entries = At::new(&*fd, b"").read_foreign_dir()?;
-            // A directory that may be listed but not searched shows nothing either: no name in it can be reached.
-            if let Some(first) = entries.first()
-                && At::new(&*fd, &first.name).statx().err() == Some(Errno::EACCES)
-            {
-                return Ok(Vec::new());
-            }
-            Ok(entries)
-        });
-        match read {
-            Err(Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR) => Ok(Vec::new()),
-            other => other,
-        }
+        self.dir()?.lower.as_ref().map_or_else(|| Ok(Vec::new()), |lower| self.fs.lower_entries(lower))
     }
 
     /// All entries. The tree is locked.
@@ -525,7 +519,7 @@ impl Drop for Node {
 }
 
 /// What cannot be searched on the host does not exist inside.
-fn hidden(error: Errno) -> Errno {
+pub(super) fn hidden(error: Errno) -> Errno {
     if matches!(error, Errno::EACCES | Errno::ENOTDIR) { Errno::ENOENT } else { error }
 }
 
@@ -545,22 +539,5 @@ impl Fs {
             (attr.dev, attr.ino) = shown;
         }
         Ok((attr, over))
-    }
-
-    /// The lower directory at a path from the lower root, with its device and inode number.
-    fn lower_dir(&self, path: &[u8]) -> Result<Below> {
-        let Some(root) = &self.lower else { return Ok((None, None)) };
-        let mut dir = root.clone();
-        for name in path.split(|&b| b == b'/').filter(|n| !n.is_empty()) {
-            if check_name(name).is_err() {
-                return Ok((None, None));
-            }
-            dir = dir.child(name);
-        }
-        match dir.fd(self).and_then(|fd| At::new(&*fd, b"").statx()) {
-            Ok(stat) => Ok((Some(dir), Some(id_of(&stat)))),
-            // The lower tree has lost it: what was written to the upper directory remains.
-            Err(_) => Ok((None, None)),
-        }
     }
 }

@@ -262,6 +262,15 @@ pub trait ProcSource: Send + Sync {
     /// Guest path of a host path found in `maps`, `None` when the guest has no name for it. The path may be that of a
     /// deleted file; the mark ` (deleted)` is already taken off.
     fn guest_path(&self, host: &[u8]) -> Option<Vec<u8>>;
+    /// What the viewer knows a mapped host file by, of which the host tells path, device and inode number: path, device and inode number.
+    fn mapped_file(
+        &self,
+        host: &[u8],
+        key: (u64, u64),
+        _viewer: Option<TaskKey>,
+    ) -> Option<(Vec<u8>, (u64, u64))> {
+        Some((self.guest_path(host)?, key))
+    }
     /// Text of a view of the mount table of the task's mount namespace, below its root.
     fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>>;
     /// Such a view that follows the changes of the mounts; `None` where only the text is to be had.

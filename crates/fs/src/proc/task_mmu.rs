@@ -6,6 +6,10 @@
 use nomina_kernel::Result;
 
 use super::base::TaskFile;
+use super::current;
+
+/// Device and inode number.
+type Key = (u64, u64);
 
 /// Where the shim lives in every guest address space.
 const SHIM_START: u64 = 0x7e90_0000_0000;
@@ -15,11 +19,11 @@ const SHIM_MEMFD: &[u8] = b"/memfd:nomina";
 const DELETED: &[u8] = b" (deleted)";
 
 pub(crate) fn maps(file: &TaskFile) -> Result<Vec<u8>> {
-    Ok(translate_maps(&file.host("maps")?, |path| file.fs.source.guest_path(path)))
+    Ok(translate_maps(&file.host("maps")?, |path, key| file.fs.source.mapped_file(path, key, current())))
 }
 
 pub(crate) fn smaps(file: &TaskFile) -> Result<Vec<u8>> {
-    Ok(translate_maps(&file.host("smaps")?, |path| file.fs.source.guest_path(path)))
+    Ok(translate_maps(&file.host("smaps")?, |path, key| file.fs.source.mapped_file(path, key, current())))
 }
 
 pub(crate) fn smaps_rollup(file: &TaskFile) -> Result<Vec<u8>> {
@@ -27,7 +31,7 @@ pub(crate) fn smaps_rollup(file: &TaskFile) -> Result<Vec<u8>> {
 }
 
 /// Rewrites the text of `maps` or `smaps`. A mapping the guest has no path for is shown without one.
-pub(crate) fn translate_maps(text: &[u8], guest_path: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+pub(crate) fn translate_maps(text: &[u8], mapped: impl Fn(&[u8], Key) -> Option<(Vec<u8>, Key)>) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut hidden = false;
     for line in text.split_inclusive(|b| *b == b'\n') {
@@ -51,9 +55,10 @@ pub(crate) fn translate_maps(text: &[u8], guest_path: impl Fn(&[u8]) -> Option<V
             Some(host) => (host, DELETED),
             None => (path, &[][..]),
         };
-        match guest_path(&unescape(host)) {
-            Some(guest) => {
-                out.extend_from_slice(head);
+        let key = key_of(head).unwrap_or_default();
+        match mapped(&unescape(host), key) {
+            Some((guest, shown)) => {
+                put_head(head, key, shown, &mut out);
                 escape(&guest, &mut out);
                 out.extend_from_slice(mark);
             }
@@ -69,6 +74,31 @@ fn address_range(line: &[u8]) -> Option<(u64, u64)> {
     let range = std::str::from_utf8(line.split(|b| *b == b' ').next()?).ok()?;
     let (start, end) = range.split_once('-')?;
     Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+}
+
+/// Device and inode number of the fields before a path.
+fn key_of(head: &[u8]) -> Option<Key> {
+    let mut fields = std::str::from_utf8(head).ok()?.split_ascii_whitespace().skip(3);
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok();
+    Some((libc::makedev(number(major)?, number(minor)?), fields.next()?.parse().ok()?))
+}
+
+/// The fields before a path, with the device and inode number that guests see, padded as `show_vma_header_prefix` does.
+fn put_head(head: &[u8], key: Key, shown: Key, out: &mut Vec<u8>) {
+    const PATH_COLUMN: usize = 73;
+    if key == shown {
+        return out.extend_from_slice(head);
+    }
+    let start = out.len();
+    for field in head.split(|b| *b == b' ').take(3) {
+        out.extend_from_slice(field);
+        out.push(b' ');
+    }
+    let (major, minor) = (libc::major(shown.0), libc::minor(shown.0));
+    out.extend_from_slice(format!("{major:02x}:{minor:02x} {} ", shown.1).as_bytes());
+    let padded = out.len().max(start + PATH_COLUMN);
+    out.resize(padded, b' ');
 }
 
 /// Splits a mapping's first line after the five fields and the padding before the path.
@@ -119,7 +149,8 @@ mod tests {
     use super::*;
 
     fn translate(text: &str) -> String {
-        let guest = |host: &[u8]| host.strip_prefix(b"/host").map(<[u8]>::to_vec);
+        let shown = |key: Key| if key.1 == 9 { (libc::makedev(0, 0x1f), 12345) } else { key };
+        let guest = |host: &[u8], key| Some((host.strip_prefix(b"/host")?.to_vec(), shown(key)));
         String::from_utf8(translate_maps(text.as_bytes(), guest)).unwrap()
     }
 
@@ -136,7 +167,7 @@ mod tests {
         let want = "\
 55e4bcf38000-55e4bcf3a000 r--p 00000000 fe:00 247282                     /usr/bin/he ad
 55e4bcf3a000-55e4bcf40000 r-xp 00002000 fe:00 247283
-7f0000000000-7f0000001000 rw-p 00000000 fe:00 9                          /tmp/a\\012b (deleted)
+7f0000000000-7f0000001000 rw-p 00000000 00:1f 12345                      /tmp/a\\012b (deleted)
 7ffe00000000-7ffe00021000 rw-p 00000000 00:00 0                          [stack]
 7f1000000000-7f1000001000 rw-p 00000000 00:00 0 
 7f2000000000-7f2000001000 rw-s 00000000 00:01 5                          /memfd:mine (deleted)

@@ -36,7 +36,6 @@ const UNCOUNTED_LIMITS: &[Named] = named![
     RLIMIT_STACK = 3,
     RLIMIT_CORE = 4,
     RLIMIT_RSS = 5,
-    RLIMIT_MEMLOCK = 8,
     RLIMIT_AS = 9,
     RLIMIT_LOCKS = 10,
     RLIMIT_SIGPENDING = 11,
@@ -46,8 +45,8 @@ const UNCOUNTED_LIMITS: &[Named] = named![
     RLIMIT_RTTIME = 15,
 ];
 
-/// Own limits other than `RLIMIT_NOFILE` (the host's is higher by the hidden descriptors) and `RLIMIT_NPROC` (counted per
-/// user of the sandbox). From shim text those too: a limit cannot be raised past the hard one.
+/// Own limits other than `RLIMIT_NOFILE` (the host's is higher by the hidden descriptors), `RLIMIT_NPROC` (counted per
+/// user of the sandbox) and `RLIMIT_MEMLOCK` (which root of the sandbox may raise beyond the host's). From shim text those too: a limit cannot be raised past the hard one.
 pub(super) const RLIMIT: &[Case] =
     &[Case { when: &[Test::In(0, UNCOUNTED_LIMITS)], then: Native }, Case { when: &[], then: ShimOnly }];
 

@@ -344,7 +344,7 @@ rows! {
     318 getrandom: Native, "numbers about the machine, not about anything on it";
     319 memfd_create: Native, "anonymous memory behind a descriptor; executable only through execve, which is trapped";
     320 kexec_file_load: Refused(Errno::EPERM), "loads or removes kernel code";
-    321 bpf: Refused(Errno::EPERM), "programs for the host kernel; as with kernel.unprivileged_bpf_disabled";
+    321 bpf: Trap, "programs that decide about devices of the sandbox's own control groups, interpreted there; never the host's";
     322 execveat: ShimOnlyIf(c::EXECVEAT), "runs a memfd under the same filter; any path, and any file of the host, is refused by Landlock";
     323 userfaultfd: Refused(Errno::ENOSYS), "handling faults of the kernel in user space has been a part of too many exploits; as without CONFIG_USERFAULTFD";
     324 membarrier: Native, "barriers for memory that the caller already shares";

@@ -5,7 +5,7 @@
 //! ([`control`]) limit what is below.
 //!
 //! Differences from Linux: the hierarchy is the sandbox's own. Of the controllers there is [`pids`], which the model enforces
-//! itself at every fork; what would need the host's scheduler or memory management is not offered, and neither is freezing.
+//! itself at every fork, and instead of the devices controller programs ([`bpf`]); what would need the host's scheduler or memory management is not offered, and neither is freezing.
 //! The files are those of a kernel without pressure information. How many groups there may be and how deep has a fixed limit
 //! ([`MAX_DESCENDANTS`], [`MAX_DEPTH`]), which answers as the limits of the hierarchy do.
 //!
@@ -13,6 +13,7 @@
 //! look without it.
 
 pub mod attach;
+pub mod bpf;
 pub mod control;
 pub mod files;
 pub mod namespace;
@@ -22,7 +23,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use namespace::CgroupNamespace;
@@ -64,6 +65,8 @@ pub struct CgroupRoot {
     cgrp: Arc<Cgroup>,
     flags: AtomicU32,
     next_ino: Mutex<u64>,
+    /// Some group has had a program attached.
+    attached: AtomicBool,
 }
 
 impl CgroupRoot {
@@ -82,6 +85,7 @@ impl CgroupRoot {
             }),
             flags: AtomicU32::new(CgroupRootFlags::NS_DELEGATE.bits()),
             next_ino: Mutex::new(INO_STEP),
+            attached: AtomicBool::new(false),
         })
     }
 
@@ -193,6 +197,7 @@ pub(crate) struct State {
     /// Controllers that children have.
     subtree_control: Controllers,
     pids: PidsState,
+    programs: bpf::Programs,
     dir: CgroupAttr,
     /// Owner of its own files: who made it.
     made_by: (u32, u32),
@@ -216,6 +221,7 @@ impl State {
             threaded: false,
             subtree_control: Controllers::empty(),
             pids: PidsState::default(),
+            programs: bpf::Programs::default(),
             dir,
             made_by: (dir.uid, dir.gid),
             controllers_owner: (dir.uid, dir.gid),

@@ -263,3 +263,85 @@ fn numbers_are_read_as_the_kernel_reads_them() {
     }
     assert_eq!(files::kstrtoint(b"2147483648"), Err(Errno::ERANGE));
 }
+
+mod programs {
+    use super::*;
+    use crate::bpf::{ACC_READ, DEV_CHAR, DeviceAccess, Insn, ProgType, Program};
+    use crate::cgroup::CgroupRoot;
+    use crate::cgroup::bpf::AttachFlags;
+
+    const MULTI: AttachFlags = AttachFlags::ALLOW_MULTI;
+    const OVERRIDE: AttachFlags = AttachFlags::ALLOW_OVERRIDE;
+    const ALONE: AttachFlags = AttachFlags::empty();
+
+    fn says(id: u32, value: i32) -> Arc<Program> {
+        let mov = Insn { code: 0xb7, dst: 0, src: 0, off: 0, imm: value };
+        let exit = Insn { code: 0x95, dst: 0, src: 0, off: 0, imm: 0 };
+        Program::load(id, ProgType::CgroupDevice, vec![mov, exit]).unwrap()
+    }
+
+    fn tree() -> (Arc<CgroupRoot>, Arc<Cgroup>, Arc<Cgroup>) {
+        let root = CgroupRoot::new(Timespec::default());
+        let attr = CgroupAttr { mode: 0o755, uid: 0, gid: 0 };
+        let above = root.mkdir(root.cgrp(), b"a", attr, Timespec::default()).unwrap();
+        let below = root.mkdir(&above, b"b", attr, Timespec::default()).unwrap();
+        (root, above, below)
+    }
+
+    fn allows(root: &CgroupRoot, cgrp: &Arc<Cgroup>) -> bool {
+        root.allows_device(cgrp, &DeviceAccess { access_type: ACC_READ << 16 | DEV_CHAR, major: 1, minor: 3 })
+    }
+
+    #[test]
+    fn all_programs_must_allow_where_several_may_be() {
+        let (root, above, below) = tree();
+        let (yes, no) = (says(1, 1), says(2, 0));
+        root.attach(&above, no.clone(), None, MULTI).unwrap();
+        root.attach(&below, yes.clone(), None, MULTI).unwrap();
+        assert!(!allows(&root, &below) && !allows(&root, &above) && allows(&root, root.cgrp()));
+        assert_eq!(root.attach(&below, yes.clone(), None, MULTI), Err(Errno::EINVAL), "it is attached");
+        assert_eq!(
+            root.attach(&below, no.clone(), None, ALONE),
+            Err(Errno::EPERM),
+            "others were attached otherwise"
+        );
+        let again = says(3, 1);
+        root.attach(&above, again.clone(), Some(&no), MULTI | AttachFlags::REPLACE).unwrap();
+        assert_eq!(
+            root.attach(&above, says(4, 1), Some(&no), MULTI | AttachFlags::REPLACE),
+            Err(Errno::ENOENT)
+        );
+        assert!(allows(&root, &below));
+        assert_eq!(below.programs(false), (vec![1], MULTI));
+        assert_eq!(below.programs(true), (vec![1, 3], ALONE));
+        assert_eq!(root.detach(&above, None), Err(Errno::EINVAL));
+        assert_eq!(root.detach(&above, Some(&no)), Err(Errno::ENOENT));
+        root.detach(&above, Some(&again)).unwrap();
+        assert_eq!(above.programs(false), (vec![], ALONE));
+    }
+
+    #[test]
+    fn a_program_that_may_be_overridden_counts_until_there_is_one_below() {
+        let (root, above, below) = tree();
+        root.attach(&above, says(1, 0), None, OVERRIDE).unwrap();
+        assert!(!allows(&root, &below));
+        root.attach(&below, says(2, 1), None, OVERRIDE).unwrap();
+        assert!(allows(&root, &below) && !allows(&root, &above));
+        // The only one is replaced, and goes whichever is named.
+        root.attach(&below, says(3, 0), None, OVERRIDE).unwrap();
+        assert_eq!(below.programs(false), (vec![3], OVERRIDE));
+        root.detach(&below, None).unwrap();
+        assert_eq!(root.detach(&below, None), Err(Errno::ENOENT));
+    }
+
+    #[test]
+    fn one_that_wants_to_be_alone_forbids_others_below() {
+        let (root, above, below) = tree();
+        root.attach(&above, says(1, 1), None, ALONE).unwrap();
+        for flags in [ALONE, OVERRIDE, MULTI] {
+            assert_eq!(root.attach(&below, says(2, 1), None, flags), Err(Errno::EPERM));
+        }
+        assert_eq!(root.attach(&above, says(2, 1), None, MULTI | OVERRIDE), Err(Errno::EINVAL));
+        assert_eq!(root.attach(&above, says(2, 1), None, AttachFlags::REPLACE), Err(Errno::EINVAL));
+    }
+}

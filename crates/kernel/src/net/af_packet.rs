@@ -4,6 +4,7 @@ use super::core::skbuff::{ETH_HLEN, PacketType, SkBuff, eth_p};
 use super::core::softirq::{Ancillary, Message, Out};
 use super::dev::{DevId, DeviceKind, MacAddr, NetDevice};
 use super::filter::Filter;
+use super::packet_ring::{Arrival, PacketRing, Taken, Version};
 use super::stack::Stack;
 use crate::errno::{Errno, Result};
 
@@ -61,7 +62,7 @@ impl SockaddrLl {
 }
 
 /// A packet socket: `struct packet_sock`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PacketSocket {
     /// Its namespace.
     pub net: u64,
@@ -79,6 +80,12 @@ pub struct PacketSocket {
     pub ignore_outgoing: bool,
     /// Devices it keeps promiscuous or listening to groups: `PACKET_ADD_MEMBERSHIP`.
     pub memberships: Vec<(u32, u16)>,
+    /// `PACKET_VERSION`
+    pub version: Version,
+    /// `PACKET_RESERVE`: bytes before the data of a frame that are the program's.
+    pub reserve: u32,
+    /// `PACKET_RX_RING`
+    pub ring: Option<PacketRing>,
 }
 
 impl PacketSocket {
@@ -93,6 +100,9 @@ impl PacketSocket {
             stats: (0, 0),
             ignore_outgoing: false,
             memberships: Vec::new(),
+            version: Version::default(),
+            reserve: 0,
+            ring: None,
         }
     }
 }
@@ -114,7 +124,7 @@ impl Stack {
             address: MacAddr(source.unwrap_or_default()),
             halen: if source.is_some() { 6 } else { 0 },
         };
-        let mut out = Vec::new();
+        let (mut out, mut filled) = (Vec::new(), Vec::new());
         for (id, socket) in &mut self.packet_sockets {
             let wanted = socket.net == net
                 && (socket.ifindex == 0 || socket.ifindex == ifindex)
@@ -133,6 +143,18 @@ impl Stack {
                 continue;
             }
             socket.stats.0 = socket.stats.0.wrapping_add(1);
+            if let Some(ring) = &mut socket.ring {
+                let address = address.to_bytes(hatype, skb.pkt_type);
+                let losing = socket.stats.1 > 0;
+                let (dgram, mac_len) = (socket.dgram, skb.mac_len as u32);
+                match ring.receive(&Arrival { data, wanted, mac_len, dgram, address: &address, losing }) {
+                    Taken::Dropped => socket.stats.1 = socket.stats.1.wrapping_add(1),
+                    Taken::Kept => {}
+                    Taken::Ready => out.push(Out::RingReady { socket: *id }),
+                }
+                filled.push(*id);
+                continue;
+            }
             let message = Message {
                 source: address.to_bytes(hatype, skb.pkt_type),
                 data: data[..data.len().min(wanted)].to_vec(),
@@ -142,6 +164,7 @@ impl Stack {
             out.push(Out::Socket { socket: *id, message });
         }
         out.into_iter().for_each(|out| self.hand_out(out));
+        filled.into_iter().for_each(|socket| self.packet_ring_arm(socket));
     }
 
     /// Sends a frame, or with `SOCK_DGRAM` a packet: `packet_snd`.

@@ -23,6 +23,7 @@ mod ipv6;
 mod mirror;
 mod neighbour;
 pub mod nlattr;
+pub mod packet_ring;
 #[cfg(test)]
 mod packet_tests;
 mod proc_net;

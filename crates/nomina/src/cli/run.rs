@@ -25,6 +25,8 @@ Examples:
       Build in the current directory, for real; everything else is private.
   nomina run --root ./debian --hostname box /bin/bash
       Another system, from `debootstrap stable debian` or an unpacked image.
+  nomina run --root ./app --lower ./base ./serve
+      The layers of an image, the upper-most first.
   nomina run --net user --allow deb.debian.org:80 apt-get update
       Reach one service and nothing else; --net-log - shows what is refused.
   nomina run --net user -p 8080:80 nginx -g 'daemon off;'
@@ -45,6 +47,11 @@ pub struct RunArgs {
     /// Use the root file system in DIR instead of the host's (a debootstrap tree, an unpacked image)
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Files")]
     root: Option<PathBuf>,
+
+    /// Show DIR through --root as well, read-only; may be repeated: each lies below the one before, as in `lowerdir=ROOT:DIR…` of
+    /// overlay mounts. Whiteouts and `user.overlay.*` attributes in them are heeded
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "root", help_heading = "Files")]
+    lower: Vec<PathBuf>,
 
     /// Keep the changes in DIR, which must be new or empty
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "upper", help_heading = "Files")]
@@ -189,6 +196,7 @@ impl RunArgs {
         if let Some(file) = self.net_log {
             builder = builder.net_log(file);
         }
+        builder = self.lower.into_iter().fold(builder, SandboxBuilder::lower);
         builder = self.allow.into_iter().fold(builder, SandboxBuilder::allow);
         builder = self.deny.into_iter().fold(builder, SandboxBuilder::deny);
         builder = self.publish.into_iter().fold(builder, SandboxBuilder::publish);
@@ -265,6 +273,7 @@ mod tests {
         for words in [
             &["--keep", "a", "--upper", "b"][..],
             &["--json"],
+            &["--lower", "a"],
             &["--user", "alice"],
             &["--bind", "a:b:c:d"],
             &["-e", "=x"],

@@ -174,6 +174,7 @@ impl FromStr for Net {
 #[derive(Default)]
 pub struct SandboxBuilder {
     pub(crate) root: Root,
+    pub(crate) lower: Vec<PathBuf>,
     pub(crate) upper: Upper,
     pub(crate) binds: Vec<Bind>,
     pub(crate) rw: Vec<PathBuf>,
@@ -203,6 +204,13 @@ impl SandboxBuilder {
     /// The root file system. Default: [`Root::Host`].
     pub fn root(mut self, root: Root) -> Self {
         self.root = root;
+        self
+    }
+
+    /// Shows another directory through a [`Root::Dir`], below it and below those given before. Whiteouts of overlayfs and
+    /// `user.overlay.*` attributes in them are heeded, so layers of an image and kept layers can be put on each other.
+    pub fn lower(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.lower.push(dir.into());
         self
     }
 
@@ -464,6 +472,9 @@ pub enum ConfigError {
         /// The directory of the layer.
         layer: PathBuf,
     },
+    /// Layers below the host's own root, or more than the overlay takes.
+    #[error("lower: {0}")]
+    Lower(&'static str),
     /// The root is in the layer that is over it.
     #[error("root {}: lies in the layer {}; keep the layer elsewhere", root.display(), layer.display())]
     RootInLayer {

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use nomina_fs::IdMap;
 use nomina_fs::overlay::OverlaySb;
-use nomina_kernel::Result;
+use nomina_kernel::{Errno, Result};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use super::config::OverlayPlan;
@@ -33,16 +33,19 @@ const SUDOERS: &[u8] = b"Defaults\tenv_reset\n\
 /// # Errors
 /// Of the upper file system.
 pub(super) fn seed(plan: &OverlayPlan, ids: IdMap, overlay: &OverlaySb) -> Result<()> {
-    let Ok(root) = rustix::fs::openat(
-        CWD,
-        &plan.lower,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) else {
-        return Ok(());
-    };
-    let tree = Tree { root, upper: &plan.upper, ids, overlay };
-    let host = plan.lower == Path::new("/");
+    let mut above = vec![plan.upper.as_path()];
+    for lower in [&plan.lower].into_iter().chain(&plan.below) {
+        seed_from(lower, &above, ids, overlay)?;
+        above.push(lower);
+    }
+    Ok(())
+}
+
+fn seed_from(lower: &Path, above: &[&Path], ids: IdMap, overlay: &OverlaySb) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(root) = rustix::fs::openat(CWD, lower, flags, Mode::empty()) else { return Ok(()) };
+    let tree = Tree { root, above, ids, overlay };
+    let host = lower == Path::new("/");
     for (names, file, tail) in
         [("etc/passwd", "etc/shadow", ":*:19000:0:99999:7:::"), ("etc/group", "etc/gshadow", ":*::")]
     {
@@ -69,7 +72,8 @@ fn nobodys_passwords(names: &[u8], tail: &str) -> Vec<u8> {
 /// A root below an overlay. It may be anybody's, so links in it lead nowhere else.
 struct Tree<'a> {
     root: OwnedFd,
-    upper: &'a Path,
+    /// The directories that are over it.
+    above: &'a [&'a Path],
     ids: IdMap,
     overlay: &'a OverlaySb,
 }
@@ -119,12 +123,17 @@ impl Tree<'_> {
 
     fn replace(&self, path: &str, always: bool, content: impl FnOnce() -> Vec<u8>) -> Result<()> {
         // A kept layer has its own, or has deleted it.
-        if self.upper.join(path).symlink_metadata().is_ok() {
+        if self.above.iter().any(|above| above.join(path).symlink_metadata().is_ok()) {
             return Ok(());
         }
         let Some(stat) = self.closed(path, always) else { return Ok(()) };
         let (uid, gid) = (self.ids.uid_inside(stat.st_uid), self.ids.gid_inside(stat.st_gid));
-        self.overlay.seed(Path::new(path).as_os_str().as_bytes(), &content(), stat.st_mode & 0o7777, uid, gid)
+        let path = Path::new(path).as_os_str().as_bytes();
+        match self.overlay.seed(path, &content(), stat.st_mode & 0o7777, uid, gid) {
+            // A directory above hides this one.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR) => Ok(()),
+            other => other,
+        }
     }
 }
 
@@ -148,7 +157,8 @@ mod tests {
         let options = OverlayOptions::new(Some(lower.clone()), upper.clone(), dir.path().join("work"), ids);
         let overlay = OverlaySb::new(&options).unwrap();
         let root = rustix::fs::open(&lower, OFlags::PATH, Mode::empty()).unwrap();
-        let tree = Tree { root, upper: &upper, ids, overlay: &overlay };
+        let above = [upper.as_path()];
+        let tree = Tree { root, above: &above, ids, overlay: &overlay };
         assert!(tree.closed("etc/shadow", false).is_none(), "it can be read");
         for file in ["etc/shadow", "etc/gshadow", "etc/sudoers"] {
             tree.replace(file, true, || nobodys_passwords(&tree.read("etc/passwd"), ":*:")).unwrap();

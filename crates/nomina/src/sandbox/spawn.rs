@@ -208,6 +208,7 @@ fn overlay(plan: &OverlayPlan, ids: IdMap, durable: bool) -> Result<Arc<OverlayS
     let options = OverlayOptions {
         hide,
         durable,
+        below: plan.below.clone(),
         ..OverlayOptions::new(Some(plan.lower.clone()), plan.upper.clone(), plan.work.clone(), ids)
     };
     OverlaySb::new(&options).map_err(errno_error("making the copy-on-write layer"))
@@ -488,6 +489,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         kernel: Mutex::new(kernel),
         guests: Default::default(),
         pids: pids::Pids::default(),
+        bpf: Default::default(),
         handles: handle::Handles::new(scratch).map_err(host_error("preparing handles"))?,
         controls: controls::Controls::default(),
         datagrams: Datagrams::new().map_err(host_error("preparing sockets"))?,

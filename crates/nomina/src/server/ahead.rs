@@ -278,9 +278,11 @@ pub fn changes_nothing(nr: u32, args: &[u64; 6]) -> bool {
         | op::XLATE
         | op::REAP
         | op::TEXT
+        | op::SIGNALFD
         | op::SENDER
         | op::SECCOMP_JUDGE
-        | op::MOUNTS_CHANGED => true,
+        | op::MOUNTS_CHANGED
+        | op::PACKET_RING => true,
         _ => false,
     }
 }
@@ -331,7 +333,7 @@ pub(super) fn question(ctx: &Ctx<'_>) -> Option<Question> {
 }
 
 /// Whether reading the object cannot change its access time (`relatime`), which would be no request.
-fn keeps_atime(attr: &Attr) -> bool {
+pub(super) fn keeps_atime(attr: &Attr) -> bool {
     const HALF_A_DAY: i64 = 12 * 3600;
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec;
     attr.atime > attr.mtime && attr.atime > attr.ctime && now - attr.atime.sec < HALF_A_DAY
@@ -392,6 +394,14 @@ impl Ahead {
             region.ahead_valid().store(0, Ordering::SeqCst);
         }
         state.outstanding = young;
+        // Who walks over a large tree watches many directories, and is soon done with each.
+        if state.watched.len() > WATCHED / 2 {
+            let gone = state.withdraw();
+            drop(state);
+            drop(gone);
+            self.kept.forget();
+            return false;
+        }
         let any = state.holding.expire() || !state.outstanding.is_empty();
         drop(state);
         drop(old);
@@ -604,6 +614,7 @@ impl Server {
         let mut bytes = Vec::with_capacity(size_of::<Identity>());
         bytes.extend_from_slice(&host.st_dev.to_ne_bytes());
         bytes.extend_from_slice(&host.st_ino.to_ne_bytes());
+        bytes.extend_from_slice(&0u64.to_ne_bytes());
         bytes.extend_from_slice(&layout::stat(&attr));
         Ok(bytes)
     }

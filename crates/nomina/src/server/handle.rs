@@ -10,14 +10,14 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::mount::{DetachedMount, ProcMounts};
 use nomina_kernel::vfs::{DirEntry, Path};
 use rustix::fs::inotify;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, SealFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, SealFlags, Timespec, Timestamps};
 
 use super::lock::Mutex;
 use super::mounts_poll::{MountsFile, MountsFiles};
@@ -96,6 +96,7 @@ pub struct Handles {
     scratch_path: PathBuf,
     inotify: OwnedFd,
     serial: AtomicUsize,
+    generation: AtomicI64,
     blanks: Mutex<Vec<Blank>>,
     /// Taken before `blanks`.
     table: Mutex<Table>,
@@ -139,6 +140,7 @@ impl Handles {
             scratch_path: scratch,
             inotify,
             serial: AtomicUsize::new(0),
+            generation: AtomicI64::new(0),
             blanks: Mutex::default(),
             table: Mutex::default(),
             mounts: MountsFiles::default(),
@@ -179,6 +181,11 @@ impl Handles {
         let shown = OFlags::from_bits_retain(flags) & SHOWN_FLAGS;
         let fd = rustix::fs::openat(&blank.fd, ".", kind | shown | OFlags::CLOEXEC, Mode::empty())?;
         let again = (!is_path).then_some(blank.fd);
+        if !is_path {
+            // Tells this description from those that the placeholder stood for before (`nomina_abi::ahead::Identity`).
+            let time = Timespec { tv_sec: self.generation.fetch_add(1, Ordering::Relaxed) + 1, tv_nsec: 0 };
+            rustix::fs::futimens(&fd, &Timestamps { last_access: time, last_modification: time })?;
+        }
         let handle = Handle { detached, ..Handle::new(path, flags) };
         self.insert(blank.watch, Watched { key: blank.key, again, once: false }, handle);
         Ok(fd)

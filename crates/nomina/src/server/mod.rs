@@ -120,6 +120,8 @@ pub struct Server {
     pub filesystems: FileSystems,
     /// The hierarchy of control groups, mounted.
     pub cgroup_sb: Arc<ActiveSuper>,
+    /// Programs that decide about devices.
+    pub bpf: sys::bpf::Programs,
     /// Where namespaces are files.
     pub ns_mnt: Arc<Mount>,
     /// Threads whose name was written to their `comm`.

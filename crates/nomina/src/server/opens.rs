@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 use nomina_fs::overlayfs::OvlSuper;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::mount::Mount;
-use nomina_kernel::vfs::ActiveSuper;
+use nomina_kernel::vfs::{ActiveSuper, Path};
 
 use super::Server;
 use super::instances::first_mount;
@@ -101,13 +101,29 @@ impl Server {
     pub fn instances_of_open(&self, fd: &OwnedFd) -> Vec<(Arc<ActiveSuper>, Vec<u8>)> {
         let name = super::places::host_link(fd).ok().filter(|name| name.first() == Some(&b'/'));
         let (Some(name), Ok(stat)) = (name, rustix::fs::fstat(fd)) else { return Vec::new() };
-        let noted = self.opens.mounts_of((stat.st_dev, stat.st_ino));
+        self.instances_of(&name, (stat.st_dev, stat.st_ino))
+    }
+
+    /// The same for an open or mapped host file by its name and key.
+    fn instances_of(&self, name: &[u8], key: Key) -> Vec<(Arc<ActiveSuper>, Vec<u8>)> {
+        let noted = self.opens.mounts_of(key);
         let overlays = noted.iter().filter_map(|mount| {
-            Some((mount.sb().clone(), overlay_of(mount.sb())?.path_of_layer_file(&name)?))
+            Some((mount.sb().clone(), overlay_of(mount.sb())?.path_of_layer_file(name)?))
         });
         let all = self.instances.all();
-        let own = all.iter().find_map(|sb| Some((sb.clone(), sb.ops().path_of_host(&name)?)));
+        let own = all.iter().find_map(|sb| Some((sb.clone(), sb.ops().path_of_host(name)?)));
         overlays.chain(own).collect()
+    }
+
+    /// A mapped host file by its name and key: the path below `root`, and the device and inode number that `stat(2)` shows of it.
+    pub fn mapped_file(&self, host: &[u8], key: Key, root: &Path) -> Option<(Vec<u8>, Key)> {
+        let shown = self.instances_of(host, key);
+        // On an overlay the inode keeps its number; the device is the overlay's.
+        let overlay =
+            shown.first().filter(|(sb, _)| overlay_of(sb).is_some()).map(|(sb, _)| (sb.ops().dev(), key.1));
+        let copied = || self.instances.find_overlay(|_, overlay| overlay.shown(key));
+        let path = self.path_of_shown(shown, key, root)?;
+        Some((path, overlay.or_else(copied).unwrap_or(key)))
     }
 
     /// The file system that a host file was opened by, and the mount.

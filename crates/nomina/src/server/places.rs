@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nomina_kernel::errno::Result;
 use nomina_kernel::mount::{MntNamespace, Mount};
-use nomina_kernel::vfs::{Inode, LookupFlags, Path, WalkContext, WalkCred, d_path, namei};
+use nomina_kernel::vfs::{ActiveSuper, Inode, LookupFlags, Path, WalkContext, WalkCred, d_path, namei};
 
 use super::Server;
 use super::context::walk_cred;
@@ -72,9 +72,18 @@ impl Server {
     /// `d_path` has it.
     pub fn path_of_open(&self, fd: &OwnedFd, root: &Path) -> Option<Vec<u8>> {
         let stat = rustix::fs::fstat(fd).ok()?;
-        let shown = self.instances_of_open(fd);
+        self.path_of_shown(self.instances_of_open(fd), (stat.st_dev, stat.st_ino), root)
+    }
+
+    /// The same for what the file systems show of a host file with this device and inode number.
+    pub(super) fn path_of_shown(
+        &self,
+        shown: Vec<(Arc<ActiveSuper>, Vec<u8>)>,
+        key: (u64, u64),
+        root: &Path,
+    ) -> Option<Vec<u8>> {
         let reached = shown.iter().find_map(|(sb, below)| {
-            let noted = self.mount_of_open(sb, (stat.st_dev, stat.st_ino));
+            let noted = self.mount_of_open(sb, key);
             noted.into_iter().chain(sb.mounts()).find_map(|mount| path_in_mount(&mount, below, root))
         });
         reached.or_else(|| shown.into_iter().next().map(|(_, below)| below))

@@ -599,6 +599,15 @@ impl ProcSource for PidNsView {
         server.guest_path(path, &server.first_fs.root)
     }
 
+    fn mapped_file(
+        &self,
+        host: &[u8],
+        key: (u64, u64),
+        viewer: Option<TaskKey>,
+    ) -> Option<(Vec<u8>, (u64, u64))> {
+        self.server()?.mapped_file(host, key, &self.root_of(viewer).ok()?)
+    }
+
     fn mounts(&self, task: TaskKey, table: MountTable) -> Result<Vec<u8>> {
         Ok(self.proc_mounts(task, table)?.text())
     }
@@ -634,7 +643,7 @@ impl ProcSource for PidNsView {
             *limit = (native.rlim_cur, native.rlim_max);
         }
         // What the host counts otherwise than guests see it.
-        for resource in [Resource::Nproc, Resource::Nofile] {
+        for resource in [Resource::Nproc, Resource::Nofile, Resource::Memlock] {
             let limit = self.need(|_, kernel, _| kernel.rlimit(TaskId(task.0), resource).ok())?;
             limits[resource as usize] = (limit.cur, limit.max);
         }

@@ -13,14 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nomina_abi::ahead::{ACCESS, OPEN, READLINK, REMEMBER, REMEMBERED_DATA, STAT};
+use nomina_abi::ahead::{ACCESS, END, Identity, OPEN, READLINK, REMEMBER, REMEMBERED_DATA, STAT};
 use nomina_gate::region::Region;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::seccomp::Seccomp;
 use nomina_kernel::vfs::{Path, S_IFREG, WalkContext, watch};
 
-use super::ahead::{Epoch, question};
+use super::ahead::{Epoch, keeps_atime, question};
 use super::context::walk_cred;
+use super::layout;
 use super::request::{Ctx, Reply};
 
 /// How long an answer may be remembered, but for the two milliseconds between two looks.
@@ -132,6 +133,44 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, fd: BorrowedFd<'_>, place: &Path) {
     {
         hold(ctx, epoch);
     }
+}
+
+/// With a directory opened for reading, as [`identify`]: the descriptor is a placeholder, of which the host only says which it is.
+pub(super) fn identify_directory(ctx: &mut Ctx<'_>, placeholder: BorrowedFd<'_>, place: &Path) {
+    if ctx.args[5] != REMEMBER || !matches!(ctx.nr, 2 | 257) || !place.mnt.sb().cacheable() {
+        return;
+    }
+    let Some(epoch) = epoch_for(ctx) else { return };
+    if watch(place, true).is_err() {
+        return;
+    }
+    let Ok(attr) = place.inode().getattr() else { return };
+    let Ok(host) = rustix::fs::fstat(placeholder) else { return };
+    if !place.inode().is_stable() || !keeps_atime(&attr) {
+        return;
+    }
+    let mut bytes = Vec::with_capacity(size_of::<Identity>());
+    for word in [host.st_dev, host.st_ino, host.st_mtime as u64] {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    bytes.extend_from_slice(&layout::stat(&attr));
+    if ctx.write(4, &bytes).is_ok() {
+        hold(ctx, epoch);
+    }
+}
+
+/// With the last entries of a directory: where it ends, so that the call which finds no more is not made.
+pub(super) fn ends(ctx: &mut Ctx<'_>, placeholder: BorrowedFd<'_>, place: &Path, position: u64) {
+    if ctx.args[5] != REMEMBER || ctx.nr != 217 || !place.mnt.sb().cacheable() {
+        return;
+    }
+    let (Some(epoch), Ok(host)) = (epoch_for(ctx), rustix::fs::fstat(placeholder)) else { return };
+    // The end stays where it is until somebody rewinds; then more names may have come.
+    if watch(place, false).is_err() {
+        return;
+    }
+    ctx.out[END..END + 4].copy_from_slice(&[host.st_dev, host.st_ino, host.st_mtime as u64, position]);
+    hold(ctx, epoch);
 }
 
 /// The state to which an answer for the caller belongs; `None` where it must always ask.

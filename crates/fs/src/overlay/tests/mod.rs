@@ -5,6 +5,7 @@ pub(crate) mod differential;
 mod files;
 mod names;
 mod privilege;
+mod stack;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

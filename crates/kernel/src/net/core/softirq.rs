@@ -40,6 +40,8 @@ pub(crate) enum Timer {
     RouterSolicitation(DevId),
     /// Fragments that have waited too long: `ip_expire`.
     Fragments,
+    /// The block of this packet socket's ring: `prb_retire_rx_blk_timer_expired`.
+    PacketRing(u64),
 }
 
 /// What leaves the model.
@@ -94,6 +96,11 @@ pub enum Out {
         socket: u64,
         /// What to tell it.
         errno: crate::errno::Errno,
+    },
+    /// There is something to read in the ring of a packet socket.
+    RingReady {
+        /// The socket.
+        socket: u64,
     },
     /// Something that notifications tell of has changed at a device: its addresses, its neighbours or its carrier.
     Changed(DevId),
@@ -255,6 +262,7 @@ impl Stack {
                 Timer::Dad(dev, address) => self.addrconf_dad_work(dev, address),
                 Timer::RouterSolicitation(dev) => self.addrconf_rs_timer(dev),
                 Timer::Fragments => self.frag_expire(),
+                Timer::PacketRing(socket) => self.packet_ring_timer(socket),
             }
         }
     }

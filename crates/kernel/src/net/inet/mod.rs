@@ -6,6 +6,7 @@ pub mod options;
 pub mod route;
 pub mod sockaddr;
 pub mod udp;
+mod watch;
 
 /// `AF_INET`
 pub const AF_INET: u16 = 2;

@@ -59,7 +59,7 @@ impl Stack {
         let source = flow.saddr.unwrap_or(dst.prefsrc);
         Ok(match dst.kind {
             RouteType::Local => Destination::Local { net, source },
-            RouteType::Unicast => match self.inet_follow(&dst, address, MAX_HOPS) {
+            RouteType::Unicast => match self.inet_follow(&dst, address, MAX_HOPS, &mut BTreeSet::new()) {
                 // Where nothing comes back, packets are needed to find that out.
                 Some(net) if self.route_output(net, &Flow::to(source)).is_ok() => {
                     Destination::Local { net, source }
@@ -71,10 +71,22 @@ impl Stack {
         })
     }
 
-    /// The namespace in which a packet that leaves by `dst` ends, if only devices of the model's are on its way.
-    fn inet_follow(&self, dst: &Dst, address: IpAddr, hops: u8) -> Option<u64> {
+    /// The devices that a packet with this flow passes, whose destination is [`Destination::Local`].
+    pub(super) fn inet_devices_passed(&self, net: u64, flow: &Flow) -> BTreeSet<DevId> {
+        let mut passed = BTreeSet::new();
+        if self.inet_local_dev(net, flow.daddr).is_some() {
+            passed.extend(self.loopback_of(net));
+        } else if let Ok(dst) = self.route_output(net, flow) {
+            let _ = self.inet_follow(&dst, flow.daddr, MAX_HOPS, &mut passed);
+        }
+        passed
+    }
+
+    /// The namespace in which a packet that leaves by `dst` ends, if only devices of the model's are on its way. Those are added to
+    /// `passed`.
+    fn inet_follow(&self, dst: &Dst, address: IpAddr, hops: u8, passed: &mut BTreeSet<DevId>) -> Option<u64> {
         let mut reached = BTreeSet::new();
-        self.leave(dst.dev, &mut reached);
+        self.leave(dst.dev, &mut reached, passed);
         let has = |dev: &&NetDevice| {
             dev.is_up()
                 && dev.addresses.iter().any(|known| known.address == dst.neighbour && known.is_usable())
@@ -91,36 +103,39 @@ impl Stack {
         let flow = Flow { iif: Some(entry.id), ..Flow::to(address) };
         let next = self.route_output(entry.net, &flow).ok()?;
         match next.kind {
-            RouteType::Unicast => self.inet_follow(&next, address, hops - 1),
+            RouteType::Unicast => self.inet_follow(&next, address, hops - 1, passed),
             _ => None,
         }
     }
 
     /// The devices that frames come in on that leave by `dev`.
-    fn leave(&self, dev: DevId, reached: &mut BTreeSet<DevId>) {
+    fn leave(&self, dev: DevId, reached: &mut BTreeSet<DevId>, passed: &mut BTreeSet<DevId>) {
         let Some(out) = self.dev(dev).filter(|dev| dev.is_up()) else { return };
+        passed.insert(dev);
         match out.kind {
             DeviceKind::Veth { peer: Some(peer) } => {
                 let Some(peer) = self.dev(peer).filter(|peer| peer.is_up()) else { return };
+                passed.insert(peer.id);
                 match peer.master {
                     None => {
                         reached.insert(peer.id);
                     }
-                    Some(bridge) if reached.insert(bridge) => self.flood(bridge, peer.id, reached),
+                    Some(bridge) if reached.insert(bridge) => self.flood(bridge, peer.id, reached, passed),
                     Some(_) => {}
                 }
             }
-            DeviceKind::Bridge(_) => self.flood(dev, dev, reached),
+            DeviceKind::Bridge(_) => self.flood(dev, dev, reached, passed),
             _ => {}
         }
     }
 
     /// What leaves by all ports of a bridge but one.
-    fn flood(&self, bridge: DevId, but: DevId, reached: &mut BTreeSet<DevId>) {
+    fn flood(&self, bridge: DevId, but: DevId, reached: &mut BTreeSet<DevId>, passed: &mut BTreeSet<DevId>) {
+        passed.insert(bridge);
         let Some(net) = self.dev(bridge).map(|bridge| bridge.net) else { return };
         let is_port = |dev: &&NetDevice| dev.master == Some(bridge) && dev.id != but;
         for port in self.devices_of(net).filter(is_port) {
-            self.leave(port.id, reached);
+            self.leave(port.id, reached, passed);
         }
     }
 }

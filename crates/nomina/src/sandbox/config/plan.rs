@@ -83,6 +83,8 @@ pub struct Layer {
 pub struct OverlayPlan {
     /// Host directory underneath.
     pub lower: PathBuf,
+    /// Host directories further down, each below the one before.
+    pub below: Vec<PathBuf>,
     /// Host directory on top, in the layer.
     pub upper: PathBuf,
     /// Host directory in the layer for files that are being made.
@@ -198,10 +200,11 @@ pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan
         Root::Host => PathBuf::from("/"),
         Root::Dir(dir) => real_dir("root", &host.cwd, dir)?,
     };
+    let below = further_layers(builder, &host.cwd)?;
     let asked = asked_mounts(builder, &host.cwd)?;
     let layer = layer(builder, host, &asked)?;
-    if lower.starts_with(&layer.dir) {
-        return Err(ConfigError::RootInLayer { root: lower, layer: layer.dir });
+    if let Some(root) = [&lower].into_iter().chain(&below).find(|dir| dir.starts_with(&layer.dir)) {
+        return Err(ConfigError::RootInLayer { root: root.clone(), layer: layer.dir });
     }
     let mut hidden = if on_host { hidden_below(&lower, &host.homes, host.uid) } else { Vec::new() };
 
@@ -225,15 +228,17 @@ pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan
     mounts.sort_by_key(|mount| mount.dst.components().count());
 
     let upper = layer.dir.join("root");
+    let trees: Vec<&Path> =
+        [upper.as_path(), lower.as_path()].into_iter().chain(below.iter().map(PathBuf::as_path)).collect();
     let identity = match builder.upper {
-        Upper::Reuse(_) => Identity::look_up(builder.user, &[&upper, &lower]),
-        _ => Identity::look_up(builder.user, &[&lower]),
+        Upper::Reuse(_) => Identity::look_up(builder.user, &trees),
+        _ => Identity::look_up(builder.user, &trees[1..]),
     };
     let dirs = if on_host { dirs(&identity, &hidden) } else { Vec::new() };
     let workdir = workdir(builder, host, shown, &identity, &dirs, &hidden)?;
     let env = environment(&host.environ, builder.clear_env, &builder.env, &identity, &workdir);
     let argv = match builder.command.as_slice() {
-        [] => vec![shell(&identity, &[&upper, &lower]).into_os_string()],
+        [] => vec![shell(&identity, &trees).into_os_string()],
         argv => argv.to_vec(),
     };
 
@@ -242,7 +247,7 @@ pub(super) fn compute(builder: &SandboxBuilder, host: &HostFacts) -> Result<Plan
         hidden.extend(OWN.map(|path| Hidden { path: path.into(), mode: 0o555, shown_when_current: false }));
     }
     Ok(Plan {
-        root: overlay(&layer, Path::new("root"), lower, hidden),
+        root: OverlayPlan { below, ..overlay(&layer, Path::new("root"), lower, hidden) },
         layer,
         dirs,
         mounts,
@@ -407,6 +412,17 @@ fn real_dir(option: &'static str, cwd: &Path, path: &Path) -> Result<PathBuf, Co
     if real.is_dir() { Ok(real) } else { Err(ConfigError::NotDirectory { option, path: path.to_owned() }) }
 }
 
+/// What `--lower` names, upper-most first.
+fn further_layers(builder: &SandboxBuilder, cwd: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    if !builder.lower.is_empty() && builder.root == Root::Host {
+        return Err(ConfigError::Lower("there is no other root that it could be below; add --root DIR"));
+    }
+    if builder.lower.len() >= nomina_fs::overlay::MAX_LAYERS {
+        return Err(ConfigError::Lower("more than 500 directories with --root; put some of them into one"));
+    }
+    builder.lower.iter().map(|dir| real_dir("lower", cwd, dir)).collect()
+}
+
 fn layer(builder: &SandboxBuilder, host: &HostFacts, asked: &[MountPlan]) -> Result<Layer, ConfigError> {
     match &builder.upper {
         Upper::Throwaway => {
@@ -491,7 +507,13 @@ fn overlay(layer: &Layer, name: &Path, lower: PathBuf, mut hidden: Vec<Hidden>) 
             hidden.push(Hidden { path, mode: 0o700, shown_when_current: false });
         }
     }
-    OverlayPlan { upper: layer.dir.join(name), work: layer.dir.join("work").join(name), lower, hidden }
+    OverlayPlan {
+        upper: layer.dir.join(name),
+        work: layer.dir.join("work").join(name),
+        lower,
+        below: Vec::new(),
+        hidden,
+    }
 }
 
 /// How the current directory is visible inside.

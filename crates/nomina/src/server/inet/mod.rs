@@ -259,7 +259,7 @@ impl Names {
     }
 
     /// The socket with this number.
-    fn by_id(&self, id: u64) -> Option<Arc<InetSocket>> {
+    pub fn by_id(&self, id: u64) -> Option<Arc<InetSocket>> {
         self.sockets.get(&id).cloned()
     }
 

@@ -180,7 +180,7 @@ fn mss(state: &State) -> i32 {
 }
 
 /// `struct tcp_info`, as far as there is something to tell: state, segment sizes, timers' starts.
-fn tcp_info(state: &State) -> Vec<u8> {
+pub fn tcp_info(state: &State) -> Vec<u8> {
     /// `sizeof(struct tcp_info)` before the fields that came with Linux 5.5.
     const SIZE: usize = 232;
     const ESTABLISHED: u8 = 1;

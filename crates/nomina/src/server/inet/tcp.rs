@@ -236,7 +236,11 @@ impl Inet {
             let (way, source) = {
                 let stack = socket.net.stack().lock();
                 match stack.inet_route_output(socket.net_ns(), &flow)? {
-                    Destination::Local { net, source } => (Way::Local(net), source),
+                    Destination::Local { net, source } => {
+                        let from = SocketAddr::new(source, before.port());
+                        let watched = stack.inet_is_watched(socket.net_ns(), &flow, from, to);
+                        (if watched { Way::Packets } else { Way::Local(net) }, source)
+                    }
                     Destination::Outside(dst) if dst.kind != RouteType::Unicast => {
                         return Err(Errno::ENETUNREACH);
                     }

@@ -461,7 +461,14 @@ fn way_of(socket: &InetSocket, state: &State, to: SocketAddr, sending: &Sending)
         return Ok((way, dst.prefsrc));
     }
     match stack.inet_route_output(net, &flow)? {
-        Destination::Local { net, source } => Ok((Way::Local(net), source)),
+        Destination::Local { net: there, source } => {
+            let from = SocketAddr::new(source, state.local.port());
+            let way = match stack.inet_is_watched(net, &flow, from, to) {
+                true => Way::Out(flow.oif),
+                false => Way::Local(there),
+            };
+            Ok((way, source))
+        }
         Destination::Outside(dst) if stack.is_uplink(dst.dev) && dst.kind == RouteType::Unicast => {
             Ok((Way::Uplink, dst.prefsrc))
         }

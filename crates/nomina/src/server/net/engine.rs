@@ -218,6 +218,11 @@ impl Shared {
                     own.stats.1 = own.stats.1.wrapping_add(1);
                 }
             }
+            Out::RingReady { socket } => {
+                if let Some(end) = self.sockets.lock().unwrap().get(&socket) {
+                    end.ring_bell();
+                }
+            }
             Out::SocketError { socket, errno } => {
                 if let Some(end) = self.sockets.lock().unwrap().get(&socket) {
                     end.state.lock().unwrap().error = Some(errno);

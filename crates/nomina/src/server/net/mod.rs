@@ -9,6 +9,7 @@
 
 pub mod engine;
 pub mod options;
+pub mod ring;
 pub mod socket;
 pub mod tun;
 
@@ -97,7 +98,8 @@ impl Network {
         let _ = self.0.transport.set(transport);
     }
 
-    fn stack(&self) -> Option<&Arc<NetStack>> {
+    /// The stack, once it is known.
+    pub fn stack(&self) -> Option<&Arc<NetStack>> {
         self.0.stack.get()
     }
 
@@ -130,7 +132,7 @@ impl Network {
 ///
 /// # Errors
 /// `EINVAL`: not one that can be run.
-fn parse_filter(bytes: &[u8]) -> Result<Filter> {
+pub fn parse_filter(bytes: &[u8]) -> Result<Filter> {
     let instructions = bytes.chunks_exact(Instruction::SIZE);
     let parse = |bytes: &[u8]| Instruction::from_bytes(bytes.try_into().unwrap_or_default());
     Filter::new(&instructions.map(parse).collect::<Vec<_>>())

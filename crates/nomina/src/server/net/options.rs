@@ -4,6 +4,8 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::core::softirq::Message;
 use std::net::IpAddr;
 
+use nomina_kernel::net::packet_ring::Version;
+
 use super::super::request::{Ctx, Reply};
 use super::socket::{EndState, Kind, SocketEnd};
 
@@ -19,14 +21,22 @@ const SO_DETACH_FILTER: i32 = 27;
 const SO_TIMESTAMP: i32 = 29;
 const SO_TIMESTAMPNS: i32 = 35;
 const SO_LOCK_FILTER: i32 = 44;
+const SO_BPF_EXTENSIONS: i32 = 48;
+/// What filters may load beside the packet: `SKF_AD_VLAN_TPID` and all below.
+const SKF_AD_MAX: i32 = 64;
 const IPV6_CHECKSUM: i32 = 7;
 const PACKET_ADD_MEMBERSHIP: i32 = 1;
 const PACKET_DROP_MEMBERSHIP: i32 = 2;
 const PACKET_STATISTICS: i32 = 6;
+const PACKET_RX_RING: i32 = 5;
 const PACKET_AUXDATA: i32 = 8;
+const PACKET_VERSION: i32 = 10;
+const PACKET_HDRLEN: i32 = 11;
+const PACKET_RESERVE: i32 = 12;
 const PACKET_IGNORE_OUTGOING: i32 = 23;
-/// Options of packet sockets that are kept: `PACKET_ORIGDEV`, `PACKET_LOSS`, `PACKET_QDISC_BYPASS`.
-const PACKET_KEPT: [i32; 3] = [9, 14, 20];
+/// Options of packet sockets that are kept: `PACKET_ORIGDEV`, `PACKET_LOSS`, `PACKET_TIMESTAMP` (there are no clocks of devices),
+/// `PACKET_QDISC_BYPASS`.
+const PACKET_KEPT: [i32; 4] = [9, 14, 17, 20];
 /// Options of `SOL_SOCKET` that are kept as they are set.
 const SOCKET_KEPT: [i32; 12] = [1, 2, 5, 6, 9, 12, 15, 29, 32, 33, 35, 36];
 /// Longest value that is kept, in bytes.
@@ -49,6 +59,9 @@ pub fn set(ctx: &mut Ctx<'_>, end: &SocketEnd) -> Result<Reply> {
     let (level, option, value) = (ctx.int(1), ctx.int(2), ctx.bytes_opt(3)?.unwrap_or_default());
     if value.len() > MAX_VALUE && option != SO_ATTACH_FILTER {
         return Err(Errno::EINVAL);
+    }
+    if (end.kind, level, option) == (Kind::Packet, SOL_PACKET, PACKET_RX_RING) {
+        return super::ring::set(ctx, end, &value);
     }
     let mut stack = ctx.server.net.stack().ok_or(Errno::EBADF)?.lock();
     let net = match end.kind {
@@ -77,6 +90,17 @@ pub fn set(ctx: &mut Ctx<'_>, end: &SocketEnd) -> Result<Reply> {
         (Kind::Packet, SOL_PACKET, PACKET_IGNORE_OUTGOING) => {
             let on = int(&value)? != 0;
             stack.packet_sockets.get_mut(&end.ino).ok_or(Errno::EBADF)?.ignore_outgoing = on;
+        }
+        (Kind::Packet, SOL_PACKET, PACKET_VERSION | PACKET_RESERVE) => {
+            let own = stack.packet_sockets.get_mut(&end.ino).ok_or(Errno::EBADF)?;
+            let number = i32::from_ne_bytes(*value.first_chunk::<4>().ok_or(Errno::EINVAL)?);
+            if option == PACKET_VERSION {
+                let version = Version::new(number)?;
+                own.version = if own.ring.is_none() { version } else { return Err(Errno::EBUSY) };
+            } else {
+                let reserve = u32::try_from(number).map_err(|_| Errno::EINVAL)?;
+                own.reserve = if own.ring.is_none() { reserve } else { return Err(Errno::EBUSY) };
+            }
         }
         (Kind::Packet, SOL_PACKET, PACKET_AUXDATA) => {}
         (Kind::Packet, SOL_PACKET, option) if PACKET_KEPT.contains(&option) => {}
@@ -171,8 +195,25 @@ pub fn get(ctx: &mut Ctx<'_>, end: &SocketEnd) -> Result<Reply> {
             let mut stack = ctx.server.net.stack().ok_or(Errno::EBADF)?.lock();
             let own = stack.packet_sockets.get_mut(&end.ino).ok_or(Errno::EBADF)?;
             let (packets, drops) = std::mem::take(&mut own.stats);
-            [packets.to_ne_bytes(), drops.to_ne_bytes()].concat()
+            let mut answer = [packets.to_ne_bytes(), drops.to_ne_bytes()].concat();
+            if own.version == Version::V3 {
+                let frozen = own.ring.as_mut().map_or(0, |ring| std::mem::take(&mut ring.frozen));
+                answer.extend(frozen.to_ne_bytes());
+            }
+            answer
         }
+        (SOL_PACKET, PACKET_HDRLEN) if end.kind == Kind::Packet => {
+            if room < 4 {
+                return Err(Errno::EINVAL);
+            }
+            number(Version::new(ctx.int(5))?.own_header() as i32)
+        }
+        (SOL_PACKET, PACKET_VERSION | PACKET_RESERVE) if end.kind == Kind::Packet => {
+            let stack = ctx.server.net.stack().ok_or(Errno::EBADF)?.lock();
+            let own = stack.packet_sockets.get(&end.ino).ok_or(Errno::EBADF)?;
+            number(if option == PACKET_VERSION { own.version as i32 } else { own.reserve as i32 })
+        }
+        (SOL_SOCKET, SO_BPF_EXTENSIONS) => number(SKF_AD_MAX),
         _ => {
             let kept = end.state.lock().unwrap().options.get(&(level, option)).cloned();
             let known = matches!(level, SOL_SOCKET | SOL_IP | SOL_IPV6);

@@ -2,8 +2,8 @@
 //!
 //! A guest's socket is one end of a pair of `SOCK_SEQPACKET` sockets, as one of [UDP](super::super::inet::udp) is, and messages to it carry
 //! the same labels. What is sent to an address comes as a request, so its errors are exact; what is sent without one comes through
-//! the pair, and its errors are lost. Where ours differs from Linux besides: rings in shared memory (`PACKET_RX_RING`) are refused, and
-//! errors of connected raw sockets are told by `SO_ERROR` only.
+//! the pair, and its errors are lost. Where ours differs from Linux besides: there are rings for receiving
+//! ([`super::ring`]) and none for sending, and errors of connected raw sockets are told by `SO_ERROR` only.
 
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut};
@@ -30,6 +30,7 @@ use super::super::labels::{self, Labels};
 use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
 use super::engine::LONGEST;
+use super::ring::Memory;
 use super::tun::{Taken, is_closed};
 use super::{engine, options};
 
@@ -54,6 +55,8 @@ pub struct SocketEnd {
     pub(super) kind: Kind,
     /// `SOCK_*` and the protocol it was made with.
     pub(super) made: (i32, i32),
+    /// Effective user of who made it, by kernel id.
+    pub uid: u32,
     ours: OwnedFd,
     pub(super) state: Mutex<EndState>,
 }
@@ -66,6 +69,10 @@ pub(super) struct EndState {
     /// `SO_ERROR`
     pub(super) error: Option<Errno>,
     labels: Labels,
+    /// `PACKET_RX_RING`
+    pub(super) ring: Option<Arc<Memory>>,
+    /// A message that tells of the ring is in the pair.
+    pub(super) bell: bool,
 }
 
 impl EndState {
@@ -229,7 +236,8 @@ fn create(ctx: &mut Ctx<'_>, family: i32, kind: i32, protocol: i32) -> Result<Re
     }
     let ino = rustix::fs::fstat(&theirs).map_err(host)?.st_ino;
     let made = (kind, protocol);
-    let end = Arc::new(SocketEnd { ino, kind: end_kind, made, ours, state: Mutex::default() });
+    let end =
+        Arc::new(SocketEnd { ino, kind: end_kind, made, uid: cred.euid, ours, state: Mutex::default() });
     engine::start(&network.0);
     {
         let mut stack = stack.lock();

@@ -1,6 +1,6 @@
 //! The families of netlink that are served: `NETLINK_ROUTE`; `NETLINK_GENERIC`, in which no family is registered, so that programs
-//! go on without; and `NETLINK_KOBJECT_UEVENT`, on which nothing is ever heard. For all others there is no socket, as on a kernel
-//! built without them: `ss` then reads `/proc/net`, and programs for netfilter say that the protocol is not supported.
+//! go on without; `NETLINK_KOBJECT_UEVENT`, on which nothing is ever heard; and `NETLINK_SOCK_DIAG`. For all others there is no socket, as
+//! on a kernel built without them: programs for netfilter say that the protocol is not supported.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +23,8 @@ pub enum Family {
     KobjectUevent,
     /// `NETLINK_GENERIC`
     Generic,
+    /// `NETLINK_SOCK_DIAG`
+    SockDiag,
 }
 
 impl Family {
@@ -32,6 +34,7 @@ impl Family {
             libc::NETLINK_ROUTE => Some(Family::Route),
             libc::NETLINK_KOBJECT_UEVENT => Some(Family::KobjectUevent),
             libc::NETLINK_GENERIC => Some(Family::Generic),
+            libc::NETLINK_SOCK_DIAG => Some(Family::SockDiag),
             _ => None,
         }
     }
@@ -42,6 +45,7 @@ impl Family {
             Family::Route => libc::NETLINK_ROUTE,
             Family::KobjectUevent => libc::NETLINK_KOBJECT_UEVENT,
             Family::Generic => libc::NETLINK_GENERIC,
+            Family::SockDiag => libc::NETLINK_SOCK_DIAG,
         }
     }
 
@@ -51,6 +55,8 @@ impl Family {
             Family::Route => nomina_kernel::net::rtnetlink::rtnlgrp::MAX,
             Family::KobjectUevent => 1,
             Family::Generic => 32,
+            // SKNLGRP_INET6_UDP_DESTROY
+            Family::SockDiag => 4,
         }
     }
 }
@@ -66,6 +72,7 @@ pub fn answer(
     let (cap_ack, ext_ack) = (socket.has_option(CAP_ACK), socket.has_option(EXT_ACK));
     match socket.family {
         Family::KobjectUevent => Vec::new(),
+        Family::SockDiag => super::sock_diag::answer(server, socket, host_pid, datagram),
         Family::Generic => netlink_rcv(port, cap_ack, ext_ack, datagram, |header, _| {
             /// `GENL_ID_CTRL`: the family that knows the others.
             const GENL_ID_CTRL: u16 = 16;

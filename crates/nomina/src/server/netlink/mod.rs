@@ -10,9 +10,11 @@
 //! Differences from Linux: a reader that does not read loses notifications without `ENOBUFS`; answers come a moment after the call
 //! that asks; a socket cannot be given a filter.
 
+mod bytecode;
 mod family;
 mod options;
 mod sender;
+mod sock_diag;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -120,6 +122,11 @@ impl Netlink {
             return None;
         }
         sockets.get(&stat.st_ino).cloned()
+    }
+
+    /// All of them.
+    fn sockets(&self) -> Vec<Arc<NetlinkSocket>> {
+        self.0.sockets.lock().unwrap().values().cloned().collect()
     }
 
     fn create(

@@ -4,8 +4,10 @@ use std::sync::atomic::Ordering;
 
 use nomina_kernel::errno::{Errno, Result};
 
+use super::super::net::parse_filter;
 use super::super::request::{Ctx, Reply};
 use super::NetlinkSocket;
+use super::family::Family;
 
 /// `SOL_NETLINK`
 const SOL_NETLINK: i32 = 270;
@@ -30,6 +32,17 @@ pub const GET_STRICT_CHK: i32 = 12;
 /// `NETLINK_PKTINFO` and `NETLINK_LISTEN_ALL_NSID`.
 pub fn set_option(ctx: &Ctx<'_>, socket: &NetlinkSocket) -> Option<Result<Reply>> {
     let option = ctx.int(2);
+    // There is no message that it could keep away: the sandbox has no devices that come and go. udev's monitors set one.
+    if ctx.int(1) == libc::SOL_SOCKET && matches!(socket.family, Family::KobjectUevent) {
+        return match option {
+            libc::SO_ATTACH_FILTER => {
+                let check = || parse_filter(&ctx.bytes(3)?).map(|_| ().into());
+                Some(check())
+            }
+            libc::SO_DETACH_FILTER => Some(Ok(().into())),
+            _ => None,
+        };
+    }
     if ctx.int(1) != SOL_NETLINK {
         return None;
     }

@@ -43,6 +43,11 @@ impl Process<'_> {
         self.cred.as_ref().map_or(u32::MAX, |cred| cred.user_ns.from_kuid_munged(cred.uid))
     }
 
+    /// A user as it sees it.
+    pub fn sees_uid(&self, kuid: u32) -> u32 {
+        self.cred.as_ref().map_or(u32::MAX, |cred| cred.user_ns.from_kuid_munged(kuid))
+    }
+
     fn reference(&self, net: &NetNamespace) -> NetRef {
         NetRef { inum: net.common().inum(), may_change: self.net_admin_over(net) }
     }

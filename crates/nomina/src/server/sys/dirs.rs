@@ -1,13 +1,14 @@
 //! Directories: reading, entering, creating and removing names.
 
+use nomina_kernel::bpf::ACC_MKNOD;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::namei::{self, RenameFlags};
-use nomina_kernel::vfs::{DirEntry, LookupFlags};
+use nomina_kernel::vfs::{DirEntry, LookupFlags, S_IFCHR, S_IFMT};
 use rustix::fs::SeekFrom;
 use std::sync::Arc;
 
-use super::super::layout;
 use super::super::request::{Ctx, Reply, host};
+use super::super::{layout, remembered};
 use super::files::FdPath;
 
 /// Kinds of `d_type`.
@@ -58,6 +59,9 @@ pub fn getdents(ctx: &mut Ctx<'_>) -> Result<Reply> {
         rustix::fs::seek(&fd, SeekFrom::Start(next)).map_err(host)?;
     }
     ctx.write(1, &buffer)?;
+    if next as usize == entries.len() {
+        remembered::ends(ctx, std::os::fd::AsFd::as_fd(&fd), &handle.path, next);
+    }
     Ok(buffer.len().into())
 }
 
@@ -132,6 +136,14 @@ pub fn mknod(ctx: &mut Ctx<'_>) -> Result<Reply> {
     let (dirfd, at) = if ctx.nr == 133 { (libc::AT_FDCWD, 0) } else { (ctx.int(0), 1) };
     let path = ctx.path(at)?;
     let (mode, dev) = (ctx.uint(at + 1), u64::from(ctx.uint(at + 2)));
+    let whiteout = mode & S_IFMT == S_IFCHR && dev == 0;
+    if !whiteout && let Err(denied) = super::bpf::check_device(ctx, mode & S_IFMT, dev, ACC_MKNOD) {
+        // A name that is there, or cannot be, comes first.
+        let found = ctx.with_walk(dirfd, &path, |walk| namei::path_lookup(walk, &path, LookupFlags::empty()));
+        return Err(
+            found.map_or_else(|error| if error == Errno::ENOENT { denied } else { error }, |_| Errno::EEXIST)
+        );
+    }
     ctx.with_walk(dirfd, &path, |walk| namei::mknod(walk, &path, mode, dev))?;
     Ok(().into())
 }

@@ -143,6 +143,15 @@ fn open_peer(ctx: &mut Ctx<'_>) -> Result<Reply> {
     Ok(Reply::Fd { fd, cloexec })
 }
 
+/// [`nomina_abi::op::SIGNALFD`]: only the name that the host shows of a descriptor tells what it is.
+pub fn is_signalfd(ctx: &mut Ctx<'_>) -> Result<Reply> {
+    use std::os::fd::AsRawFd;
+    let fd = ctx.getfd(ctx.int(0))?;
+    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let name = rustix::fs::readlink(link, Vec::new()).map_err(host)?;
+    Ok(i32::from(name.as_bytes() == b"anon_inode:[signalfd]").into())
+}
+
 /// `fcntl(2)`: what the filter does not allow natively.
 pub fn fcntl(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if let Some(done) = fasync::command(ctx) {

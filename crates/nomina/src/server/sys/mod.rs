@@ -1,6 +1,7 @@
 //! The services, by subject, and the table from system call number to service.
 
 pub mod binfmt;
+pub mod bpf;
 pub mod clone;
 pub mod cred;
 pub mod datagram;
@@ -42,6 +43,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+use super::net::ring as packet_ring;
 use super::request::{Ctx, Reply};
 
 /// Serves one request. What has no service is `ENOSYS`.
@@ -51,6 +53,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         2 => open::open(ctx),
         4 | 6 => stat::stat(ctx),
         5 => stat::fstat(ctx),
+        9 => packet_ring::mmap(ctx),
         16 => misc::ioctl(ctx),
         21 | 269 | 439 => stat::access(ctx),
         29 => ipc::shm::shmget(ctx),
@@ -147,6 +150,7 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         312 => pidfd::kcmp(ctx),
         314 | 315 => sched::attributes(ctx),
         317 => seccomp::get_action_avail(ctx),
+        321 => bpf::bpf(ctx),
         332 => stat::statx(ctx),
         424 => pidfd::pidfd_send_signal(ctx),
         428 => mount_tree::open_tree(ctx),
@@ -172,7 +176,9 @@ pub fn dispatch(ctx: &mut Ctx<'_>) -> Result<Reply> {
         op::XLATE => process::translate(ctx),
         op::REAP => process::reap(ctx),
         op::TEXT => text::text(ctx),
+        op::SIGNALFD => misc::is_signalfd(ctx),
         op::WRITTEN => written::written(ctx),
+        op::PACKET_RING => packet_ring::settle(ctx),
         op::MOUNTS_CHANGED => poll::mounts_changed(ctx),
         op::PTRACE_STOP => ptrace::stopped(ctx),
         op::PTRACE_POLL => ptrace::poll(ctx),

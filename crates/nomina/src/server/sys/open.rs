@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nomina_fs::dev::open_device;
 use nomina_fs::devpts::DevPts;
+use nomina_kernel::bpf::{ACC_READ, ACC_WRITE};
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::vfs::namei::OpenResult;
 use nomina_kernel::vfs::{LookupFlags, Opened, namei};
@@ -112,7 +113,10 @@ pub fn hand_out(ctx: &mut Ctx<'_>, result: OpenResult, flags: u32, mode: u32) ->
             fd
         }
         Opened::Directory => {
-            let fd = server.handles.open_path(result.path, flags).map_err(host)?;
+            let fd = server.handles.open_path(result.path.clone(), flags).map_err(host)?;
+            if flags & O_PATH == 0 {
+                super::super::remembered::identify_directory(ctx, fd.as_fd(), &result.path);
+            }
             if server.handles.is_short_of_blanks() {
                 server.spares.wake();
             }
@@ -134,6 +138,7 @@ pub fn hand_out(ctx: &mut Ctx<'_>, result: OpenResult, flags: u32, mode: u32) ->
         }
         Opened::Device(rdev) => {
             let kind = result.path.dentry.file_type();
+            super::bpf::check_device(ctx, kind, rdev, wanted(flags))?;
             // A node of devpts is of its own instance, whatever its number.
             let of_devpts = result.path.mnt.sb().ops().as_any().is::<DevPts>();
             let opened = if of_devpts {
@@ -159,6 +164,15 @@ pub fn hand_out(ctx: &mut Ctx<'_>, result: OpenResult, flags: u32, mode: u32) ->
         return Ok(Reply::Terminal { fd, cloexec });
     }
     Ok(Reply::Fd { fd, cloexec })
+}
+
+/// What opening a device with these flags asks of control groups.
+fn wanted(flags: u32) -> u32 {
+    match flags as i32 & libc::O_ACCMODE {
+        libc::O_RDONLY => ACC_READ,
+        libc::O_WRONLY => ACC_WRITE,
+        _ => ACC_READ | ACC_WRITE,
+    }
 }
 
 /// Whether opening a terminal with `flags` may make it the controlling one of the caller: not for writing only

@@ -103,14 +103,21 @@ pub fn rlimit(ctx: &mut Ctx<'_>) -> Result<Reply> {
             _ => limit,
         };
         let least = if resource == Resource::Nofile { u64::from(HIDDEN_FD_BASE + HIDDEN_FDS) } else { 0 };
-        let wanted =
+        let mut wanted =
             new.map(|new| libc::rlimit { rlim_cur: beyond(new.cur), rlim_max: beyond(new.max).max(least) });
+        if let Some(wanted) = wanted.as_mut().filter(|_| resource == Resource::Memlock) {
+            // As the shim does for itself: what the host allows remains.
+            // SAFETY: as below.
+            unsafe { libc::prlimit(pid, libc::RLIMIT_MEMLOCK, std::ptr::null(), &raw mut native) };
+            wanted.rlim_max = native.rlim_max;
+            wanted.rlim_cur = wanted.rlim_cur.min(native.rlim_max);
+        }
         let new_ptr = wanted.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: valid structures; the process is a guest of ours, whose pid its pidfd keeps from being reused.
         if unsafe { libc::prlimit(pid, ctx.uint(1) as _, new_ptr, &raw mut native) } != 0 {
             return Err(host(std::io::Error::last_os_error()));
         }
-        if resource != Resource::Nofile {
+        if !matches!(resource, Resource::Nofile | Resource::Memlock) {
             answer = (native.rlim_cur, native.rlim_max);
         }
     }

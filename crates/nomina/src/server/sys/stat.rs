@@ -2,8 +2,9 @@
 
 use std::os::fd::AsFd;
 
+use nomina_kernel::bpf::{ACC_READ, ACC_WRITE};
 use nomina_kernel::errno::{Errno, Result};
-use nomina_kernel::vfs::{Attr, LookupFlags, attr, namei};
+use nomina_kernel::vfs::{Attr, LookupFlags, S_IFBLK, S_IFCHR, attr, namei};
 
 use super::super::layout::{self, MountIds};
 use super::super::request::{Ctx, Reply, host};
@@ -117,7 +118,13 @@ pub fn access(ctx: &mut Ctx<'_>) -> Result<Reply> {
     lookup.set(LookupFlags::EMPTY, flags & AT_EMPTY_PATH != 0);
     let check = |walk: &namei::WalkContext<'_>| {
         let path = namei::path_lookup(walk, &name, lookup)?;
-        attr::vfs_access(&path, walk.cred, mode)
+        attr::vfs_access(&path, walk.cred, mode)?;
+        let kind = path.dentry.file_type();
+        if matches!(kind, S_IFCHR | S_IFBLK) {
+            let wanted = if mode & 4 != 0 { ACC_READ } else { 0 } | if mode & 2 != 0 { ACC_WRITE } else { 0 };
+            super::bpf::check_device(ctx, kind, path.inode().getattr()?.rdev, wanted)?;
+        }
+        Ok(())
     };
     if flags & AT_EACCESS != 0 {
         ctx.with_walk(dirfd, &name, check)?;

@@ -225,6 +225,23 @@ fn another_root_shows_nothing_of_the_host_and_hides_nothing_of_its_own() {
 }
 
 #[test]
+fn directories_below_another_root_are_in_the_order_given_and_hold_users_too() {
+    let place = place();
+    for dir in ["top", "middle/etc", "base"] {
+        fs::create_dir_all(place.path(dir)).unwrap();
+    }
+    fs::write(place.path("middle/etc/passwd"), "root:x:0:0::/root:/bin/ash\n").unwrap();
+    let layers = |root| Sandbox::builder().root(root).lower(place.path("middle")).lower(place.path("base"));
+    let plan = place.plan(layers(Root::Dir(place.path("top")))).unwrap();
+    assert_eq!(
+        (plan.root.lower, plan.root.below),
+        (place.path("top"), vec![place.path("middle"), place.path("base")])
+    );
+    assert_eq!(plan.identity.shell, Path::new("/bin/ash"));
+    assert!(matches!(place.plan(layers(Root::Host)), Err(ConfigError::Lower(_))));
+}
+
+#[test]
 fn a_root_in_its_own_layer_is_refused() {
     let place = place();
     fs::create_dir_all(place.path("kept/root")).unwrap();

@@ -172,11 +172,6 @@ pub fn set_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return inet::set_option(ctx, &socket, &inet);
     }
-    if let Some(netlink) = ctx.server.netlink.find(&socket)
-        && let Some(result) = netlink::set_option(ctx, &netlink)
-    {
-        return result;
-    }
     if let Some(end) = ctx.server.net.socket(ino) {
         return options::set(ctx, &end);
     }
@@ -196,11 +191,6 @@ pub fn get_option(ctx: &mut Ctx<'_>) -> Result<Reply> {
     }
     if let Some(inet) = ctx.server.inet.find(&socket, ino) {
         return inet::get_option(ctx, &inet);
-    }
-    if let Some(netlink) = ctx.server.netlink.find(&socket)
-        && let Some(result) = netlink::get_option(ctx, &netlink)
-    {
-        return result;
     }
     if let Some(end) = ctx.server.net.socket(ino) {
         return options::get(ctx, &end);

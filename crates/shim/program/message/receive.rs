@@ -1,336 +1,30 @@
-//! Messages with addresses and ancillary data: `sendto(2)`, `sendmsg(2)`, `recvfrom(2)`, `recvmsg(2)` and their forms for many.
-//!
-//! The guest's datagram sockets are seqpacket sockets of the host, connected to the supervisor. A message to an address carries
-//! a descriptor as its first, the *tag*, which the supervisor gives for the address; one that is received carries one for
-//! which the supervisor tells the sender. All else is native.
+//! Receiving: who has sent a message, and what came with it.
 
 use core::mem::offset_of;
 
 use nomina_abi::{SOCKADDR_MAX, SPAN_NULL, label, op, span, xlate};
 
+use super::{
+    CONTROL_MAX, CMsgHdr, Control, HEADER, MANY, MMsgHdr, MsgHdr, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET, TAG_SPACE, descriptor,
+};
 use crate::area::Area;
 use crate::marshal::{Arena, copy_out};
-use crate::slot::{data, exchange, out, request};
+use crate::signalfd;
+use crate::slot::{data, out, request};
 use crate::socket::{is_seqpacket, restartable};
 use crate::sys::{self, err, nr};
-use crate::uaccess::{copy_from_user, copy_to_user, get_user, put_user};
+use crate::uaccess::{copy_to_user, get_user, put_user};
 use crate::window::window;
-use crate::written;
 
-const SOL_SOCKET: i32 = 1;
-const SCM_RIGHTS: i32 = 1;
-const SCM_CREDENTIALS: i32 = 2;
 /// `SCM_TIMESTAMP`, `SCM_TIMESTAMPNS`, and both with 64 bits: when the host's end got the message.
 const SCM_TIMESTAMPS: [i32; 4] = [29, 35, 63, 64];
 const MSG_CTRUNC: u32 = 8;
 const MSG_DONTWAIT: u64 = 0x40;
 const MSG_ERRQUEUE: u64 = 0x2000;
 const MSG_WAITFORONE: u64 = 0x1_0000;
-/// Most messages in one call (`UIO_MAXIOV`).
-const MANY: u64 = 1024;
-
-/// `struct user_msghdr`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct MsgHdr {
-    name: u64,
-    name_len: i32,
-    pad: u32,
-    iov: u64,
-    iov_len: u64,
-    control: u64,
-    control_len: u64,
-    flags: u32,
-    pad2: u32,
-}
-
-/// `struct mmsghdr`.
-#[repr(C)]
-struct MMsgHdr {
-    header: MsgHdr,
-    len: u32,
-    pad: u32,
-}
-
-/// `struct cmsghdr`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct CMsgHdr {
-    len: u64,
-    level: i32,
-    kind: i32,
-}
-
-const HEADER: usize = size_of::<CMsgHdr>();
 /// Length of a `sockaddr_nl`, and of the name by which the host tells that a message came from the other end of a netlink
 /// socket.
 const NETLINK_NAME: usize = 12;
-/// `CMSG_SPACE(sizeof(int))`.
-const TAG_SPACE: usize = 24;
-/// Ancillary data beyond this is not looked at: it holds `SCM_MAX_FD` descriptors.
-const CONTROL_MAX: usize = 1040;
-
-/// Longest datagram that goes with a request.
-const INLINE_MAX: usize = 12 * 1024;
-
-/// Ancillary data.
-#[repr(C, align(8))]
-struct Control {
-    bytes: [u8; CONTROL_MAX + TAG_SPACE],
-    len: usize,
-}
-
-impl Control {
-    const fn new() -> Control {
-        Control { bytes: [0; CONTROL_MAX + TAG_SPACE], len: 0 }
-    }
-
-    /// Adds one entry; false without room.
-    fn push(&mut self, kind: i32, payload: &[u8]) -> bool {
-        let space = HEADER + payload.len().next_multiple_of(8);
-        if self.len + space > self.bytes.len() {
-            return false;
-        }
-        let header = CMsgHdr { len: (HEADER + payload.len()) as u64, level: SOL_SOCKET, kind };
-        // SAFETY: there is room for both, checked above; the place is aligned, as all entries are.
-        unsafe {
-            let at = self.bytes.as_mut_ptr().add(self.len);
-            at.cast::<CMsgHdr>().write(header);
-            at.add(HEADER).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
-        }
-        self.len += space;
-        true
-    }
-
-    /// The entry at `at`: its header and payload, and where the next one is.
-    fn entry(&self, at: usize) -> Option<(CMsgHdr, &[u8], usize)> {
-        if at + HEADER > self.len {
-            return None;
-        }
-        // SAFETY: a header is inside; all bit patterns are valid, and entries are aligned.
-        let header = unsafe { self.bytes.as_ptr().add(at).cast::<CMsgHdr>().read() };
-        let len = usize::try_from(header.len).ok()?;
-        let payload = self.bytes.get(at + HEADER..at.checked_add(len)?)?;
-        Some((header, payload, at + len.next_multiple_of(8)))
-    }
-}
-
-fn descriptor(bytes: &[u8], index: usize) -> Option<i32> {
-    Some(i32::from_ne_bytes(bytes.get(index * 4..index * 4 + 4)?.try_into().ok()?))
-}
-
-/// What becomes of a message.
-enum Route {
-    /// The host sends it, without an address.
-    Native,
-    /// The host sends it with this descriptor, which stands for where it goes.
-    Tagged(i32),
-    /// It is sent: so many bytes.
-    Sent(i64),
-}
-
-/// A message as a guest sends it.
-struct Outgoing {
-    socket: u64,
-    flags: u64,
-    /// Address and its length.
-    address: (u64, u64),
-    /// Ancillary data and their length.
-    control: (u64, u64),
-    /// Array of `struct iovec` and its length.
-    iov: (u64, u64),
-}
-
-/// Asks where a message goes. Datagrams of moderate size travel with the question, in case the supervisor sends them.
-fn route(area: &Area, message: &Outgoing) -> Result<Route, i64> {
-    let Outgoing { socket, flags, address, control, iov } = *message;
-    let len = address.1 as u32 as u64;
-    if address.0 != 0 && len > SOCKADDR_MAX as u64 {
-        return Err(err::EINVAL);
-    }
-    let mut arena = Arena::new(area);
-    let address = if address.0 == 0 { SPAN_NULL } else { arena.bytes(address.0, len)? };
-    let (mut control_span, mut data_span, mut total) = (SPAN_NULL, SPAN_NULL, 0);
-    if is_seqpacket(socket) {
-        if control.0 != 0 && control.1 > 0 && control.1 <= CONTROL_MAX as u64 {
-            control_span = arena.bytes(control.0, control.1)?;
-        }
-        let (gathered, len) = arena.gather(iov.0, iov.1, INLINE_MAX)?;
-        (data_span, total) = (gathered.unwrap_or(SPAN_NULL), len);
-    }
-    let ask = [socket, data_span, control_span, flags, address, total];
-    let (ret, received) = exchange(area, nr::SENDTO as u32, &ask);
-    if ret < 0 {
-        received.close();
-        return Err(ret);
-    }
-    Ok(match received.count {
-        0 if out(area, 0) != 0 => Route::Sent(ret),
-        0 => Route::Native,
-        _ => Route::Tagged(received.fds[0]),
-    })
-}
-
-/// `sendto(2)` with an address.
-pub fn sendto(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [socket, buffer, len, flags, address, address_len] = *args;
-    let iov = [buffer, len];
-    let route = match address {
-        0 => Route::Native,
-        _ => {
-            let (address, iov) = ((address, address_len), (&raw const iov as u64, 1));
-            route(area, &Outgoing { socket, flags, address, control: (0, 0), iov })?
-        }
-    };
-    match route {
-        Route::Sent(sent) => Ok(sent),
-        Route::Native => Ok(sent(area, socket, nr::SENDTO, [socket, buffer, len, flags, 0, 0])),
-        Route::Tagged(tag) => {
-            let mut control = Control::new();
-            control.push(SCM_RIGHTS, &tag.to_ne_bytes());
-            let ret = send(area, socket, &raw const iov as u64, 1, &control, flags, true);
-            sys::close(tag);
-            Ok(ret)
-        }
-    }
-}
-
-/// Sends with ancillary data of ours; `named`: it holds the tag of a destination.
-fn send(
-    area: &Area,
-    socket: u64,
-    iov: u64,
-    iov_len: u64,
-    control: &Control,
-    flags: u64,
-    named: bool,
-) -> i64 {
-    let message = MsgHdr {
-        name: 0,
-        name_len: 0,
-        pad: 0,
-        iov,
-        iov_len,
-        control: if control.len == 0 { 0 } else { control.bytes.as_ptr() as u64 },
-        control_len: control.len as u64,
-        flags: 0,
-        pad2: 0,
-    };
-    let call = [socket, &raw const message as u64, flags, 0, 0, 0];
-    if named {
-        return restartable(window(area, area.guest_mask(), nr::SENDMSG, call));
-    }
-    sent(area, socket, nr::SENDMSG, call)
-}
-
-/// Sends natively. A send without an address may report itself.
-fn sent(area: &Area, socket: u64, number: u64, call: [u64; 6]) -> i64 {
-    written::result(area, socket, restartable(window(area, area.guest_mask(), number, call)))
-}
-
-/// Whether ancillary data have something that a protocol other than `AF_UNIX` understands.
-fn is_for_protocol(message: &MsgHdr) -> Result<bool, i64> {
-    let mut given = Control::new();
-    let len = usize::try_from(message.control_len).unwrap_or(usize::MAX);
-    if len > CONTROL_MAX {
-        return Ok(false);
-    }
-    // SAFETY: there is room for `CONTROL_MAX` bytes.
-    unsafe { copy_from_user(given.bytes.as_mut_ptr(), message.control, len)? };
-    given.len = len;
-    let mut at = 0;
-    while let Some((header, _, next)) = given.entry(at) {
-        if header.level != SOL_SOCKET {
-            return Ok(true);
-        }
-        at = next;
-    }
-    Ok(false)
-}
-
-/// The guest's ancillary data without credentials: it may only give its own, which the receiver learns anyway.
-fn filtered(area: &Area, message: &MsgHdr, control: &mut Control) -> Result<(), i64> {
-    let mut given = Control::new();
-    let len = usize::try_from(message.control_len).unwrap_or(usize::MAX);
-    if len > CONTROL_MAX {
-        return Err(err::ENOBUFS);
-    }
-    // SAFETY: there is room for `CONTROL_MAX` bytes.
-    unsafe { copy_from_user(given.bytes.as_mut_ptr(), message.control, len)? };
-    given.len = len;
-    let mut at = 0;
-    while let Some((header, payload, next)) = given.entry(at) {
-        if header.level == SOL_SOCKET && header.kind == SCM_CREDENTIALS {
-            if payload.len() < 12 {
-                return Err(err::EINVAL);
-            }
-            if descriptor(payload, 0) != Some(area.pid.get()) {
-                return Err(err::EPERM);
-            }
-        } else if header.level != SOL_SOCKET || !control.push(header.kind, payload) {
-            return Err(err::EINVAL);
-        }
-        at = next;
-    }
-    Ok(())
-}
-
-/// `sendmsg(2)`.
-pub fn sendmsg(area: &Area, socket: u64, at: u64, flags: u64) -> Result<i64, i64> {
-    let message: MsgHdr = get_user(at)?;
-    let named = message.name != 0 && message.name_len != 0;
-    let ancillary = message.control != 0 && message.control_len >= HEADER as u64;
-    if !named && !ancillary {
-        let call = [socket, at, flags, 0, 0, 0];
-        return Ok(sent(area, socket, nr::SENDMSG, call));
-    }
-    let mut control = Control::new();
-    let mut tag = None;
-    if named || is_for_protocol(&message)? {
-        let address = if named { (message.name, message.name_len as u64) } else { (0, 0) };
-        let control = (message.control, message.control_len);
-        let iov = (message.iov, message.iov_len);
-        match route(area, &Outgoing { socket, flags, address, control, iov })? {
-            Route::Sent(sent) => return Ok(sent),
-            Route::Tagged(descriptor) => tag = Some(descriptor),
-            Route::Native => {}
-        }
-    }
-    let result = (|| {
-        if let Some(tag) = tag {
-            control.push(SCM_RIGHTS, &tag.to_ne_bytes());
-        }
-        if ancillary {
-            filtered(area, &message, &mut control)?;
-        }
-        Ok(send(area, socket, message.iov, message.iov_len, &control, flags, tag.is_some()))
-    })();
-    if let Some(tag) = tag {
-        sys::close(tag);
-    }
-    result
-}
-
-/// `sendmmsg(2)`.
-pub fn sendmmsg(area: &Area, args: &[u64; 6]) -> Result<i64, i64> {
-    let [socket, messages, count, flags, ..] = *args;
-    let mut done = 0;
-    while done < u64::from(count as u32).min(MANY) {
-        let at = messages + done * size_of::<MMsgHdr>() as u64;
-        let sent = sendmsg(area, socket, at, flags).and_then(|sent| {
-            if sent < 0 {
-                return Err(sent);
-            }
-            put_user(at + offset_of!(MMsgHdr, len) as u64, sent as u32)
-        });
-        match sent {
-            Ok(()) => done += 1,
-            Err(_) if done > 0 => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done as i64)
-}
 
 /// What came with a message.
 struct Received {
@@ -375,9 +69,33 @@ fn translated(area: &Area, host_pid: i32) -> [u32; 3] {
     [pid.max(0) as u32, out(area, 0) as u32, out(area, 1) as u32]
 }
 
+/// Puts right what the host has given the guest as ancillary data.
+fn put_right(area: &Area, message: &MsgHdr) -> Result<(), i64> {
+    if message.control == 0 || message.control_len < HEADER as u64 {
+        return Ok(());
+    }
+    translate_credentials(area, message)?;
+    let Some(control) = Control::of_guest(message.control, message.control_len)? else { return Ok(()) };
+    let mut at = 0;
+    while let Some((header, payload, next)) = control.entry(at) {
+        if (header.level, header.kind) == (SOL_SOCKET, SCM_RIGHTS) {
+            watch_all(area, payload);
+        }
+        at = next;
+    }
+    Ok(())
+}
+
+/// Descriptors have come: of signals, perhaps.
+fn watch_all(area: &Area, fds: &[u8]) {
+    for fd in (0..fds.len() / 4).filter_map(|index| descriptor(fds, index)) {
+        signalfd::received(area, fd);
+    }
+}
+
 /// Translates the credentials that the host put at the front of the guest's ancillary data.
 fn translate_credentials(area: &Area, message: &MsgHdr) -> Result<(), i64> {
-    if message.control == 0 || message.control_len < (HEADER + 12) as u64 {
+    if message.control_len < (HEADER + 12) as u64 {
         return Ok(());
     }
     let header: CMsgHdr = get_user(message.control)?;
@@ -541,7 +259,7 @@ pub fn recvmsg(area: &Area, socket: u64, at: u64, flags: u64) -> Result<i64, i64
         let call = [socket, at, flags, 0, 0, 0];
         let ret = restartable(window(area, area.guest_mask(), nr::RECVMSG, call));
         if ret >= 0 {
-            translate_credentials(area, &get_user(at)?)?;
+            put_right(area, &get_user(at)?)?;
         }
         return Ok(ret);
     }
@@ -567,6 +285,7 @@ pub fn recvmsg(area: &Area, socket: u64, at: u64, flags: u64) -> Result<i64, i64
     let flags = received.flags | if truncated { MSG_CTRUNC } else { 0 };
     put_user(at + offset_of!(MsgHdr, flags) as u64, flags)?;
     put_user(at + offset_of!(MsgHdr, control_len) as u64, control_len)?;
+    watch_all(area, received.descriptors());
     Ok(received.len)
 }
 
