@@ -68,6 +68,18 @@ def the_stack_answers_what_a_program_writes_to_a_tap_device(t):
 
 
 @case()
+def a_program_is_a_station_on_a_cable_through_the_node_of_a_macvtap(t):
+    """ARP, ICMP echo and SYN with a peer in another namespace, what tap_ioctl answers, and when the node goes. As root, the host is asked again."""
+    kept = (HERE / "net" / "macvtap.expected").read_text()
+    if os.geteuid() == 0:
+        natively = f"mount -t tmpfs tmpfs /tmp; exec python3 {HERE / 'net' / 'macvtap.py'}"
+        told = subprocess.run(["unshare", "-mn", "sh", "-c", natively], capture_output=True, text=True, timeout=60).stdout
+        equal(told, kept, "the host says something else now")
+    r = t.run(["python3", "/net/macvtap.py"], opts=NET).ok()
+    equal(r.out, kept, r.describe())
+
+
+@case()
 def programs_in_c_rust_and_python_are_answered_through_tun_and_tap(t):
     """ARP, ICMP echo and SYN, to a port with a listener and to one without. As root, the host answers the same."""
     built = t.dir

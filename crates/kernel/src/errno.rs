@@ -68,6 +68,7 @@ errnos! {
     ENOMSG = 42, "No message of desired type";
     EIDRM = 43, "Identifier removed";
     ENODATA = 61, "No data available";
+    ENOLINK = 67, "Link has been severed";
     EPROTO = 71, "Protocol error";
     EOVERFLOW = 75, "Value too large for defined data type";
     EBADFD = 77, "File descriptor in bad state";

@@ -1,6 +1,6 @@
 //! The device table: what opening a device node means, whichever file system the node is in (`chrdev_open` in Linux).
 //!
-//! A sandbox has the memory devices, terminals, `/dev/fuse` and `/dev/net/tun`. The memory devices are harmless in anyone's hands and are the
+//! A sandbox has the memory devices, terminals, `/dev/fuse`, `/dev/net/tun` and the taps of its macvtaps. The memory devices are harmless in anyone's hands and are the
 //! host's own, so reading and writing them is native. Everything else does not exist: `ENXIO`, as for a number without a
 //! driver. Nodes of other numbers can be made, shown and copied.
 
@@ -25,6 +25,9 @@ pub const TUN_MINOR: u32 = 200;
 /// Major number of the pseudo terminals of devpts (`UNIX98_PTY_SLAVE_MAJOR`).
 pub const PTS_MAJOR: u32 = 136;
 
+/// Major number of `/dev/tapN`, which `alloc_chrdev_region` would choose (234 to 254).
+pub const TAP_MAJOR: u32 = 246;
+
 /// Terminals, which depend on the caller: given by whoever knows tasks and sessions. `flags` are those of `open(2)`.
 ///
 /// None of these may make the terminal the controlling terminal of Nomina itself (always open with `O_NOCTTY`); making it
@@ -40,6 +43,8 @@ pub trait DeviceHost: Send + Sync {
     fn open_fuse(&self, flags: u32) -> Result<OwnedFd>;
     /// `/dev/net/tun`: a descriptor that can be attached to a network device.
     fn open_tun(&self, flags: u32) -> Result<OwnedFd>;
+    /// `/dev/tapN`: a queue of the macvtap with this minor number. `ENODEV` for one that there is not.
+    fn open_tap(&self, minor: u32, flags: u32) -> Result<OwnedFd>;
     /// `136:index` wherever the node is. `ENXIO` for one that the sandbox did not make.
     fn open_pts(&self, index: u32, flags: u32) -> Result<OwnedFd>;
 }
@@ -63,6 +68,7 @@ pub fn open_device(rdev: u64, mode: u32, flags: u32, host: &dyn DeviceHost) -> R
         (MEM_MAJOR, 9) => open_host_device(c"/dev/urandom", rdev, flags),
         (MISC_MAJOR, FUSE_MINOR) => host.open_fuse(flags),
         (MISC_MAJOR, TUN_MINOR) => host.open_tun(flags),
+        (TAP_MAJOR, minor) => host.open_tap(minor, flags),
         (TTYAUX_MAJOR, 0) => host.open_tty(flags),
         (TTYAUX_MAJOR, 2) => host.open_ptmx(flags),
         (PTS_MAJOR, index) => host.open_pts(index, flags),

@@ -23,7 +23,7 @@ use nomina_kernel::vfs::{Inode, NewInode, S_IFCHR, S_IFDIR, S_IFLNK, StatFs, Sup
 use rustix::fs::makedev;
 
 pub(crate) use devices::device_flags;
-pub use devices::{DeviceHost, MEM_MAJOR, PTS_MAJOR, TTYAUX_MAJOR, open_device};
+pub use devices::{DeviceHost, MEM_MAJOR, PTS_MAJOR, TAP_MAJOR, TTYAUX_MAJOR, open_device};
 use tree::Node;
 
 /// `TMPFS_MAGIC`: what `statfs` tells of a devtmpfs.
@@ -107,6 +107,18 @@ impl DevTmpfs {
     /// The node at the top that stands for the device `rdev`.
     pub fn device(&self, rdev: u64) -> Option<Arc<dyn Inode>> {
         self.root.device_child(rdev).map(|node| node as Arc<dyn Inode>)
+    }
+
+    /// A driver has registered a character device: its node appears (`devtmpfs_create_node`). A name that is there stays what it is.
+    pub fn create_node(&self, name: &str, rdev: u64, mode: u32) {
+        let new = NewInode { mode: S_IFCHR | mode, uid: 0, gid: 0, rdev };
+        // It fails only where the name is taken.
+        let _ = self.root.mknod(name.as_bytes(), new);
+    }
+
+    /// The device is gone: so is its node, if it is still the one that was made for it (`devtmpfs_delete_node`).
+    pub fn delete_node(&self, name: &str, rdev: u64) {
+        self.root.remove_device(name.as_bytes(), rdev);
     }
 }
 

@@ -110,6 +110,9 @@ impl DeviceHost for Host {
     fn open_tun(&self, _flags: u32) -> Result<OwnedFd> {
         Err(Errno::ENXIO)
     }
+    fn open_tap(&self, _minor: u32, _flags: u32) -> Result<OwnedFd> {
+        Err(Errno::ENODEV)
+    }
     fn open_tty(&self, _flags: u32) -> Result<OwnedFd> {
         self.0.lock().unwrap().push("tty".into());
         Err(Errno::ENXIO)

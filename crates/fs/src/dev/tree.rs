@@ -128,6 +128,22 @@ impl Node {
         })
     }
 
+    /// Removes `name` if it stands for the character device `rdev`.
+    pub(crate) fn remove_device(&self, name: &[u8], rdev: u64) {
+        let _names = lock(&self.fs.rename);
+        let Ok(children) = self.children() else { return };
+        let mut children = lock(children);
+        let Some(child) = children.get(name).cloned() else { return };
+        let is_it = |node: &Node| matches!(node.kind, Kind::Device(number) if number == rdev);
+        if !matches!(&child, Child::Own(node) if is_it(node) && node.file_type() == S_IFCHR) {
+            return;
+        }
+        children.remove(name);
+        drop(children);
+        self.drop_link(&child);
+        self.touch();
+    }
+
     /// Path below here of the object with this name in the backing file system.
     pub(crate) fn path_of_backed(&self, backing: &[u8]) -> Option<Vec<u8>> {
         for (name, child) in lock(self.children().ok()?).iter() {
@@ -285,6 +301,10 @@ impl Inode for Node {
 
     fn file_type(&self) -> u32 {
         lock(&self.meta).mode & S_IFMT
+    }
+
+    fn is_gone(&self) -> bool {
+        lock(&self.meta).links == 0
     }
 
     fn as_any(&self) -> &dyn Any {

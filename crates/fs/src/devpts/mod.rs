@@ -434,6 +434,9 @@ mod tests {
         fn open_tun(&self, _flags: u32) -> Result<OwnedFd> {
             Err(Errno::ENXIO)
         }
+        fn open_tap(&self, _minor: u32, _flags: u32) -> Result<OwnedFd> {
+            Err(Errno::ENODEV)
+        }
         fn open_tty(&self, _flags: u32) -> Result<OwnedFd> {
             Err(Errno::ENXIO)
         }

@@ -35,11 +35,12 @@ const HOST: [&str; 6] = [
 ];
 
 /// Directories of our own. Each one's parent is here too.
-const DIRS: [&str; 21] = [
+const DIRS: [&str; 22] = [
     "block",
     "bus",
     "class",
     "class/block",
+    "class/macvtap",
     "class/net",
     "class/tty",
     "dev",

@@ -1,6 +1,7 @@
 //! `class/net` and `devices/virtual/net`: the devices of the network namespace of who has mounted the file system
 //! (`net/core/net-sysfs.c`). All files are read-only.
 
+use crate::dev::TAP_MAJOR;
 use nomina_kernel::net::{DeviceKind, NetDevice, if_oper, iff};
 use nomina_kernel::{Errno, Result};
 
@@ -8,6 +9,8 @@ use nomina_kernel::{Errno, Result};
 const DEVICES: &str = "devices/virtual/net";
 /// Where links to them are.
 const CLASS: &str = "class/net";
+/// Where links to the taps of macvtaps are.
+const TAP_CLASS: &str = "class/macvtap";
 
 /// A device with what its files say of others.
 pub struct SysNetDevice {
@@ -198,6 +201,36 @@ fn bridge_setting(dev: &NetDevice, name: &str) -> Option<String> {
     })
 }
 
+/// The minor number of a macvtap's node.
+fn tap_minor(dev: &NetDevice) -> Option<u32> {
+    match dev.kind {
+        DeviceKind::Macvlan { tap, .. } => tap,
+        _ => None,
+    }
+}
+
+/// The name of a macvtap's node.
+fn tap_name(dev: &NetDevice) -> Option<String> {
+    tap_minor(dev).map(|_| format!("tap{}", dev.ifindex))
+}
+
+/// What is at `path` in the directory `macvtap` of a device.
+fn tap_entry(dev: &NetDevice, path: &[&str]) -> Option<Entry> {
+    let (name, minor) = (tap_name(dev)?, tap_minor(dev)?);
+    match path {
+        [] => Some(Entry::Dir),
+        [own, rest @ ..] if *own == name => Some(match rest {
+            [] => Entry::Dir,
+            ["dev"] => Entry::Text(Ok(format!("{TAP_MAJOR}:{minor}\n"))),
+            ["uevent"] => Entry::Text(Ok(format!("MAJOR={TAP_MAJOR}\nMINOR={minor}\nDEVNAME={name}\n"))),
+            ["device"] => Entry::Link(format!("../../../{}", dev.name)),
+            ["subsystem"] => Entry::Link(format!("../../../../../../{TAP_CLASS}")),
+            _ => return None,
+        }),
+        _ => None,
+    }
+}
+
 /// What stands at `path`, if it is one of ours.
 pub(super) fn entry(class: &dyn NetClass, path: &str) -> Option<Entry> {
     let find = |name: &str| class.devices().into_iter().find(|shown| shown.dev.name == name);
@@ -205,9 +238,24 @@ pub(super) fn entry(class: &dyn NetClass, path: &str) -> Option<Entry> {
         find(name)?;
         return Some(Entry::Link(format!("../../{DEVICES}/{name}")));
     }
+    if let Some(name) = path.strip_prefix(TAP_CLASS).and_then(|rest| rest.strip_prefix('/')) {
+        let all = class.devices();
+        let shown = all.iter().find(|shown| tap_name(&shown.dev).as_deref() == Some(name))?;
+        return Some(Entry::Link(format!("../../{DEVICES}/{}/macvtap/{name}", shown.dev.name)));
+    }
     let mut parts = path.strip_prefix(DEVICES)?.strip_prefix('/')?.split('/');
     let shown = find(parts.next()?)?;
     let is_bridge = matches!(shown.dev.kind, DeviceKind::Bridge(_));
+    if tap_minor(&shown.dev).is_some() {
+        let rest: Vec<&str> = parts.clone().collect();
+        match rest[..] {
+            ["macvtap", ref below @ ..] => return tap_entry(&shown.dev, below),
+            [name] if tap_name(&shown.dev).as_deref() == Some(name) => {
+                return Some(Entry::Link(format!("macvtap/{name}")));
+            }
+            _ => {}
+        }
+    }
     match (parts.next(), parts.next(), parts.next()) {
         (None, ..) | (Some("statistics"), None, _) => Some(Entry::Dir),
         (Some("subsystem"), None, _) => Some(Entry::Link(format!("../../../../{CLASS}"))),
@@ -233,6 +281,9 @@ pub(super) fn names(class: &dyn NetClass, dir: &str) -> Vec<String> {
     if dir == CLASS || dir == DEVICES {
         return class.devices().into_iter().map(|shown| shown.dev.name).collect();
     }
+    if dir == TAP_CLASS {
+        return class.devices().iter().filter_map(|shown| tap_name(&shown.dev)).collect();
+    }
     let Some(rest) = dir.strip_prefix(DEVICES).and_then(|rest| rest.strip_prefix('/')) else {
         return Vec::new();
     };
@@ -250,11 +301,21 @@ pub(super) fn names(class: &dyn NetClass, dir: &str) -> Vec<String> {
             if shown.master.is_some() {
                 names.push("master".into());
             }
+            if let Some(tap) = tap_name(&shown.dev) {
+                names.extend([tap, "macvtap".into()]);
+            }
             names
         }
         "statistics" => owned(&STATISTICS),
         "bridge" => owned(&BRIDGE),
         "brif" => shown.ports,
+        "macvtap" => tap_name(&shown.dev).into_iter().collect(),
+        tap if tap
+            .strip_prefix("macvtap/")
+            .is_some_and(|tap| tap_name(&shown.dev).as_deref() == Some(tap)) =>
+        {
+            owned(&["dev", "device", "subsystem", "uevent"])
+        }
         _ => Vec::new(),
     }
 }

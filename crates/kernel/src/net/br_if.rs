@@ -31,8 +31,8 @@ impl Stack {
     /// Makes a device a port of a bridge, or of none: `do_set_master`.
     ///
     /// # Errors
-    /// `EINVAL`: not a device of Ethernet, or no such device. `ELOOP`: a bridge. `EOPNOTSUPP`: the master is no bridge. `EXFULL`: it
-    /// has no port left.
+    /// `EINVAL`: not a device of Ethernet, or no such device. `ELOOP`: a bridge. `EOPNOTSUPP`: the master is no bridge. `EBUSY`:
+    /// what it receives goes to macvlans or to a tap. `EXFULL`: it has no port left.
     pub fn set_master(&mut self, id: DevId, master: Option<DevId>) -> NlResult<()> {
         let dev = self.dev(id).ok_or(Errno::ENODEV)?;
         if let Some(now) = dev.master {
@@ -61,7 +61,10 @@ impl Stack {
         if matches!(dev.kind, DeviceKind::Bridge(_)) {
             return Err(Errno::ELOOP.with("Can not enslave a bridge to a bridge"));
         }
-        if matches!(dev.kind, DeviceKind::Vlan { real, .. } if real == bridge) {
+        if self.has_rx_handler(dev) {
+            return Err(Errno::EBUSY.into());
+        }
+        if dev.lower() == Some(bridge) {
             return Err(Errno::ELOOP.into());
         }
         let taken: Vec<u16> =

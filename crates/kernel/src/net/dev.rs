@@ -110,6 +110,15 @@ pub enum DeviceKind {
     },
     /// A program at the other end (`drivers/net/tun.c`).
     Tun(Box<Tun>),
+    /// A device with an address of its own on another's link (`drivers/net/macvlan.c`).
+    Macvlan {
+        /// The device whose link it is on: `lowerdev`.
+        lower: DevId,
+        /// Whom of the others on it it reaches.
+        mode: MacvlanMode,
+        /// Minor number of the node at which programs take what it receives (`drivers/net/macvtap.c`); `None`: it has none.
+        tap: Option<u32>,
+    },
     /// The outside, through sockets of the host's.
     Uplink,
 }
@@ -124,7 +133,30 @@ impl DeviceKind {
             DeviceKind::Bridge(_) => Some("bridge"),
             DeviceKind::Vlan { .. } => Some("vlan"),
             DeviceKind::Tun(_) => Some("tun"),
+            DeviceKind::Macvlan { tap: None, .. } => Some("macvlan"),
+            DeviceKind::Macvlan { tap: Some(_), .. } => Some("macvtap"),
         }
+    }
+}
+
+/// Whom of the others on its link a macvlan reaches: `enum macvlan_mode`. `MACVLAN_MODE_SOURCE` is not offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacvlanMode {
+    /// Nobody, not even by way of the switch outside.
+    Private = 1,
+    /// Whoever the switch outside sends it back to.
+    Vepa = 2,
+    /// Those of the same mode directly.
+    Bridge = 4,
+    /// It is alone on the device, with its address, and gets everything.
+    Passthru = 8,
+}
+
+impl MacvlanMode {
+    /// `IFLA_MACVLAN_MODE`
+    pub fn from_number(number: u32) -> Option<MacvlanMode> {
+        use MacvlanMode::{Bridge, Passthru, Private, Vepa};
+        [Private, Vepa, Bridge, Passthru].into_iter().find(|mode| *mode as u32 == number)
     }
 }
 
@@ -406,6 +438,20 @@ impl NetDevice {
         NetDevice { max_mtu: 65521, ..NetDevice::ether(DeviceKind::Tun(Box::new(tun)), name) }
     }
 
+    /// `macvlan_common_setup`, `macvtap_setup`: on `lower`, whose MTU and carrier it takes. With a node if `tap`.
+    pub fn macvlan(name: &str, lower: &NetDevice, mode: MacvlanMode, tap: bool) -> NetDevice {
+        let kind = DeviceKind::Macvlan { lower: lower.id, mode, tap: tap.then_some(0) };
+        let own = NetDevice::ether(kind, name);
+        NetDevice {
+            mtu: lower.mtu,
+            max_mtu: if lower.max_mtu > 0 { lower.max_mtu } else { 65535 },
+            // TUN_READQ_SIZE
+            tx_queue_len: if tap { 500 } else { own.tx_queue_len },
+            carrier: lower.carrier,
+            ..own
+        }
+    }
+
     /// `netif_running`: administratively up.
     pub fn is_up(&self) -> bool {
         self.flags & iff::UP != 0
@@ -420,7 +466,14 @@ impl NetDevice {
     pub fn link(&self) -> Option<DevId> {
         match self.kind {
             DeviceKind::Veth { peer } => peer,
-            DeviceKind::Vlan { real, .. } => Some(real),
+            _ => self.lower(),
+        }
+    }
+
+    /// The device that it is on, without which it cannot be.
+    pub fn lower(&self) -> Option<DevId> {
+        match self.kind {
+            DeviceKind::Vlan { real: lower, .. } | DeviceKind::Macvlan { lower, .. } => Some(lower),
             _ => None,
         }
     }

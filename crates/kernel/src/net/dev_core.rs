@@ -69,7 +69,8 @@ impl Stack {
         self.take_ifindex(inum, &mut dev)?;
         let id = self.insert_device(dev);
         self.list_netdevice(inum, id);
-        if !self.dev(id).is_some_and(|dev| dev.carrier) {
+        // linkwatch_init_dev; the driver of macvlans has it looked at in any case.
+        if !self.dev(id).is_some_and(|dev| dev.carrier && !matches!(dev.kind, DeviceKind::Macvlan { .. })) {
             self.rfc2863_policy(id);
         }
         Ok(id)
@@ -120,24 +121,25 @@ impl Stack {
         if let Some(net) = self.net_mut(inum) {
             net.devices.insert(ifindex, id);
         }
+        self.tap_register(id);
     }
 
-    /// Takes a device out of the model, with the other end of its cable and the tagged devices on it: `unregister_netdevice`.
+    /// The devices that are on this one.
+    pub(super) fn uppers(&self, lower: DevId) -> Vec<DevId> {
+        self.all_devices().filter(|dev| dev.lower() == Some(lower)).map(|dev| dev.id).collect()
+    }
+
+    /// Takes a device out of the model, with the other end of its cable and the devices on it: `unregister_netdevice`.
     pub fn unregister_netdevice(&mut self, id: DevId) {
         let mut doomed = vec![id];
         if let Some(DeviceKind::Veth { peer: Some(peer) }) = self.dev(id).map(|dev| &dev.kind) {
             doomed.push(*peer);
         }
-        let on_it = |stack: &Stack, real: DevId| -> Vec<DevId> {
-            let is_on =
-                |dev: &&NetDevice| matches!(dev.kind, DeviceKind::Vlan { real: on, .. } if on == real);
-            stack.all_devices().filter(is_on).map(|dev| dev.id).collect()
-        };
         let mut at = 0;
         while let Some(next) = doomed.get(at).copied() {
-            for vlan in on_it(self, next) {
-                if !doomed.contains(&vlan) {
-                    doomed.push(vlan);
+            for upper in self.uppers(next) {
+                if !doomed.contains(&upper) {
+                    doomed.push(upper);
                 }
             }
             at += 1;
@@ -145,6 +147,7 @@ impl Stack {
         for id in doomed.into_iter().rev() {
             self.dev_close(id);
             self.unlist_netdevice(id);
+            self.tap_del_queues(id);
             self.forget_device(id);
         }
     }
@@ -158,6 +161,7 @@ impl Stack {
         self.inetdev_destroy(id);
         self.addrconf_ifdown(id, true);
         self.rtmsg_ifinfo(RTM_DELLINK, id, 0);
+        self.tap_unregister(id);
         self.forget_packets(id);
         let Some((inum, ifindex)) = self.dev(id).map(|dev| (dev.net, dev.ifindex)) else { return };
         if let Some(net) = self.net_mut(inum) {
@@ -226,7 +230,8 @@ impl Stack {
     /// Sets the flags that an administrator sets: `__dev_change_flags`. Gives which have changed.
     ///
     /// # Errors
-    /// `ENETDOWN`: a tagged device goes up whose device is down. `ENOTCONN`: a cable without another end.
+    /// `ENETDOWN`: a tagged device goes up whose device is down. `ENOTCONN`: a cable without another end. `EADDRINUSE`: a macvlan with
+    /// an address that another on its link has.
     pub fn dev_change_flags(&mut self, id: DevId, flags: u32, change: u32) -> Result<u32> {
         /// `IFF_DEBUG`, `IFF_NOTRAILERS`, `IFF_NOARP`, `IFF_DYNAMIC`, `IFF_MULTICAST`, `IFF_PORTSEL`, `IFF_AUTOMEDIA`
         const KEPT: u32 = 0x4 | 0x20 | iff::NOARP | 0x8000 | iff::MULTICAST | 0x2000 | 0x4000;
@@ -258,6 +263,7 @@ impl Stack {
             DeviceKind::Veth { peer: None } => return Err(Errno::ENOTCONN),
             DeviceKind::Veth { peer: Some(peer) } if is_up(peer) => carriers = Some(peer),
             DeviceKind::Vlan { real, .. } if !is_up(real) => return Err(Errno::ENETDOWN),
+            DeviceKind::Macvlan { .. } => self.macvlan_open(id)?,
             _ => {}
         }
         if let Some(dev) = self.dev_mut(id) {
@@ -280,9 +286,13 @@ impl Stack {
         dev.flags &= !iff::UP;
         let kind = dev.kind.clone();
         self.update_flags(id);
-        if let DeviceKind::Veth { peer: Some(peer) } = kind {
-            self.set_carrier(id, false, false);
-            self.netif_carrier(peer, false);
+        match kind {
+            DeviceKind::Veth { peer: Some(peer) } => {
+                self.set_carrier(id, false, false);
+                self.netif_carrier(peer, false);
+            }
+            DeviceKind::Macvlan { .. } => self.macvlan_stop(id),
+            _ => {}
         }
         let on_it: Vec<DevId> = self
             .all_devices()
@@ -317,13 +327,8 @@ impl Stack {
         if flags {
             self.update_flags(id);
         }
-        let on_it: Vec<DevId> = self
-            .all_devices()
-            .filter(|dev| matches!(dev.kind, DeviceKind::Vlan { real, .. } if real == id))
-            .map(|dev| dev.id)
-            .collect();
-        for vlan in on_it {
-            self.netif_carrier(vlan, carrier);
+        for upper in self.uppers(id) {
+            self.netif_carrier(upper, carrier);
         }
         true
     }
@@ -367,7 +372,7 @@ impl Stack {
     /// Sets the largest packet: `dev_set_mtu_ext`.
     ///
     /// # Errors
-    /// `EINVAL`: outside of the device's bounds. `ERANGE`: more than the device below has.
+    /// `EINVAL`: outside of the device's bounds. `ERANGE`, of a macvlan `EINVAL`: more than the device below has.
     pub fn dev_set_mtu(&mut self, id: DevId, mtu: u32) -> NlResult<()> {
         let dev = self.dev(id).ok_or(Errno::ENODEV)?;
         if dev.mtu == mtu {
@@ -379,24 +384,19 @@ impl Stack {
         if dev.max_mtu > 0 && mtu > dev.max_mtu {
             return Err(Errno::EINVAL.with("mtu greater than device maximum"));
         }
-        let below = match dev.kind {
-            DeviceKind::Vlan { real, .. } => self.dev(real).map(|real| real.mtu),
-            _ => None,
-        };
+        let below = dev.lower().and_then(|lower| self.dev(lower)).map(|lower| lower.mtu);
         if below.is_some_and(|below| mtu > below) {
-            return Err(Errno::ERANGE.into());
+            let is_macvlan = matches!(dev.kind, DeviceKind::Macvlan { .. });
+            return Err(if is_macvlan { Errno::EINVAL } else { Errno::ERANGE }.into());
         }
         if let Some(dev) = self.dev_mut(id) {
             dev.mtu = mtu;
             dev.ipv6.0[ipv6::MTU] = mtu as i32;
         }
-        let on_it: Vec<DevId> = self
-            .all_devices()
-            .filter(|dev| matches!(dev.kind, DeviceKind::Vlan { real, .. } if real == id) && dev.mtu > mtu)
-            .map(|dev| dev.id)
-            .collect();
-        for vlan in on_it {
-            self.dev_set_mtu(vlan, mtu)?;
+        for upper in self.uppers(id) {
+            if self.dev(upper).is_some_and(|dev| dev.mtu > mtu) {
+                self.dev_set_mtu(upper, mtu)?;
+            }
         }
         if let Some(bridge) = self.dev(id).and_then(|dev| dev.master) {
             self.br_mtu_auto_adjust(bridge);
@@ -410,15 +410,23 @@ impl Stack {
     /// Sets the link-layer address: `dev_set_mac_address`.
     ///
     /// # Errors
-    /// `EOPNOTSUPP`: it has none. `EADDRNOTAVAIL`: no address of a station.
+    /// `EOPNOTSUPP`: it has none. `EADDRNOTAVAIL`: no address of a station. `EADDRINUSE`: a macvlan that is up, and another on its link
+    /// has it.
     pub fn dev_set_mac_address(&mut self, id: DevId, address: MacAddr) -> Result<()> {
-        let dev = self.dev_mut(id).ok_or(Errno::ENODEV)?;
+        let dev = self.dev(id).ok_or(Errno::ENODEV)?;
         if !dev.has_link_address() {
             return Err(Errno::EOPNOTSUPP);
         }
         if !address.is_valid() {
             return Err(Errno::EADDRNOTAVAIL);
         }
+        self.macvlan_may_have(dev, address)?;
+        for alike in self.passthru_pair(id) {
+            if let Some(dev) = self.dev_mut(alike) {
+                dev.dev_addr = address;
+            }
+        }
+        let dev = self.dev_mut(id).ok_or(Errno::ENODEV)?;
         let before = std::mem::replace(&mut dev.dev_addr, address);
         dev.addr_assign_type = ADDR_SET;
         if let DeviceKind::Bridge(bridge) = &mut dev.kind {

@@ -20,6 +20,7 @@ mod inetdev;
 pub mod ioctl;
 pub mod ipv4;
 mod ipv6;
+mod macvlan;
 mod mirror;
 mod neighbour;
 pub mod nlattr;
@@ -32,6 +33,7 @@ pub mod rtnetlink;
 mod stack;
 mod sysctl;
 mod sysctl_tree;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 pub mod tun;
@@ -40,8 +42,8 @@ pub mod uplink;
 use std::sync::Arc;
 
 pub use dev::{
-    Bridge, BridgePort, DevId, DeviceKind, DeviceStats, FdbEntry, MacAddr, NetDevice, Tun, arphrd, if_oper,
-    iff,
+    Bridge, BridgePort, DevId, DeviceKind, DeviceStats, FdbEntry, MacAddr, MacvlanMode, NetDevice, Tun,
+    arphrd, if_oper, iff,
 };
 pub use fib::{
     AddMode, Fib, FibResult, Flow, NextHop, RT_TABLE_DEFAULT, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTPROT_BOOT,

@@ -22,6 +22,7 @@ use super::neighbour::NeighTable;
 use super::raw::RawSocket;
 use super::rtnetlink::Notification;
 use super::sysctl::NetSysctls;
+use super::tap::Taps;
 use super::tun::Tuns;
 use crate::vfs::lock::Mutex;
 
@@ -116,6 +117,8 @@ pub struct Stack {
     pub raw_sockets: BTreeMap<u64, RawSocket>,
     /// Files of `/dev/net/tun`.
     pub(super) tuns: Tuns,
+    /// Files of `/dev/tapN`.
+    pub(super) taps: Taps,
 }
 
 /// One network namespace: `struct net`.

@@ -574,7 +574,7 @@ impl Stack {
 }
 
 /// `skb_get_hash`: of addresses and ports.
-fn flow_hash(skb: &SkBuff, ethernet: bool) -> u64 {
+pub(super) fn flow_hash(skb: &SkBuff, ethernet: bool) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let network = skb.data().get(if ethernet { ETH_HLEN } else { 0 }..).unwrap_or_default();
     let mut hasher = DefaultHasher::new();

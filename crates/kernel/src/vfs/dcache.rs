@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::inode::{Inode, Link, S_IFDIR, S_IFLNK};
+use super::inode::{Inode, Link, S_IFCHR, S_IFDIR, S_IFLNK};
 use super::lock::{Mutex, RwLock};
 use super::posix_acl::PosixAcl;
 use super::super_block::ActiveSuper;
@@ -224,10 +224,15 @@ impl Dentry {
         self.children.read().get(name).and_then(Weak::upgrade)
     }
 
+    /// Whether the name still stands for this without asking the file system: `d_revalidate`.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.file_type() != S_IFCHR || !self.inode.is_gone()
+    }
+
     /// Finds `name` here, in the cache or by the file system. Permission has been checked.
     pub(crate) fn lookup(self: &Arc<Self>, name: &[u8], sb: &ActiveSuper, keep: Keep) -> Result<Found> {
         if sb.cacheable()
-            && let Some(dentry) = self.d_lookup(name)
+            && let Some(dentry) = self.d_lookup(name).filter(|dentry| dentry.is_valid())
         {
             dentry.touch();
             return Ok(Found::Dentry(dentry));
@@ -245,7 +250,7 @@ impl Dentry {
     ) -> Result<Found> {
         let live = self.d_lookup(name);
         if let Some(dentry) = &live
-            && (sb.cacheable() || dentry.is_mountpoint())
+            && (sb.cacheable() && dentry.is_valid() || dentry.is_mountpoint())
         {
             return Ok(Found::Dentry(dentry.clone()));
         }

@@ -245,6 +245,11 @@ pub trait Inode: Send + Sync {
     fn is_stable(&self) -> bool {
         false
     }
+    /// Whether its name has gone without a call on a file system that is [cacheable](super::SuperBlock::cacheable): that of a device
+    /// which has been removed. Asked of character devices only.
+    fn is_gone(&self) -> bool {
+        false
+    }
     /// For downcasts inside a file system.
     fn as_any(&self) -> &dyn Any;
     /// The namespace that this file of nsfs stands for: `get_proc_ns`.

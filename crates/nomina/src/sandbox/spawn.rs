@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use nomina_fs::IdMap;
 use nomina_fs::cgroup2::CgroupFs;
-use nomina_fs::dev::DevTmpfs;
+use nomina_fs::dev::{DevTmpfs, TAP_MAJOR};
 use nomina_fs::devpts::DevPts;
 use nomina_fs::host::HostSb;
 use nomina_fs::overlay::{OverlayOptions, OverlaySb};
@@ -543,6 +543,19 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         server.stats.switch_on();
     }
     server.net.attach(first_net.stack());
+    if let Some(devtmpfs) = server.devtmpfs.clone() {
+        let ahead = Arc::downgrade(&server.ahead);
+        server.net.set_tap_nodes(Box::new(move |number, minor, there| {
+            let (name, rdev) = (format!("tap{number}"), rustix::fs::makedev(TAP_MAJOR, minor));
+            // No answer about the name that was given before holds after.
+            let _changing = ahead.upgrade();
+            let _changing = _changing.as_ref().map(|ahead| ahead.change());
+            match there {
+                true => devtmpfs.create_node(&name, rdev, 0o600),
+                false => devtmpfs.delete_node(&name, rdev),
+            }
+        }));
+    }
     let transport = Arc::downgrade(&server);
     server.net.set_transport(Box::new(move |stack, out| {
         if let Some(server) = transport.upgrade() {

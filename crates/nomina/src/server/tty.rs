@@ -70,6 +70,10 @@ impl DeviceHost for Terminals {
         super::net::tun::open(&self.server()?, caller, flags)
     }
 
+    fn open_tap(&self, minor: u32, flags: u32) -> Result<OwnedFd> {
+        super::net::tap::open(&self.server()?, minor, flags)
+    }
+
     fn open_pts(&self, index: u32, flags: u32) -> Result<OwnedFd> {
         self.server()?.devpts_of(index).ok_or(Errno::ENXIO)?.open_slave(index, flags)
     }

@@ -64,16 +64,20 @@ impl Stack {
             }
             skb.mac_len = ETH_HLEN;
             skb.protocol = eth_protocol(skb.data());
-            skb.pkt_type = if dev.kind == DeviceKind::Loopback {
-                PacketType::Host
-            } else {
-                packet_type(dev, skb.data())
+            let is_macvlan = matches!(dev.kind, DeviceKind::Macvlan { .. });
+            skb.pkt_type = match packet_type(dev, skb.data()) {
+                _ if dev.kind == DeviceKind::Loopback => PacketType::Host,
+                // macvlan_handle_frame has chosen it.
+                PacketType::OtherHost if is_macvlan => PacketType::Host,
+                told => told,
             };
-            if skb.pkt_type == PacketType::Multicast {
+            // A macvlan counts broadcasts, too.
+            if skb.pkt_type == PacketType::Multicast || is_macvlan && skb.pkt_type == PacketType::Broadcast {
                 dev.stats.multicast += 1;
             }
             // The header is not counted, as drivers count after eth_type_trans.
-            dev.count_rx(if matches!(dev.kind, DeviceKind::Veth { .. }) { len } else { len - ETH_HLEN });
+            let whole = matches!(dev.kind, DeviceKind::Veth { .. } | DeviceKind::Macvlan { .. });
+            dev.count_rx(if whole { len } else { len - ETH_HLEN });
         } else {
             dev.count_rx(len);
         }
@@ -92,6 +96,9 @@ impl Stack {
             self.br_handle_frame(bridge, skb);
             return;
         }
+        let Some(skb) = self.macvlan_handle_frame(skb).and_then(|skb| self.tap_handle_frame(skb)) else {
+            return;
+        };
         match skb.protocol {
             eth_p::IP => self.ip_rcv(skb),
             eth_p::IPV6 => self.ipv6_rcv(skb),
@@ -188,6 +195,10 @@ impl Stack {
                 self.br_dev_xmit(id, skb);
             }
             DeviceKind::Tun(_) => self.tun_net_xmit(id, skb),
+            DeviceKind::Macvlan { lower, mode, .. } => {
+                count(self, len);
+                self.macvlan_queue_xmit(id, lower, mode, skb);
+            }
         }
     }
 

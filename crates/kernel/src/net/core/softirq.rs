@@ -56,6 +56,15 @@ pub enum Out {
         /// The frame without any header of the driver's.
         skb: SkBuff,
     },
+    /// A frame for the program at a queue of a macvtap.
+    Tap {
+        /// The device.
+        dev: DevId,
+        /// Number of the queue, as [`Stack::tap_open`] was given it.
+        queue: u64,
+        /// The frame without any header of the driver's.
+        skb: SkBuff,
+    },
     /// A message for a packet, raw or ping socket.
     Socket {
         /// The socket.

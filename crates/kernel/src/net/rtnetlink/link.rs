@@ -1,7 +1,7 @@
 //! Links: `RTM_NEWLINK`, `RTM_SETLINK`, `RTM_DELLINK`, `RTM_GETLINK` (`ip-link(8)`, `net/core/rtnetlink.c`). How a link is shown
 //! stands in `link_fill.rs`.
 
-use super::super::dev::{BridgePort, DevId, DeviceKind, MacAddr, NetDevice, iff};
+use super::super::dev::{BridgePort, DevId, DeviceKind, MacAddr, MacvlanMode, NetDevice, iff};
 use super::super::dev_core::IF_NAME_MAX;
 use super::super::devconf::ipv6;
 use super::super::nlattr::{Attrs, NlResult, nlm_f};
@@ -38,6 +38,8 @@ pub(super) const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_VLAN_ID: u16 = 1;
+pub(super) const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_MACVLAN_FLAGS: u16 = 2;
 /// Longest alias, in bytes (`IFALIASZ`).
 const ALIAS_MAX: usize = 255;
 
@@ -169,6 +171,7 @@ fn create(stack: &mut Stack, link: &Link<'_>) -> NlResult<()> {
         "veth" => NetDevice::veth(&name),
         "bridge" => NetDevice::bridge(&name),
         "vlan" => vlan(stack, link, &name)?,
+        "macvlan" | "macvtap" => macvlan(stack, link, &name)?,
         "tun" => return Err(Errno::EOPNOTSUPP.with("tun/tap creation via rtnetlink is not supported.")),
         _ => return Err(Errno::EOPNOTSUPP.with("Unknown device type")),
     };
@@ -243,6 +246,49 @@ fn vlan(stack: &Stack, link: &Link<'_>, name: &str) -> NlResult<NetDevice> {
         return Err(Errno::EEXIST.with("VLAN device already exists"));
     }
     Ok(NetDevice::vlan(name, real, id))
+}
+
+/// `macvlan_common_newlink`
+fn macvlan(stack: &Stack, link: &Link<'_>, name: &str) -> NlResult<NetDevice> {
+    let mode = macvlan_mode(link.data)?.unwrap_or(MacvlanMode::Vepa);
+    let lower = link.attrs.u32(IFLA_LINK)?.ok_or(Errno::EINVAL)?;
+    let mut lower = stack.dev_get_by_index(link.from, lower).ok_or(Errno::ENODEV)?;
+    // On another macvlan means on what that is on.
+    if let DeviceKind::Macvlan { lower: real, .. } = lower.kind {
+        lower = stack.dev(real).ok_or(Errno::ENODEV)?;
+    }
+    if link.attrs.u32(IFLA_MTU)?.is_some_and(|mtu| mtu > lower.mtu) {
+        return Err(Errno::EINVAL.into());
+    }
+    stack.macvlan_may_join(lower, mode)?;
+    let mut dev = NetDevice::macvlan(name, lower, mode, link.kind == "macvtap");
+    if mode == MacvlanMode::Passthru {
+        // eth_hw_addr_inherit
+        dev.dev_addr = lower.dev_addr;
+        dev.addr_assign_type = lower.addr_assign_type;
+    }
+    Ok(dev)
+}
+
+/// The mode that a message names: `macvlan_validate`. `EINVAL`: there is no such mode. `EOPNOTSUPP`: one, or a setting, that is not
+/// offered.
+fn macvlan_mode(data: Attrs<'_>) -> NlResult<Option<MacvlanMode>> {
+    const MODE_SOURCE: u32 = 16;
+    for (which, payload) in data.iter() {
+        let is_offered = match which {
+            IFLA_MACVLAN_MODE => true,
+            IFLA_MACVLAN_FLAGS => payload.iter().all(|byte| *byte == 0),
+            _ => false,
+        };
+        if !is_offered {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+    }
+    match data.u32(IFLA_MACVLAN_MODE)? {
+        None => Ok(None),
+        Some(MODE_SOURCE) => Err(Errno::EOPNOTSUPP.into()),
+        Some(mode) => Ok(Some(MacvlanMode::from_number(mode).ok_or(Errno::EINVAL)?)),
+    }
 }
 
 /// What a message says of a device that is not there yet: `rtnl_create_link`.
@@ -399,9 +445,19 @@ fn group_changelink(
     Ok(())
 }
 
-/// `changelink` of each kind: for a bridge `br_changelink`.
+/// `changelink` of each kind: for a bridge `br_changelink`, for a macvlan `macvlan_changelink`.
 fn change_data(stack: &mut Stack, id: DevId, data: Attrs<'_>) -> NlResult<()> {
     let Some(dev) = stack.dev_mut(id) else { return Err(Errno::ENODEV.into()) };
+    if let DeviceKind::Macvlan { mode, .. } = &mut dev.kind {
+        if let Some(wanted) = macvlan_mode(data)? {
+            // Who is alone on its device stays so.
+            if (wanted == MacvlanMode::Passthru) != (*mode == MacvlanMode::Passthru) {
+                return Err(Errno::EINVAL.into());
+            }
+            *mode = wanted;
+        }
+        return Ok(());
+    }
     let DeviceKind::Bridge(bridge) = &mut dev.kind else {
         return if data.iter().next().is_some() { Err(Errno::EOPNOTSUPP.into()) } else { Ok(()) };
     };

@@ -9,7 +9,8 @@ use super::super::stack::Stack;
 use super::link::{
     IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_BROADCAST, IFLA_CARRIER, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME,
     IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID,
-    IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_PROTINFO, IFLA_TXQLEN,
+    IFLA_LINKINFO, IFLA_MACVLAN_MODE, IFLA_MASTER, IFLA_MTU, IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES,
+    IFLA_PROTINFO, IFLA_TXQLEN,
 };
 use super::{AF_BRIDGE, AF_INET, AF_INET6, RTM_NEWLINK, Request};
 
@@ -61,7 +62,7 @@ fn qdisc(dev: &NetDevice) -> &'static str {
     match dev.kind {
         // What was up once keeps its discipline.
         _ if !dev.is_up() && dev.carrier_changes == (0, 0) => "noop",
-        DeviceKind::Tun(_) => "pfifo_fast",
+        DeviceKind::Tun(_) | DeviceKind::Macvlan { tap: Some(_), .. } => "pfifo_fast",
         _ => "noqueue",
     }
 }
@@ -194,6 +195,18 @@ fn fill_linkinfo(stack: &Stack, dev: &NetDevice, message: &mut Message) {
                 message.put_u32(NUM_QUEUES, tun.queues);
                 message.put_u32(NUM_DISABLED_QUEUES, tun.disabled);
             }
+        }),
+        DeviceKind::Macvlan { mode, .. } => message.nest(IFLA_INFO_DATA, |message| {
+            /// `IFLA_MACVLAN_FLAGS`, `IFLA_MACVLAN_MACADDR_COUNT`, and the length of the queue for broadcasts, asked for and in use.
+            const FLAGS: u16 = 2;
+            const MACADDR_COUNT: u16 = 6;
+            const BC_QUEUE_LEN: u16 = 7;
+            const BC_QUEUE_LEN_USED: u16 = 8;
+            message.put_u32(IFLA_MACVLAN_MODE, *mode as u32);
+            message.put_u16(FLAGS, 0);
+            message.put_u32(MACADDR_COUNT, 0);
+            message.put_u32(BC_QUEUE_LEN, 1000);
+            message.put_u32(BC_QUEUE_LEN_USED, 1000);
         }),
         DeviceKind::Loopback | DeviceKind::Dummy | DeviceKind::Veth { .. } | DeviceKind::Uplink => {}
     }

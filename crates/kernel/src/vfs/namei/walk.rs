@@ -193,7 +193,9 @@ impl<'a> Nameidata<'a> {
         }
         if self.flags.contains(LookupFlags::CACHED) {
             return match self.path.dentry.d_lookup(name) {
-                Some(dentry) if self.path.mnt.sb().cacheable() => Ok(Found::Dentry(dentry)),
+                Some(dentry) if self.path.mnt.sb().cacheable() && dentry.is_valid() => {
+                    Ok(Found::Dentry(dentry))
+                }
                 _ => Err(Errno::EAGAIN),
             };
         }

@@ -127,7 +127,7 @@ fn turn(shared: &Arc<Shared>, ready: &mut VecDeque<End>, buffer: &mut [u8]) -> O
                     more = false;
                     match &end {
                         End::Tun(end) => {
-                            stack.tun_close(end.ino);
+                            end.close(&mut stack);
                             // Fails only where it is gone already.
                             let _ = epoll::delete(&shared.epoll, end.ours());
                             shared.ends.lock().unwrap().remove(&end.ino);
@@ -201,6 +201,16 @@ impl Shared {
                 let room = stack.dev(dev).map_or(0, |dev| dev.tx_queue_len as usize);
                 if !end.send(packet, room) {
                     stack.tun_dropped(dev, skb.len());
+                }
+            }
+            Out::Tap { dev, queue, skb } => {
+                let end = self.ends.lock().unwrap().get(&queue).cloned();
+                let Some(end) = end else { return };
+                let mut packet = stack.tap_headers(queue);
+                packet.extend_from_slice(skb.data());
+                let room = stack.dev(dev).map_or(0, |dev| dev.tx_queue_len as usize);
+                if !end.send(packet, room) {
+                    stack.tap_dropped(dev);
                 }
             }
             Out::Transport { .. } | Out::TransportError { .. } => {

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod options;
 pub mod ring;
 pub mod socket;
+pub mod tap;
 pub mod tun;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use nomina_kernel::errno::Result;
 use nomina_kernel::net::NetStack;
 use nomina_kernel::net::core::softirq::Out;
 use nomina_kernel::net::filter::{Filter, Instruction};
+use nomina_kernel::net::tap::NodeHook;
 use rustix::event::{EventfdFlags, epoll};
 
 use super::lock::Mutex;
@@ -90,6 +92,13 @@ impl Network {
                 engine::wake(&shared);
             }
         }));
+    }
+
+    /// Says what is told of the nodes of taps.
+    pub fn set_tap_nodes(&self, hook: NodeHook) {
+        if let Some(stack) = self.stack() {
+            stack.lock().set_tap_node_hook(hook);
+        }
     }
 
     /// Says who keeps the sockets of TCP and UDP, once.

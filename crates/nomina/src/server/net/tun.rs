@@ -23,16 +23,18 @@ use super::super::Server;
 use super::super::controls::report_writes;
 use super::super::lock::Mutex;
 use super::super::request::{Ctx, Reply, host};
-use super::engine;
 use super::engine::LONGEST;
+use super::{engine, tap};
 
 /// What is asked of the host for the buffers of both ends, in bytes; it gives at most `net.core.wmem_max`.
 const BUFFER: usize = 4 << 20;
 
-/// Our end of an open file.
+/// Our end of an open file, of `/dev/net/tun` or of `/dev/tapN`.
 pub struct TunEnd {
     /// Inode number of the guest's end, and the file's number in the model.
     pub(super) ino: u64,
+    /// It is one of `/dev/tapN` and not of `/dev/net/tun`.
+    pub(super) is_tap: bool,
     ours: OwnedFd,
     state: Mutex<EndState>,
 }
@@ -62,6 +64,14 @@ impl TunEnd {
         &self.ours
     }
 
+    /// The file is closed for good.
+    pub(super) fn close(&self, stack: &mut Stack) {
+        match self.is_tap {
+            true => stack.tap_release(self.ino),
+            false => stack.tun_close(self.ino),
+        }
+    }
+
     /// Gives the stack what the program wrote.
     pub(super) fn take(&self, stack: &mut Stack, buffer: &mut [u8]) -> Taken {
         let len = match rustix::net::recv(&self.ours, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
@@ -71,7 +81,10 @@ impl TunEnd {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Taken::Nothing,
             Err(_) => return Taken::End,
         };
-        let result = stack.tun_get_user(self.ino, &buffer[..len]);
+        let result = match self.is_tap {
+            true => stack.tap_get_user(self.ino, &buffer[..len]),
+            false => stack.tun_get_user(self.ino, &buffer[..len]),
+        };
         let mut state = self.state.lock().unwrap();
         if state.reports {
             state.result = Some(result);
@@ -135,15 +148,34 @@ pub(super) fn is_closed(ours: &OwnedFd) -> bool {
 /// # Errors
 /// Those of `socketpair(2)`; `ENFILE` when there are too many.
 pub fn open(server: &Arc<Server>, caller: TaskId, flags: u32) -> Result<OwnedFd> {
-    let network = &server.net;
-    if !network.has_room() {
-        return Err(Errno::ENFILE);
-    }
     let net = {
         let kernel = server.kernel.lock().unwrap();
         let task = kernel.task(caller).ok_or(Errno::ENXIO)?;
         task.nsproxy().ok_or(Errno::ENXIO)?.net_ns().common().inum()
     };
+    let thread = server.guests.by_task(caller).ok_or(Errno::ENXIO)?;
+    make_end(server, flags, false, |stack, end| {
+        report_writes(end.ours.as_fd(), &thread).map_err(host)?;
+        end.state.lock().unwrap().reports = true;
+        stack.tun_open(end.ino, net);
+        Ok(())
+    })
+}
+
+/// Makes a pair, tells the stack of it by `attach`, and gives the program's end.
+///
+/// # Errors
+/// Those of `socketpair(2)` and of `attach`; `ENFILE` when there are too many.
+pub(super) fn make_end(
+    server: &Arc<Server>,
+    flags: u32,
+    is_tap: bool,
+    attach: impl FnOnce(&mut Stack, &TunEnd) -> Result<()>,
+) -> Result<OwnedFd> {
+    let network = &server.net;
+    if !network.has_room() {
+        return Err(Errno::ENFILE);
+    }
     let make = || -> io::Result<(OwnedFd, OwnedFd, u64)> {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -158,19 +190,16 @@ pub fn open(server: &Arc<Server>, caller: TaskId, flags: u32) -> Result<OwnedFd>
         Ok((ours, theirs, ino))
     };
     let (ours, theirs, ino) = make().map_err(host)?;
-    let thread = server.guests.by_task(caller).ok_or(Errno::ENXIO)?;
-    report_writes(ours.as_fd(), &thread).map_err(host)?;
-    let state = EndState { reports: true, ..EndState::default() };
-    let end = Arc::new(TunEnd { ino, ours, state: Mutex::new(state) });
+    let end = Arc::new(TunEnd { ino, is_tap, ours, state: Mutex::default() });
     let stack = network.stack().ok_or(Errno::ENXIO)?;
     engine::start(&network.0);
-    stack.lock().tun_open(ino, net);
+    attach(&mut stack.lock(), &end)?;
     network.0.ends.lock().unwrap().insert(ino, end.clone());
     let events =
         epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
     if let Err(error) = epoll::add(&network.0.epoll, &end.ours, epoll::EventData::new_u64(ino), events) {
         network.0.ends.lock().unwrap().remove(&ino);
-        stack.lock().tun_close(ino);
+        end.close(&mut stack.lock());
         return Err(host(error));
     }
     Ok(theirs)
@@ -183,7 +212,7 @@ fn close_closed(ctx: &Ctx<'_>, stack: &mut Stack) {
         let mut buffer = vec![0; LONGEST];
         // What was written before it was closed counts. More than the socket holds cannot come any more.
         while matches!(end.take(stack, &mut buffer), Taken::One) {}
-        stack.tun_close(end.ino);
+        end.close(stack);
     }
 }
 
@@ -206,7 +235,7 @@ pub fn result(ctx: &Ctx<'_>, fd: &OwnedFd) -> Option<Result<()>> {
 }
 
 /// Commands: `_IO(R|W)('T', …)` of `<linux/if_tun.h>`.
-mod command {
+pub(super) mod command {
     pub const TUNSETNOCSUM: u32 = 0x4004_54c8;
     pub const TUNSETDEBUG: u32 = 0x4004_54c9;
     pub const TUNSETIFF: u32 = 0x4004_54ca;
@@ -234,13 +263,13 @@ mod command {
 }
 
 /// Bytes of a `struct ifreq`, and of a `struct virtio_net_hdr`.
-const IFREQ_LEN: usize = 40;
-const VNET_HDR_LEN: i32 = 10;
+pub(super) const IFREQ_LEN: usize = 40;
+pub(super) const VNET_HDR_LEN: i32 = 10;
 
-/// `ioctl(2)` on such a descriptor: `tun_chr_ioctl`. `None` if it is none.
+/// `ioctl(2)` on such a descriptor, or on one of a tap: `tun_chr_ioctl`, `tap_ioctl`. `None` if it is none.
 pub fn ioctl(ctx: &mut Ctx<'_>, fd: &OwnedFd) -> Option<Result<Reply>> {
     let end = ctx.server.net.end_of(fd)?;
-    Some(serve_ioctl(ctx, &end))
+    Some(if end.is_tap { tap::ioctl(ctx, &end) } else { serve_ioctl(ctx, &end) })
 }
 
 fn serve_ioctl(ctx: &mut Ctx<'_>, end: &TunEnd) -> Result<Reply> {
