@@ -41,6 +41,12 @@ print(told("ip -br link show m0"))
 print(re.sub("addrgenmode.*", "", told("ip -d link show m0").split("\n")[2]).strip())
 s = os.stat(node)
 print("node", oct(s.st_mode), s.st_uid, s.st_gid, s.st_rdev != 0)
+os.seteuid(65534)
+try:
+    os.open(node, os.O_RDWR)
+except OSError as e:
+    print("another user:", errno.errorcode[e.errno])
+os.seteuid(0)
 os.mkdir("/tmp/sys")
 sh("mount -t sysfs sysfs /tmp/sys")
 shown = f"/tmp/sys/class/net/m0/tap{index('m0')}"
