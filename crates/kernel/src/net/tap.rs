@@ -67,13 +67,14 @@ impl Stack {
 
     /// A device has come to a namespace: if it is a macvtap, it gets a number and its node (`macvtap_device_event`).
     pub(super) fn tap_register(&mut self, id: DevId) {
+        if !matches!(self.dev(id).map(|dev| &dev.kind), Some(DeviceKind::Macvlan { tap: Some(_), .. })) {
+            return;
+        }
         // There are fewer devices than numbers.
         let free = (1..).find(|minor| !self.taps.minors.contains_key(minor)).unwrap_or_default();
-        let Some(DeviceKind::Macvlan { tap: Some(minor), .. }) = self.dev_mut(id).map(|dev| &mut dev.kind)
-        else {
-            return;
-        };
-        *minor = free;
+        if let Some(DeviceKind::Macvlan { tap, .. }) = self.dev_mut(id).map(|dev| &mut dev.kind) {
+            *tap = Some(free);
+        }
         self.taps.minors.insert(free, id);
         self.tap_node(id, free, true);
     }
