@@ -39,7 +39,7 @@ use crate::server::filesystems;
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
 use crate::server::instances::set_watcher;
 use crate::server::lock::Mutex;
-use crate::server::proc_source::NsFs;
+use crate::server::nsfs::NsFs;
 use crate::server::sys::{clone, socket};
 use crate::server::{
     Server, ahead, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares,
