@@ -1,6 +1,7 @@
 """An interactive bash in a terminal, driven through tmux."""
 
 import os
+import re
 import subprocess
 import time
 
@@ -325,7 +326,8 @@ kill %1
 
 
 def a_terminal_by_ssh(t, server):
-    t.run(["bash", "-c", SSHD, "sh", server]).has("plain 42", "not a tty", "code 5", "pts/0 ", "R+ ", "^C", "code 7", "hung up")
+    r = t.run(["bash", "-c", SSHD, "sh", server]).has("plain 42", "not a tty", "code 5", "^C", "code 7", "hung up")
+    check(re.search(r"^pts/\d+ +R\+ +ps\s*$", r.out, re.M), r.describe())
 
 
 @case(timeout=60)

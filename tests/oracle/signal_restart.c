@@ -1,6 +1,6 @@
 /* oracle: user
  * signal(7), "Interruption of system calls": what each call that waits makes of a handler without and with SA_RESTART, and of a stop.
- * A signal arrives 300 ms after the call began; 350 ms later what it waits for happens. All wait at the same time. */
+ * A signal arrives when the caller has slept for a while; 350 ms later what it waits for happens. All wait at the same time. */
 #include "oracle.h"
 #include <linux/futex.h>
 #include <mqueue.h>
@@ -348,6 +348,19 @@ static const struct { const char *name; void (*needs)(void); long (*call)(void);
 };
 #define COUNT (sizeof waits / sizeof *waits)
 
+/* Whether the caller sleeps, in its call most likely. */
+static int sleeps(void)
+{
+	char name[64], text[512];
+	snprintf(name, sizeof name, "/proc/%d/stat", waiter);
+	int fd = open(name, O_RDONLY);
+	long n = read(fd, text, sizeof text - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	char *end = strrchr(text, ')');
+	return end && end[2] == 'S';
+}
+
 /* In a process of its own: one wait, whose result goes to `out`. */
 static void run(unsigned i, int way, int out)
 {
@@ -359,7 +372,10 @@ static void run(unsigned i, int way, int out)
 	waits[i].needs();
 	helper = M(fork());
 	if (helper == 0) {
-		msleep(300);
+		for (int calm = 0, looks = 0; calm < 4 && looks < 200; looks++) {
+			msleep(75);
+			calm = sleeps() ? calm + 1 : 0;
+		}
 		kill(waiter, way == 2 ? SIGSTOP : SIGUSR1);
 		if (way == 2) {
 			msleep(50);

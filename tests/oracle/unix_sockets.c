@@ -156,8 +156,10 @@ int main(void)
 		printf("%.8s\n", b);
 		_exit(0);
 	}
-	T(send_fd(sv[0], fds[0], 1));
+	/* Said when the receiver has said all: both print. */
+	int sent = send_fd(sv[0], fds[0], 1);
 	reap("receiver", c);
+	T(sent);
 	int on = 1;
 	T(setsockopt(sv[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on));
 	c = fork();

@@ -1,91 +1,56 @@
 //! Starting a sandbox from its plan.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as HostPath, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use nomina_fs::IdMap;
-use nomina_fs::cgroup2::CgroupFs;
-use nomina_fs::dev::{DevTmpfs, TAP_MAJOR};
-use nomina_fs::devpts::DevPts;
-use nomina_fs::host::HostSb;
-use nomina_fs::overlay::{OverlayOptions, OverlaySb};
-use nomina_fs::proc::ProcFs;
-use nomina_fs::sysfs::SysFs;
 use nomina_gate::bpf::{BuildOptions, Filter};
 use nomina_gate::landlock::Ruleset;
 use nomina_gate::launch::{Control, Launch, LaunchError, shim_memfd};
 use nomina_gate::listener::Listener;
 use nomina_gate::sock;
-use nomina_kernel::cgroup::CgroupRoot;
 use nomina_kernel::cred::Cred;
 use nomina_kernel::errno::Errno;
 use nomina_kernel::kernel::{Kernel, KernelConfig};
-use nomina_kernel::mount::{MntNamespace, Mount, MountFlags, MountTable, do_mount};
+use nomina_kernel::mount::{Mount, MountFlags};
 use nomina_kernel::rlimit::{RLIM_NLIMITS, Rlimit};
 use nomina_kernel::user_namespace::{Kgid, UserNamespace};
-use nomina_kernel::vfs::{
-    ActiveSuper, FsStruct, LookupFlags, Path, SuperBlock, SuperFlags, Timespec, WalkContext, WalkCred,
-    Watcher, namei,
-};
+use nomina_kernel::vfs::{FsStruct, LookupFlags, Watcher, namei};
 
-use rustix::fs::FlockOperation;
-
-use super::config::{DirPlan, Disposal, MountKind, Net, OverlayPlan, Plan, Stdio};
+use super::config::{Net, Plan};
 use super::network;
-use super::scratch::{self, remove_tree};
-use super::seed::seed;
+use super::program::{find_program, open_stream};
+use super::running::{Layer, Running, start_sweeping};
+use super::scratch;
 use super::terminal::{self, Foreground};
-use super::{ExitStatus, HostFacts, SandboxBuilder, SpawnError, StatRow};
-use crate::egress::Publish;
+use super::view::{active, mount_all, with_root_walk};
+use super::{HostFacts, SandboxBuilder, SpawnError};
 use crate::inspector::runtime_dir::Entry;
-use crate::server::cgroup::CgroupView;
 use crate::server::datagram::Datagrams;
-use crate::server::filesystems::NetDevices;
-use crate::server::filesystems::{self, REVEALING};
+use crate::server::filesystems;
 use crate::server::guest::{AddressSpace, GuestFiles, GuestProcess, GuestThread, Image};
-use crate::server::instances::{Instances, PrivateDir, PrivateDirs, set_watcher};
+use crate::server::instances::set_watcher;
 use crate::server::lock::Mutex;
-use crate::server::proc_source::{NsFs, PidNsView};
-use crate::server::sys::{clone, exec, socket};
-use crate::server::tty::Terminals;
+use crate::server::nsfs::NsFs;
+use crate::server::sys::{clone, socket};
 use crate::server::{
     Server, ahead, controls, fuse, handle, inet, inspector, net, netlink, pids, reaper, robust, spares,
     stats, tether, watcher, worker,
 };
 
-/// Numbers for file systems that have no host device of their own: anonymous devices, as Linux gives them.
-const PROC_DEV: u64 = 0x16;
-const SYSFS_DEV: u64 = 0x17;
-const DEV_DEV: u64 = 0x6;
-const DEVPTS_DEV: u64 = 0x18;
-const CGROUP_DEV: u64 = 0x19;
-
-/// A running sandbox. Dropping it ends all of its programs.
-pub struct Running {
-    server: Arc<Server>,
-    control: Option<Control>,
-    pid: i32,
-    entry: Option<Entry>,
-    foreground: Option<Foreground>,
-    layer: Layer,
-    sweeper: Option<JoinHandle<()>>,
-    _scratch: OwnedFd,
-}
-
-fn host_error(what: &'static str) -> impl Fn(io::Error) -> SpawnError {
+pub(super) fn host_error(what: &'static str) -> impl Fn(io::Error) -> SpawnError {
     move |error| SpawnError::Host { what, error }
 }
 
-fn errno_error(what: &'static str) -> impl Fn(Errno) -> SpawnError {
+pub(super) fn errno_error(what: &'static str) -> impl Fn(Errno) -> SpawnError {
     move |errno| SpawnError::Host { what, error: io::Error::from_raw_os_error(errno.0) }
 }
 
@@ -132,251 +97,8 @@ impl SandboxBuilder {
     }
 }
 
-/// Removes what dead sandboxes have left behind, while the new one runs already: there may be many to look at.
-fn start_sweeping(plan: &Plan) -> Option<JoinHandle<()>> {
-    let layers = (plan.layer.disposal == Disposal::Remove).then(|| plan.layer.dir.parent()).flatten();
-    let bases: Vec<PathBuf> =
-        layers.into_iter().chain([HostPath::new(SHM)]).map(HostPath::to_owned).collect();
-    let sweep = move || bases.iter().for_each(|base| scratch::sweep(base));
-    std::thread::Builder::new().name("nomina-sweep".into()).spawn(sweep).ok()
-}
-
-/// The layer's directory, in use by nobody else. Removed when it is dropped and was to be thrown away.
-struct Layer {
-    /// The directory to remove.
-    remove: Option<PathBuf>,
-    /// What marks it as in use.
-    _lock: OwnedFd,
-}
-
-impl Layer {
-    fn create(plan: &Plan) -> Result<Layer, SpawnError> {
-        let error = host_error("creating the layer's directory");
-        let dir = &plan.layer.dir;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(&error)?;
-        if plan.layer.disposal == Disposal::Remove {
-            let lock = scratch::hold(dir).map_err(&error)?;
-            return Ok(Layer { remove: Some(dir.clone()), _lock: lock });
-        }
-        // A layer has one writer. The directory itself is locked: a kept layer has nothing in it that is not its own.
-        let lock: OwnedFd = fs::File::open(dir).map_err(&error)?.into();
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(io::Error::from)
-            .map_err(host_error("locking the layer, which another sandbox is using; wait for its end"))?;
-        Ok(Layer { remove: None, _lock: lock })
-    }
-
-    fn remove(&mut self) {
-        if let Some(dir) = self.remove.take() {
-            remove_tree(&dir);
-        }
-    }
-}
-
-impl Drop for Layer {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-/// The first program's view: everything mounted.
-struct Mounted {
-    table: Arc<MountTable>,
-    ns: Arc<MntNamespace>,
-    root: Path,
-    instances: Instances,
-    private_dirs: PrivateDirs,
-    devpts: Arc<DevPts>,
-    devtmpfs: Option<Arc<DevTmpfs>>,
-    terminals: Arc<Terminals>,
-    proc: Arc<PidNsView>,
-    cgroup_root: Arc<CgroupRoot>,
-    cgroup_view: Arc<CgroupView>,
-    net_devices: Arc<NetDevices>,
-    cgroup_sb: Arc<ActiveSuper>,
-}
-
-fn overlay(plan: &OverlayPlan, ids: IdMap, durable: bool) -> Result<Arc<OverlaySb>, SpawnError> {
-    for dir in [&plan.upper, &plan.work] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(host_error("creating the layer"))?;
-    }
-    let hide = plan.hidden.iter().map(|hidden| (hidden.path.clone(), hidden.mode)).collect();
-    let options = OverlayOptions {
-        hide,
-        durable,
-        below: plan.below.clone(),
-        ..OverlayOptions::new(Some(plan.lower.clone()), plan.upper.clone(), plan.work.clone(), ids)
-    };
-    OverlaySb::new(&options).map_err(errno_error("making the copy-on-write layer"))
-}
-
-fn active(sb: Arc<dyn SuperBlock>) -> Arc<ActiveSuper> {
-    ActiveSuper::new(sb, SuperFlags::empty())
-}
-
-/// Walks as root of the sandbox.
-fn with_root_walk<T>(
-    root: &Path,
-    with: impl FnOnce(&WalkContext<'_>) -> nomina_kernel::Result<T>,
-) -> nomina_kernel::Result<T> {
-    let cred = WalkCred::root();
-    with(&WalkContext { root, pwd: root, cred: &cred, umask: 0o022 })
-}
-
-/// Makes a directory and its parents where they are missing.
-fn make_dirs(root: &Path, dir: &HostPath) -> nomina_kernel::Result<()> {
-    let mut path = PathBuf::from("/");
-    for component in dir.components().skip(1) {
-        path.push(component);
-        let made = with_root_walk(root, |walk| namei::mkdir(walk, path.as_os_str().as_bytes(), 0o755));
-        match made {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-fn make_dir(root: &Path, plan: &DirPlan) -> nomina_kernel::Result<()> {
-    let name = plan.path.as_os_str().as_bytes();
-    let exists = with_root_walk(root, |walk| namei::path_lookup(walk, name, LookupFlags::FOLLOW)).is_ok();
-    if exists {
-        return Ok(());
-    }
-    make_dirs(root, &plan.path)?;
-    with_root_walk(root, |walk| {
-        let path = namei::path_lookup(walk, name, LookupFlags::FOLLOW)?;
-        nomina_kernel::vfs::attr::vfs_chown(&path, walk.cred, Some(plan.uid), Some(plan.gid))?;
-        nomina_kernel::vfs::attr::vfs_chmod(&path, walk.cred, plan.mode)
-    })
-}
-
-fn mount_all(plan: &Plan, ids: IdMap) -> Result<Mounted, SpawnError> {
-    let table = MountTable::new();
-    let durable = plan.layer.disposal == Disposal::Keep;
-    let root_overlay = overlay(&plan.root, ids, durable)?;
-    seed(&plan.root, ids, &root_overlay).map_err(errno_error("writing what the user may not read"))?;
-    network::name_resolver(&plan.network, &root_overlay).map_err(errno_error("naming the resolver"))?;
-    let instances = Instances::default();
-    let root_sb = active(root_overlay);
-    instances.add(&root_sb);
-    let ns = MntNamespace::new(&table, root_sb, MountFlags::RELATIME);
-    let root_mount = ns.root().ok_or_else(|| errno_error("mounting the root")(Errno::ENOENT))?;
-    let root = Path::mount_root(&root_mount);
-    for dir in &plan.dirs {
-        make_dir(&root, dir).map_err(errno_error("making a directory inside"))?;
-    }
-    let terminals = Arc::new(Terminals::default());
-    let devpts = DevPts::new(DEVPTS_DEV, terminals.clone(), nomina_fs::devpts::Options::STANDARD);
-    let _ = terminals.devpts.set(Arc::downgrade(&devpts));
-    let proc = PidNsView::new();
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let cgroup_root = CgroupRoot::new(Timespec { sec: now.tv_sec, nsec: now.tv_nsec as u32 });
-    let cgroup_view = Arc::new(CgroupView::default());
-    let net_devices = Arc::new(NetDevices::default());
-    let cgroup_fs = CgroupFs::new(CGROUP_DEV, cgroup_root.clone(), cgroup_view.clone());
-    let cgroup_sb = active(cgroup_fs.clone());
-    let mut devtmpfs = None;
-    let private_dirs = PrivateDirs::new(&plan.layer.dir);
-    let private = |name: &str| -> Result<(Arc<OverlaySb>, PrivateDir), SpawnError> {
-        let dir = private_dirs.create(name).map_err(host_error("creating the layer"))?;
-        let sb =
-            nomina_fs::tmpfs::new(dir.upper(), dir.work(), ids).map_err(errno_error("making a tmpfs"))?;
-        Ok((sb, dir))
-    };
-    for mount in &plan.mounts {
-        let is_file = matches!(mount.kind, MountKind::Host { directory: false, .. });
-        let made = if is_file {
-            make_dirs(&root, mount.dst.parent().unwrap_or(HostPath::new("/"))).and_then(|()| {
-                let name = mount.dst.as_os_str().as_bytes();
-                match with_root_walk(&root, |walk| namei::mknod(walk, name, libc::S_IFREG | 0o644, 0)) {
-                    Err(Errno::EEXIST) => Ok(()),
-                    other => other,
-                }
-            })
-        } else {
-            make_dirs(&root, &mount.dst)
-        };
-        made.map_err(errno_error("making a mount point inside"))?;
-        let place = with_root_walk(&root, |walk| {
-            namei::path_lookup(walk, mount.dst.as_os_str().as_bytes(), LookupFlags::FOLLOW)
-        })
-        .map_err(errno_error("finding a mount point inside"))?;
-        let standard = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let mut kept = None;
-        let (sb, flags): (Arc<dyn SuperBlock>, MountFlags) = match &mount.kind {
-            MountKind::Proc => (ProcFs::new(PROC_DEV, proc.clone()), standard),
-            MountKind::Sysfs => (SysFs::of(SYSFS_DEV, net_devices.clone()), standard | MountFlags::READONLY),
-            MountKind::Cgroup2 => (cgroup_fs.clone(), standard),
-            MountKind::Dev => {
-                let (backing, dir) = private("dev")?;
-                kept = Some(dir);
-                let sb = DevTmpfs::new(DEV_DEV, backing, terminals.clone());
-                devtmpfs = Some(sb.clone());
-                (sb, MountFlags::NOSUID)
-            }
-            MountKind::Devpts => (devpts.clone(), MountFlags::NOSUID | MountFlags::NOEXEC),
-            MountKind::Tmpfs => {
-                let (sb, dir) = private("tmpfs")?;
-                kept = Some(dir);
-                (sb, MountFlags::NOSUID | MountFlags::NODEV)
-            }
-            MountKind::Overlay(plan) => {
-                let sb = overlay(plan, ids, durable)?;
-                (sb, MountFlags::empty())
-            }
-            MountKind::Host { src, read_only, .. } => {
-                let new = if *read_only { HostSb::new_read_only } else { HostSb::new };
-                let sb = new(src, ids).map_err(errno_error("opening a directory to bind"))?;
-                let ro = if *read_only { MountFlags::READONLY } else { MountFlags::empty() };
-                (sb, MountFlags::NOSUID | MountFlags::NODEV | ro)
-            }
-        };
-        let is_tmpfs = matches!(mount.kind, MountKind::Tmpfs);
-        let sb = match mount.kind {
-            // All mounts of it show one instance.
-            MountKind::Cgroup2 => cgroup_sb.clone(),
-            _ => active(sb),
-        };
-        if matches!(mount.kind, MountKind::Proc | MountKind::Sysfs) {
-            sb.add_iflags(REVEALING);
-        }
-        if let Some(dir) = kept {
-            sb.keep(dir);
-        }
-        instances.add(&sb);
-        // `mount(2)` makes relatime the default.
-        let flags = flags | MountFlags::RELATIME;
-        let mounted = do_mount(&ns, sb, &place, flags).map_err(errno_error("mounting"))?;
-        if is_tmpfs {
-            let top = Path::mount_root(&mounted);
-            nomina_kernel::vfs::attr::vfs_chmod(&top, &WalkCred::root(), 0o1777)
-                .map_err(errno_error("setting the mode of a tmpfs"))?;
-        }
-    }
-    Ok(Mounted {
-        table,
-        ns,
-        root,
-        instances,
-        private_dirs,
-        devpts,
-        devtmpfs,
-        terminals,
-        proc,
-        cgroup_root,
-        cgroup_view,
-        net_devices,
-        cgroup_sb,
-    })
-}
-
 /// Where memory has names.
-const SHM: &str = "/dev/shm";
+pub(super) const SHM: &str = "/dev/shm";
 
 fn scratch_dir(layer: &HostPath) -> Result<PathBuf, SpawnError> {
     let error = host_error("creating the directory for handles");
@@ -543,19 +265,7 @@ pub(crate) fn prepare(builder: &SandboxBuilder, plan: &Plan) -> Result<Prepared,
         server.stats.switch_on();
     }
     server.net.attach(first_net.stack());
-    if let Some(devtmpfs) = server.devtmpfs.clone() {
-        let ahead = Arc::downgrade(&server.ahead);
-        server.net.set_tap_nodes(Box::new(move |number, minor, there| {
-            let (name, rdev) = (format!("tap{number}"), rustix::fs::makedev(TAP_MAJOR, minor));
-            // No answer about the name that was given before holds after.
-            let _changing = ahead.upgrade();
-            let _changing = _changing.as_ref().map(|ahead| ahead.change());
-            match there {
-                true => devtmpfs.create_node(&name, rdev, 0o600),
-                false => devtmpfs.delete_node(&name, rdev),
-            }
-        }));
-    }
+    net::tap::show_nodes(&server);
     let transport = Arc::downgrade(&server);
     server.net.set_transport(Box::new(move |stack, out| {
         if let Some(server) = transport.upgrade() {
@@ -713,137 +423,4 @@ fn raise_descriptor_limit() {
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     // Where it is refused, forks fail a little sooner with EAGAIN.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
-}
-
-fn open_stream(stream: &Stdio, index: usize) -> io::Result<OwnedFd> {
-    let null = || -> io::Result<OwnedFd> {
-        Ok(fs::File::options().read(true).write(true).open("/dev/null")?.into())
-    };
-    match stream {
-        Stdio::Null => null(),
-        Stdio::Fd(fd) => fd.try_clone(),
-        Stdio::Inherit => {
-            let inherited = match index {
-                0 => io::stdin().as_fd().try_clone_to_owned(),
-                1 => io::stdout().as_fd().try_clone_to_owned(),
-                _ => io::stderr().as_fd().try_clone_to_owned(),
-            };
-            inherited.or_else(|_| null())
-        }
-    }
-}
-
-/// Looks the program up as `execvp(3)` does, in the PATH of the inside, and prepares its exec. Gives what replaces
-/// `argv[0]` for a script.
-pub(crate) fn find_program(
-    server: &Arc<Server>,
-    thread: &Arc<GuestThread>,
-    program: &OsStr,
-    env: &[(std::ffi::OsString, std::ffi::OsString)],
-    fs: &FsStruct,
-) -> Result<Vec<Vec<u8>>, SpawnError> {
-    let name = program.as_bytes();
-    let shown = || program.to_string_lossy().into_owned();
-    let failed = |errno: Errno| match errno {
-        Errno::ENOENT | Errno::ENOTDIR => SpawnError::NotFound(shown()),
-        errno => SpawnError::NotExecutable { program: shown(), reason: errno.message().into() },
-    };
-    if name.contains(&b'/') {
-        return exec::prepare_first(server, thread, fs, name).map_err(failed);
-    }
-    let path = env
-        .iter()
-        .find(|(key, _)| key == "PATH")
-        .map_or(&b"/bin:/usr/bin"[..], |(_, value)| value.as_bytes());
-    let mut denied = None;
-    for dir in path.split(|&byte| byte == b':') {
-        let dir = if dir.is_empty() { b"." } else { dir };
-        let candidate = [dir, b"/", name].concat();
-        match exec::prepare_first(server, thread, fs, &candidate) {
-            Ok(prefix) => return Ok(prefix),
-            Err(errno @ (Errno::EACCES | Errno::ENOEXEC)) => denied = Some(errno),
-            Err(_) => {}
-        }
-    }
-    Err(failed(denied.unwrap_or(Errno::ENOENT)))
-}
-
-impl Running {
-    /// Waits for the first program's end. Everything else in the sandbox ends with it, since it is init.
-    ///
-    /// # Errors
-    /// When the guardian was killed, and the sandbox with it.
-    pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        let foreground = self.foreground.as_ref();
-        let is_guest = |pid| self.server.guests.by_tid(pid).is_some();
-        let stopped = |_signal| foreground.iter().for_each(|foreground| foreground.stopped(is_guest));
-        let status = self.control.as_ref().and_then(|control| control.wait(stopped));
-        self.end();
-        let status = status
-            .ok_or_else(|| io::Error::other("the sandbox's guardian was killed, and all programs with it"))?;
-        Ok(ExitStatus::from_wait_status(status))
-    }
-
-    /// The terminal whose foreground the sandbox has, if any.
-    pub fn foreground(&self) -> Option<&Foreground> {
-        self.foreground.as_ref()
-    }
-
-    /// Host pid of the first program, to send signals to.
-    pub fn first_pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// What `nomina ps` calls it; `None` where there is no runtime directory.
-    pub fn id(&self) -> Option<&str> {
-        self.entry.as_ref().map(|entry| entry.id.as_str())
-    }
-
-    /// Published ports, with the ports that the host has.
-    pub fn published(&self) -> &[Publish] {
-        self.server.inet.uplink.get().map_or(&[], |attached| &attached.published)
-    }
-
-    /// Counts of the requests served so far.
-    pub fn stats(&self) -> Vec<(String, u64, u64, u64)> {
-        self.server
-            .stats
-            .rows()
-            .into_iter()
-            .map(|row| (row.name, row.calls, row.total_ns, row.enosys))
-            .collect()
-    }
-
-    fn end(&mut self) {
-        self.server.ending.store(true, Ordering::Release);
-        self.entry = None;
-        if let Some(control) = self.control.take() {
-            control.finish();
-        }
-        let server = self.server.clone();
-        nomina_gate::guardian::kill_orphans(|pid| server.guests.by_tid(pid).is_some() || runs_shim(pid));
-        self.layer.remove();
-        server.handles.remove_scratch();
-        if let Some(sweeper) = self.sweeper.take() {
-            let _ = sweeper.join();
-        }
-        self.foreground = None;
-    }
-}
-
-/// Whether a process is a guest of whatever sandbox, by the only program that guests ever execute.
-fn runs_shim(pid: i32) -> bool {
-    let exe = fs::read_link(format!("/proc/{pid}/exe"));
-    exe.is_ok_and(|exe| exe.as_os_str().as_bytes().starts_with(b"/memfd:nomina-shim"))
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// A row of counts for display.
-pub fn stat_row<'n>(row: &'n (String, u64, u64, u64)) -> StatRow<'n> {
-    StatRow { name: &row.0, calls: row.1, total_ns: row.2, enosys: row.3 > 0 }
 }

@@ -6,7 +6,7 @@
 //! for the true result ([`Controls::result`]) before the guest sees any. Handles that do not report writes cost nothing.
 //!
 //! What was written is in any case applied before a later request of the sandbox is served, so every effect a guest can ask
-//! for is seen in order. Where ours differs from Linux: a thread that did not open the file itself (a forked child, the
+//! for is seen in order; and, where nobody asks for anything, by and by ([`super::reaper`]). Where ours differs from Linux: a thread that did not open the file itself (a forked child, the
 //! receiver of a passed descriptor) is told of success whatever becomes of its write, and a write is made with the
 //! credentials of the opener. The handle cannot seek (`ESPIPE`), as if every file were read and written from its start on.
 

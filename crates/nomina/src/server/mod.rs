@@ -35,6 +35,7 @@ pub mod lock;
 pub mod mounts_poll;
 pub mod net;
 pub mod netlink;
+pub mod nsfs;
 pub mod opens;
 pub mod overlayfs;
 pub mod pids;

@@ -209,11 +209,17 @@ pub fn start(server: &Arc<Server>) -> io::Result<()> {
             // A panic here must not leave the sandbox without anybody who sees its exits.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let idle = server.reaper.ended.lock().unwrap().is_empty();
-                let nsec = if idle { 500_000_000 } else { 100_000_000 };
+                let nsec = match idle {
+                    _ if server.controls.any() => 20_000_000,
+                    true => 500_000_000,
+                    false => 100_000_000,
+                };
                 server.reaper.wait(&server, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: nsec }));
                 server.reaper.look_after_the_silent(&server);
                 server.tethers.tie_all(&server);
                 server.reaper.sweep(&server);
+                // Who has opened a control file may wait, for a child that waits for room to write to it, and nobody ask anything.
+                server.controls.apply();
             }));
             // Whoever must know of an exit at once drains; this thread need not wake up for each one.
             std::thread::sleep(PAUSE);

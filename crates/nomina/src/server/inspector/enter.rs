@@ -32,7 +32,7 @@ use super::super::sys::{clone, signal};
 use super::super::{tty, worker};
 use super::{Identity, Refusal};
 use crate::inspector::protocol::{Answer, ExecRequest, REQUEST_MAX, Request, recv, send};
-use crate::sandbox::{Stdio, passwd, spawn};
+use crate::sandbox::{Stdio, passwd, program};
 
 /// A file inside longer than this is not read.
 const LONGEST: u64 = 1 << 20;
@@ -169,7 +169,7 @@ fn start(
             "exec: no command; give the program to run inside, as in `nomina exec NAME sh`",
         ));
     };
-    let prefix = spawn::find_program(server, &thread, OsStr::from_bytes(program), &env, &fs)
+    let prefix = program::find_program(server, &thread, OsStr::from_bytes(program), &env, &fs)
         .map_err(|error| Refusal { code: error.exit_code(), what: error.to_string() })?;
     let argv =
         prefix.iter().map(Vec::as_slice).chain(argv.iter().copied().skip(usize::from(!prefix.is_empty())));

@@ -26,7 +26,6 @@ use nomina_kernel::errno::Result;
 use nomina_kernel::net::NetStack;
 use nomina_kernel::net::core::softirq::Out;
 use nomina_kernel::net::filter::{Filter, Instruction};
-use nomina_kernel::net::tap::NodeHook;
 use rustix::event::{EventfdFlags, epoll};
 
 use super::lock::Mutex;
@@ -92,13 +91,6 @@ impl Network {
                 engine::wake(&shared);
             }
         }));
-    }
-
-    /// Says what is told of the nodes of taps.
-    pub fn set_tap_nodes(&self, hook: NodeHook) {
-        if let Some(stack) = self.stack() {
-            stack.lock().set_tap_node_hook(hook);
-        }
     }
 
     /// Says who keeps the sockets of TCP and UDP, once.

@@ -5,13 +5,32 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nomina_fs::dev::TAP_MAJOR;
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::net::tap::FEATURES;
 use nomina_kernel::net::{MacAddr, Stack};
+use rustix::fs::makedev;
 
 use super::super::Server;
 use super::super::request::{Ctx, Reply};
 use super::tun::{IFREQ_LEN, TunEnd, VNET_HDR_LEN, command, make_end};
+
+/// Lets the nodes of taps come and go in the sandbox's devtmpfs, if it has one.
+pub fn show_nodes(server: &Server) {
+    let (Some(stack), Some(devtmpfs)) = (server.net.stack(), server.devtmpfs.clone()) else { return };
+    let ahead = Arc::downgrade(&server.ahead);
+    stack.lock().set_tap_node_hook(Box::new(move |number, minor, there| {
+        let (name, rdev) = (format!("tap{number}"), makedev(TAP_MAJOR, minor));
+        // No answer about the name that was given before holds after.
+        let ahead = ahead.upgrade();
+        let _changing = ahead.as_ref().map(|ahead| ahead.change());
+        if there {
+            devtmpfs.create_node(&name, rdev, 0o600);
+        } else {
+            devtmpfs.delete_node(&name, rdev);
+        }
+    }));
+}
 
 /// Opens the node with number `minor`.
 ///

@@ -11,7 +11,7 @@ use nomina_kernel::nsfs::NsRef;
 
 use super::super::Server;
 use super::super::guest::GuestThread;
-use super::super::proc_source::NsInode;
+use super::super::nsfs::NsInode;
 
 /// The sending process. It may be gone by now; then it has no right to anything.
 pub struct Process<'a> {

@@ -8,7 +8,7 @@ use nomina_kernel::nsfs::NsRef;
 
 use super::super::net::tun;
 use super::super::netlink;
-use super::super::proc_source::NsInode;
+use super::super::nsfs::NsInode;
 use super::super::request::{Ctx, Reply, host};
 use super::files::FdPath;
 use super::{fasync, pidfd};

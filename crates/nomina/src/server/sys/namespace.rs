@@ -3,7 +3,7 @@
 use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::setns::SetnsTarget;
 
-use super::super::proc_source::NsInode;
+use super::super::nsfs::NsInode;
 use super::super::request::{Ctx, Reply};
 use super::files::FdPath;
 use super::pidfd::task_of_pidfd;

@@ -296,16 +296,15 @@ pub fn translate(ctx: &mut Ctx<'_>) -> Result<Reply> {
             let kernel = server.kernel.lock().unwrap();
             let pid = kernel.find_vpid(caller, nr).ok_or(Errno::ESRCH)?;
             drop(kernel);
-            if pid.members(PidType::Pgid).is_empty() {
-                return Err(Errno::ESRCH);
-            }
             if let (Some(&first), Some(1)) =
                 (server.first_pgrp.get(), pid.numbers().get(1).map(|upid| upid.nr))
             {
                 return Ok(first.into());
             }
             match server.pids.to_host(&pid) {
+                // Of no group perhaps: the host says so, as it knows the session of the process with that number.
                 Some(host) => Ok(host.into()),
+                None if pid.members(PidType::Pgid).is_empty() => Err(Errno::ESRCH),
                 None => Ok(Reply::Retry),
             }
         }

@@ -1,6 +1,8 @@
 //! What proc shows of the sandbox: the model seen from one pid namespace, with the host's files behind it.
 
-use std::any::Any;
+mod links;
+mod status;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
@@ -14,109 +16,24 @@ use nomina_kernel::errno::{Errno, Result};
 use nomina_kernel::ipc::{IpcCaller, IpcNamespace};
 use nomina_kernel::kernel::Kernel;
 use nomina_kernel::mount::{ProcMounts, show_mountinfo, show_mounts, show_mountstats};
-use nomina_kernel::nsfs::NsRef;
 use nomina_kernel::pid::{Pid, PidType};
 use nomina_kernel::pid_namespace::PidNamespace;
 use nomina_kernel::ptrace::PtraceCreds;
 use nomina_kernel::rlimit::Resource;
 use nomina_kernel::task::{Dumpable, TaskId};
 use nomina_kernel::user_namespace::MapKind;
-use nomina_kernel::vfs::{Attr, Inode, Opened, Path, S_IFREG, StatFs, SuperBlock, d_path};
+use nomina_kernel::vfs::Path;
 use rustix::fs::OFlags;
 
 use super::Server;
 use super::given;
 use super::guest::GuestThread;
 use super::ipc;
-use super::places::host_link;
 use super::request::host;
-use super::sys::files::HandleInode;
 use super::sys::seccomp::look_for_killed_threads;
 
-/// A namespace as a file: what `/proc/PID/ns/*` leads to (nsfs).
-pub struct NsInode {
-    /// The namespace, kept alive.
-    pub ns: NsRef,
-}
-
-impl Inode for NsInode {
-    fn getattr(&self) -> Result<Attr> {
-        Ok(Attr {
-            dev: NSFS_DEV,
-            ino: self.ns.common().inum(),
-            mode: S_IFREG | 0o444,
-            nlink: 1,
-            blksize: 4096,
-            ..Attr::default()
-        })
-    }
-    fn namespace(&self) -> Option<NsRef> {
-        Some(self.ns.clone())
-    }
-    fn file_type(&self) -> u32 {
-        S_IFREG
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-    fn open(&self, _flags: u32) -> Result<Opened> {
-        // A placeholder stands for it in the guest's hands.
-        Ok(Opened::Directory)
-    }
-}
-
-/// `st_dev` of nsfs: an anonymous device number (major 0).
-const NSFS_DEV: u64 = 4;
-
-/// The file system namespaces are files of. It is mounted nowhere.
-pub struct NsFs;
-
-struct NsFsRoot;
-
-impl Inode for NsFsRoot {
-    fn getattr(&self) -> Result<Attr> {
-        Ok(Attr {
-            dev: NSFS_DEV,
-            ino: 1,
-            mode: nomina_kernel::vfs::S_IFDIR | 0o555,
-            nlink: 2,
-            ..Attr::default()
-        })
-    }
-    fn file_type(&self) -> u32 {
-        nomina_kernel::vfs::S_IFDIR
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-    fn open(&self, _flags: u32) -> Result<Opened> {
-        Err(Errno::EACCES)
-    }
-}
-
-impl SuperBlock for NsFs {
-    fn fs_type(&self) -> &'static str {
-        "nsfs"
-    }
-    fn source(&self) -> Vec<u8> {
-        b"nsfs".to_vec()
-    }
-    fn dev(&self) -> u64 {
-        NSFS_DEV
-    }
-    fn root(&self) -> Arc<dyn Inode> {
-        Arc::new(NsFsRoot)
-    }
-    fn statfs(&self) -> Result<StatFs> {
-        Ok(StatFs { magic: 0x6e73_6673, bsize: 4096, namelen: 255, ..StatFs::default() })
-    }
-    fn cacheable(&self) -> bool {
-        false
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
+pub use status::Renamed;
+use status::host_comm;
 
 /// The view from one pid namespace.
 pub struct PidNsView {
@@ -268,80 +185,7 @@ impl ProcSource for PidNsView {
     }
 
     fn task(&self, key: TaskKey, viewer: Option<TaskKey>) -> Option<TaskInfo> {
-        let (server, thread) = self.thread(key).ok()?;
-        look_for_killed_threads(&server, &thread);
-        let ns = self.ns.get()?;
-        let comm = server.renamed_comm(&thread);
-        let host_pid = thread.process.host_pid.load(Ordering::Acquire);
-        let host_tid = thread.host_tid.load(Ordering::Acquire);
-        let kernel = server.kernel.lock().unwrap();
-        let id = TaskId(key.0);
-        let task = kernel.task(id)?;
-        let signal = kernel.signal_of(id)?;
-        let leader = kernel.task(signal.leader())?;
-        let cred = task.cred();
-        let viewer_cred = viewer
-            .and_then(|viewer| kernel.task(TaskId(viewer.0)))
-            .map_or_else(|| server.nobody.clone(), |task| task.cred().clone());
-        let user_ns = &viewer_cred.user_ns;
-        let uid = |id| user_ns.from_kuid_munged(id);
-        let gid = |id| user_ns.from_kgid_munged(id);
-        let parent = kernel.task(task.real_parent()).and_then(|parent| {
-            let leader = kernel.signal_of(parent.id())?.leader();
-            Some(kernel.task(leader)?.pid().nr_ns(ns))
-        });
-        Some(TaskInfo {
-            pid: task.pid().nr_ns(ns),
-            tgid: leader.pid().nr_ns(ns),
-            ppid: parent.unwrap_or(0),
-            tracer: kernel
-                .tracee(id)
-                .map_or(0, |tracee| kernel.task(tracee.tracer).map_or(0, |tracer| tracer.pid().nr_ns(ns))),
-            pgrp: signal.pid(PidType::Pgid).nr_ns(ns),
-            session: signal.pid(PidType::Sid).nr_ns(ns),
-            tty_nr: host_tty(host_pid).0,
-            tpgid: {
-                let group = host_tty(host_pid).1;
-                match server.pids.from_host(group).and_then(|nr| server.first_pid_ns.get()?.find(nr)) {
-                    Some(pid) => pid.nr_ns(ns),
-                    None => -1,
-                }
-            },
-            host_pid,
-            host_tid,
-            comm,
-            // On the host it waits for the answer to its own question.
-            state: if kernel.tracee(id).is_some_and(|tracee| tracee.stop.is_some()) {
-                Some(b't')
-            } else {
-                viewer.is_some_and(|viewer| viewer == key).then_some(b'R')
-            },
-            blocked: viewer
-                .is_some_and(|viewer| viewer == key)
-                .then(|| thread.image().map(|image| image.slot.mask()))
-                .flatten(),
-            uids: [uid(cred.uid), uid(cred.euid), uid(cred.suid), uid(cred.fsuid)],
-            gids: [gid(cred.gid), gid(cred.egid), gid(cred.sgid), gid(cred.fsgid)],
-            groups: cred.groups.iter().map(|&group| gid(group)).collect(),
-            caps: [
-                cred.cap_inheritable.bits(),
-                cred.cap_permitted.bits(),
-                cred.cap_effective.bits(),
-                cred.cap_bset.bits(),
-                cred.cap_ambient.bits(),
-            ],
-            no_new_privs: task.no_new_privs(),
-            seccomp: (kernel.seccomp(id).mode(), kernel.seccomp(id).filter_count()),
-            nstgid: numbers(leader.pid(), task.pid(), ns),
-            nspid: numbers(task.pid(), task.pid(), ns),
-            nspgid: numbers(signal.pid(PidType::Pgid), task.pid(), ns),
-            nssid: numbers(signal.pid(PidType::Sid), task.pid(), ns),
-            threads: signal.threads().len(),
-            exit_signal: task.exit_signal().unwrap_or(-1),
-            umask: task.fs().and_then(|fs| fs.try_lock().ok().map(|fs| fs.umask)),
-            starttime: None,
-            exit_code: 0,
-        })
+        self.task_info(key, viewer)
     }
 
     fn threads(&self, task: TaskKey) -> Vec<i32> {
@@ -420,75 +264,11 @@ impl ProcSource for PidNsView {
     }
 
     fn link_text(&self, task: TaskKey, link: MagicLink, viewer: Option<TaskKey>) -> Result<Vec<u8>> {
-        match link {
-            MagicLink::Ns(link) => {
-                self.server().ok_or(Errno::ESRCH)?;
-                let text = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), link)))?;
-                Ok(text?.link_text().into_bytes())
-            }
-            MagicLink::Fd(fd) => {
-                let server = self.server().ok_or(Errno::ESRCH)?;
-                let (copy, _) = self.look_at(task, fd)?;
-                if let Some(handle) = server.handles.find(copy.as_fd()) {
-                    if let Some(ns) = handle.path.inode().as_any().downcast_ref::<NsInode>() {
-                        return Ok(ns.ns.link_text().into_bytes());
-                    }
-                    return Ok(d_path::d_path(&handle.path, &self.root_of(viewer)?));
-                }
-                if let Some(path) = server.controls.find(copy.as_fd()) {
-                    return Ok(d_path::d_path(&path, &self.root_of(viewer)?));
-                }
-                let text = host_link(&copy)?;
-                // The devices of the sandbox's /dev are the host's, under their names there.
-                let stat = rustix::fs::fstat(&copy).map_err(host)?;
-                let major = rustix::fs::major(stat.st_rdev);
-                if stat.st_mode & libc::S_IFMT == libc::S_IFCHR
-                    && major == nomina_fs::dev::PTS_MAJOR
-                    && let Some(path) =
-                        server.terminal_path(rustix::fs::minor(stat.st_rdev), &self.root_of(viewer)?)
-                {
-                    return Ok(path);
-                }
-                let is_device = server.device_inode(stat.st_rdev, stat.st_mode).is_some();
-                if !text.starts_with(b"/") || text.starts_with(b"/memfd:") || is_device {
-                    return Ok(text);
-                }
-                Ok(server.path_of_open(&copy, &self.root_of(viewer)?).unwrap_or(text))
-            }
-            _ => Ok(d_path::d_path(&self.link_target(task, link)?, &self.root_of(viewer)?)),
-        }
+        self.text_of(task, link, viewer)
     }
 
     fn link_target(&self, task: TaskKey, link: MagicLink) -> Result<Path> {
-        let server = self.server().ok_or(Errno::ESRCH)?;
-        let fs = || -> Result<_> {
-            let fs = self.need(|_, kernel, _| kernel.task(TaskId(task.0))?.fs().cloned())?;
-            let fs = fs.lock().unwrap();
-            Ok(fs.clone())
-        };
-        match link {
-            MagicLink::Exe => {
-                let (_, thread) = self.thread(task)?;
-                let exe = thread.process.exe.lock().unwrap().clone();
-                exe.map(|exe| exe.path).ok_or(Errno::ENOENT)
-            }
-            MagicLink::Cwd => Ok(fs()?.pwd),
-            MagicLink::Root => Ok(fs()?.root),
-            MagicLink::Fd(fd) => {
-                let (copy, flags) = self.look_at(task, fd)?;
-                if let Some(handle) = server.handles.find(copy.as_fd()) {
-                    return Ok(handle.path.clone());
-                }
-                if let Some(path) = server.controls.find(copy.as_fd()) {
-                    return Ok(path);
-                }
-                Ok(HandleInode::with_flags(&server, copy, flags)?.place())
-            }
-            MagicLink::Ns(link) => {
-                let ns = self.need(|_, kernel, _| Some(kernel.ns_get(TaskId(task.0), link)))??;
-                Ok(server.ns_path(ns))
-            }
-        }
+        self.target_of(task, link)
     }
 
     fn fds(&self, task: TaskKey) -> Result<Vec<i32>> {
@@ -766,49 +546,5 @@ impl ProcSource for PidNsView {
 
     fn last_pid(&self) -> i32 {
         self.ns.get().map_or(0, |ns| ns.last_pid())
-    }
-}
-
-/// `tty_nr` and `tpgid` of a host process's `stat`.
-fn host_tty(pid: i32) -> (i32, i32) {
-    let read = || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let mut words = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(4);
-        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-    };
-    read().unwrap_or((0, -1))
-}
-
-/// The name of a thread that was written to its `comm`.
-///
-/// The host lets a thread's name be set only by its own process, and guests set it natively (`PR_SET_NAME`). So a name that was
-/// written holds until the host's is another than it was then.
-pub struct Renamed {
-    host: Vec<u8>,
-    comm: Vec<u8>,
-}
-
-/// What the host calls a thread.
-fn host_comm(thread: &GuestThread) -> Option<Vec<u8>> {
-    let pid = thread.process.host_pid.load(Ordering::Acquire);
-    let tid = thread.host_tid.load(Ordering::Acquire);
-    std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()
-}
-
-impl Server {
-    /// The name that was written to a thread's `comm`, if it still holds.
-    pub fn renamed_comm(&self, thread: &GuestThread) -> Option<Vec<u8>> {
-        let mut table = self.renamed.lock().unwrap();
-        let renamed = table.get(&thread.task)?;
-        if host_comm(thread).as_ref() == Some(&renamed.host) {
-            return Some(renamed.comm.clone());
-        }
-        table.remove(&thread.task);
-        None
-    }
-
-    /// A place for a namespace's file.
-    pub fn ns_path(&self, ns: NsRef) -> Path {
-        Path::anonymous(&self.ns_mnt, Arc::new(NsInode { ns }))
     }
 }
