@@ -330,7 +330,7 @@ print(drain(s))
 
 @case()
 def streams_are_long_and_closed_by_halves(t):
-    """Each way 8 MB while nobody reads at first, in 20 connections at once; the answer comes after the half that is closed."""
+    """Each way 400 kB while nobody reads at first, in 20 connections at once; the answer comes after the half that is closed."""
 
     def serve(connection):
         with connection:
