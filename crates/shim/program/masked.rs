@@ -61,7 +61,7 @@ pub fn with_mask(
 
 /// The result of a wait that nothing of the guest's has interrupted: the wait begins again, for what is left of its time where the host
 /// tells that. A stop ends some waits for good, without a handler.
-fn unless_only_called(area: &Area, ret: i64) -> i64 {
+pub fn unless_only_called(area: &Area, ret: i64) -> i64 {
     if ret == err::EINTR && area.unnoticed.get() && !area.pending.get() { err::ERESTARTNOHAND } else { ret }
 }
 

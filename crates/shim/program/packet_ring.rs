@@ -13,7 +13,9 @@ use nomina_abi::{SHIM_BASE, op};
 
 use crate::arch::shim_end;
 use crate::area::Area;
+use crate::masked::unless_only_called;
 use crate::own_filter::{self, ARGS, IP, Instruction, NR, RET_ALLOW, TRAP, at_least, equal, load, ret};
+use crate::poll;
 use crate::slot::request;
 use crate::sys::{self, err, nr, sys};
 use crate::window::window;
@@ -96,8 +98,7 @@ pub fn settle(area: &Area) {
 /// `poll(2)`, `select(2)` and `epoll_wait(2)` in a process with rings.
 pub fn wait(area: &Area, number: u64, args: &[u64; 6]) -> Result<i64, i64> {
     settle(area);
-    let ret = window(area, area.guest_mask(), number, *args);
-    // A call that only the supervisor has interrupted begins again.
-    let begins_again = ret == err::EINTR && !area.pending.get();
-    Ok(if begins_again { err::ERESTARTNOHAND } else { crate::poll::finish(area, number, args, ret) })
+    area.unnoticed.set(false);
+    let ret = poll::finish(area, number, args, window(area, area.guest_mask(), number, *args));
+    Ok(unless_only_called(area, ret))
 }
