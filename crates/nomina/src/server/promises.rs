@@ -84,7 +84,9 @@ impl Server {
         let slot = &held.image.slot;
         let mut left = Vec::new();
         for promise in held.open.drain(..) {
-            if if take_back { slot.take_back(promise.index) } else { !slot.is_forked(promise.index) } {
+            let was_not_made =
+                if take_back { slot.take_back(promise.index) } else { !slot.is_forked(promise.index) };
+            if was_not_made {
                 left.push(promise);
                 continue;
             }

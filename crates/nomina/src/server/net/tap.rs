@@ -13,7 +13,7 @@ use rustix::fs::makedev;
 
 use super::super::Server;
 use super::super::request::{Ctx, Reply};
-use super::tun::{IFREQ_LEN, TunEnd, VNET_HDR_LEN, command, make_end};
+use super::tun::{IFREQ_LEN, TunEnd, VNET_HDR_LEN, command, make_end, put_name, store};
 
 /// Lets the nodes of taps come and go in the sandbox's devtmpfs, if it has one.
 pub fn show_nodes(server: &Server) {
@@ -50,14 +50,7 @@ pub(super) fn ioctl(ctx: &mut Ctx<'_>, end: &TunEnd) -> Result<Reply> {
         ctx.server.net.serve(&mut stack);
         answer
     };
-    if let Some(answer) = answer {
-        if seen.is_none() {
-            return Err(Errno::EFAULT);
-        }
-        ctx.write(3, &answer)?;
-        ctx.out[0] = answer.len() as u64;
-    }
-    Ok(().into())
+    store(ctx, seen.is_some(), answer)
 }
 
 /// What a command answers: the bytes that are to be stored at the address, where `seen` is what stands there.
@@ -74,10 +67,9 @@ fn answer(
     let flags = || given(IFREQ_LEN).map(|ifreq| u16::from_ne_bytes([ifreq[16], ifreq[17]]));
     let int = |value: i32| Ok(Some(value.to_ne_bytes().to_vec()));
     let named = |stack: &Stack| -> Result<Vec<u8>> {
-        let name = stack.tap_dev(file)?.name.as_bytes();
+        let name = &stack.tap_dev(file)?.name;
         let mut ifreq = given(IFREQ_LEN)?.to_vec();
-        ifreq[..16].fill(0);
-        ifreq[..name.len().min(15)].copy_from_slice(&name[..name.len().min(15)]);
+        put_name(&mut ifreq, name);
         Ok(ifreq)
     };
     let own = stack.tap_file(file).ok_or(Errno::EBADFD)?;

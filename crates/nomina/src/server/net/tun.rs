@@ -309,8 +309,7 @@ fn serve_ioctl(ctx: &mut Ctx<'_>, end: &TunEnd) -> Result<Reply> {
             close_closed(ctx, &mut stack);
             let dev = stack.tun_set_iff(file, &name, flags, &caller)?;
             let name = stack.dev(dev).map(|dev| dev.name.clone()).unwrap_or_default();
-            ifreq[..16].fill(0);
-            ifreq[..name.len().min(15)].copy_from_slice(&name.as_bytes()[..name.len().min(15)]);
+            put_name(&mut ifreq, &name);
             answer = Some(ifreq);
         }
         TUNSETQUEUE => {
@@ -330,14 +329,25 @@ fn serve_ioctl(ctx: &mut Ctx<'_>, end: &TunEnd) -> Result<Reply> {
     }
     ctx.server.net.serve(&mut stack);
     drop(stack);
+    store(ctx, seen.is_some(), answer)
+}
+
+/// Stores what a command answers at the address that came with it, if that is one.
+pub(super) fn store(ctx: &mut Ctx<'_>, has_address: bool, answer: Option<Vec<u8>>) -> Result<Reply> {
     if let Some(answer) = answer {
-        if seen.is_none() {
+        if !has_address {
             return Err(Errno::EFAULT);
         }
         ctx.write(3, &answer)?;
         ctx.out[0] = answer.len() as u64;
     }
     Ok(().into())
+}
+
+/// Puts a device's name into a `struct ifreq`.
+pub(super) fn put_name(ifreq: &mut [u8], name: &str) {
+    ifreq[..16].fill(0);
+    ifreq[..name.len().min(15)].copy_from_slice(&name.as_bytes()[..name.len().min(15)]);
 }
 
 /// The name in a `struct ifreq`.
@@ -363,8 +373,7 @@ fn attached<'a>(
         TUNGETIFF => {
             let (name, flags) = stack.tun_get_iff(file)?;
             let mut ifreq = given(IFREQ_LEN)?.to_vec();
-            ifreq[..16].fill(0);
-            ifreq[..name.len().min(15)].copy_from_slice(&name.as_bytes()[..name.len().min(15)]);
+            put_name(&mut ifreq, &name);
             ifreq[16..18].copy_from_slice(&flags.to_ne_bytes());
             return Ok(Some(ifreq));
         }

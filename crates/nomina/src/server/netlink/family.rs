@@ -10,9 +10,9 @@ use nomina_kernel::net::nlattr::NlError;
 use nomina_kernel::net::rtnetlink::{Sender, netlink_rcv, rtnetlink_rcv};
 
 use super::super::Server;
-use super::NetlinkSocket;
 use super::options::{CAP_ACK, EXT_ACK, GET_STRICT_CHK};
 use super::sender::Process;
+use super::{NetlinkSocket, sock_diag};
 
 /// A family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,12 @@ pub fn answer(
     let (cap_ack, ext_ack) = (socket.has_option(CAP_ACK), socket.has_option(EXT_ACK));
     match socket.family {
         Family::KobjectUevent => Vec::new(),
-        Family::SockDiag => super::sock_diag::answer(server, socket, host_pid, datagram),
+        Family::SockDiag => {
+            let process = Process::new(server, host_pid);
+            netlink_rcv(port, cap_ack, ext_ack, datagram, |header, payload| {
+                sock_diag::answer(server, socket, &process, header, payload)
+            })
+        }
         Family::Generic => netlink_rcv(port, cap_ack, ext_ack, datagram, |header, _| {
             /// `GENL_ID_CTRL`: the family that knows the others.
             const GENL_ID_CTRL: u16 = 16;

@@ -15,14 +15,13 @@ use nomina_kernel::net::inet::options::name;
 use nomina_kernel::net::inet::{AF_INET, AF_INET6};
 use nomina_kernel::net::nlattr::{Attrs, Message, NlResult, nlm_f};
 use nomina_kernel::net::raw::{RawKind, unspecified};
-use nomina_kernel::net::rtnetlink::{Header, netlink_rcv};
+use nomina_kernel::net::rtnetlink::Header;
 
 use super::super::Server;
 use super::super::inet::proc::Entry;
 use super::super::inet::{TcpState, options};
 use super::NetlinkSocket;
 use super::bytecode::Code;
-use super::options::{CAP_ACK, EXT_ACK};
 use super::sender::Process;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -38,7 +37,7 @@ const BUFFERS: (u32, u32) = (212_992, 212_992);
 /// What is asked for with a message.
 struct Asked<'a> {
     server: &'a Arc<Server>,
-    process: Process<'a>,
+    process: &'a Process<'a>,
     /// The socket's namespace.
     net: u64,
     /// The socket's port.
@@ -64,24 +63,21 @@ impl Asked<'_> {
     }
 }
 
-/// Serves a datagram: `sock_diag_rcv`.
+/// Serves a message of `process`: `sock_diag_rcv_msg`. What comes of it, the answers, and whether they are a dump.
 pub fn answer(
     server: &Arc<Server>,
     socket: &NetlinkSocket,
-    host_pid: Option<i32>,
-    datagram: &[u8],
-) -> Vec<Vec<u8>> {
+    process: &Process<'_>,
+    header: Header,
+    payload: &[u8],
+) -> (NlResult<()>, Vec<Vec<u8>>, bool) {
     let port = socket.port.load(Ordering::Relaxed);
-    let (cap_ack, ext_ack) = (socket.has_option(CAP_ACK), socket.has_option(EXT_ACK));
-    netlink_rcv(port, cap_ack, ext_ack, datagram, |header, payload| {
-        let process = Process::new(server, host_pid);
-        let (net, admin) = (socket.net.common().inum(), process.net_admin_over(&socket.net));
-        let asked = Asked { server, process, net, port, header, admin };
-        let mut replies = Vec::new();
-        let result = receive(&asked, payload, &mut replies);
-        let dump = asked.is_dump() && header.kind == SOCK_DIAG_BY_FAMILY && !is_refused(&result);
-        (result, replies, dump)
-    })
+    let (net, admin) = (socket.net.common().inum(), process.net_admin_over(&socket.net));
+    let asked = Asked { server, process, net, port, header, admin };
+    let mut replies = Vec::new();
+    let result = receive(&asked, payload, &mut replies);
+    let dump = asked.is_dump() && header.kind == SOCK_DIAG_BY_FAMILY && !is_refused(&result);
+    (result, replies, dump)
 }
 
 /// Whether a dump is not begun at all.
@@ -89,7 +85,6 @@ fn is_refused(result: &NlResult<()>) -> bool {
     result.as_ref().is_err_and(|error| matches!(error.errno, Errno::ENOENT | Errno::EINVAL))
 }
 
-/// `sock_diag_rcv_msg`
 fn receive(asked: &Asked<'_>, payload: &[u8], replies: &mut Vec<Vec<u8>>) -> NlResult<()> {
     match asked.header.kind {
         SOCK_DIAG_BY_FAMILY => {}
